@@ -1,0 +1,87 @@
+"""What every script shares: a dataclass as command line, and one-line errors."""
+
+import os
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import tyro
+from tyro._errors import (  # the module documents this hook; pyproject.toml bounds the version
+    BadValue,
+    InstantiationFailure,
+    InvalidChoice,
+    MissingArgs,
+    ParseErrorEvent,
+    UnrecognizedArgs,
+    on_parse_error,
+)
+
+from nin_jax.errors import UserError
+
+Config = TypeVar("Config")
+
+
+def parse(
+    config_type: type[Config], args: Sequence[str] | None = None, default: Config | None = None
+) -> Config:
+    """The command line as a ``config_type``; options not given come from ``default``.
+
+    Raises:
+        UserError: the command line is not one of this script's.
+    """
+    with on_parse_error(_one_line):
+        if default is None:
+            return tyro.cli(config_type, args=args)
+        return tyro.cli(config_type, args=args, default=default)
+
+
+def _one_line(event: ParseErrorEvent) -> None:
+    """tyro prints a box; here every error is one line that scripts and people can read."""
+    match event:
+        case UnrecognizedArgs(tokens=tokens):
+            message = f"unknown option {' '.join(tokens)}"
+        case InvalidChoice(argument=argument, value=value, choices=choices):
+            message = f"{_option(argument)} must be one of {', '.join(choices)}, got {value!r}"
+        case BadValue(argument=argument, reason=reason):
+            message = f"{_option(argument)}: {reason}"
+        case InstantiationFailure(argument=argument, message=reason):
+            message = f"{_option(argument)}: {reason}" if argument else reason
+        case MissingArgs(missing_arguments=missing):
+            names = ", ".join(_option(item.arg) for item in missing)
+            message = f"missing {names}"
+        case _:
+            message = f"cannot read the command line ({type(event).__name__})"
+    raise UserError(f"{' '.join(message.split())} (--help lists the options)") from None
+
+
+def _option(argument: Any) -> str:
+    return " or ".join(argument.lowered.name_or_flags)
+
+
+def main(config_type: type[Config], run: Callable[[Config], object]) -> None:
+    """Parses the command line and runs; never a traceback for what a user can cause.
+
+    Exit codes: 0 done, 2 a `UserError` (one line, ``error: ...``), 130 interrupted.
+    """
+    guard(lambda: run(parse(config_type)))
+
+
+def guard(action: Callable[[], object]) -> None:
+    """Runs the action; a `UserError` becomes one line on standard error and exit code 2."""
+    warnings.showwarning = _show_warning
+    try:
+        action()
+    except UserError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of our output went away; nothing is left to say
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:
+    """A warning meant for the user, without the source line that Python adds."""
+    print(f"WARNING: {message}", file=file or sys.stderr)

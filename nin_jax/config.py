@@ -1,0 +1,230 @@
+"""What a run is: one dataclass, which is also the command line, and the recipes.
+
+A recipe says how to train. A `TrainConfig` names one and may overrule any of it; `recipe_of`
+puts the two together, complete and checked.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from nin_jax.errors import UserError, unknown_name
+from nin_jax.variants import Variant, get_variant
+
+Optimizer = Literal["sgd", "adam"]
+Schedule = Literal["constant", "cosine"]
+Init = Literal["xavier", "he"]
+Augment = Literal["none", "flip", "flip_shift"]
+Precision = Literal["float32", "bfloat16"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained; the fields mean what `TrainConfig`'s do."""
+
+    lr: float
+    optimizer: Optimizer = "sgd"
+    momentum: float = 0.0
+    nesterov: bool = False
+    weight_decay: float = 0.0
+    schedule: Schedule = "constant"
+    warmup_steps: int = 0
+    clip_norm: float = 0.0
+    label_smoothing: float = 0.0
+    init: Init = "xavier"
+    logit_relu: bool = True
+    augment: Augment = "none"
+    image_size: int | tuple[int, int] = 224
+    batch_size: int = 128
+    epochs: int = 10
+
+
+def d2l(variant: Variant) -> Recipe:
+    """As published: plain SGD at a constant rate, Xavier initialisation, ReLU on the logits.
+
+    Source: "Dive into Deep Learning", sections 8.3 (NiN) and 8.1 (initialisation). It starts very
+    slowly, and at a rate of 0.1 it often never leaves chance.
+    """
+    return Recipe(lr=variant.published_lr)
+
+
+def modern(variant: Variant) -> Recipe:
+    """Learns from the first epoch and does not collapse; one rate for every variant.
+
+    Nesterov momentum (Sutskever et al. 2013), warm-up and cosine (Loshchilov and Hutter 2017),
+    He initialisation (He et al. 2015), gradient clipping, and no ReLU on the logits, so that no
+    class can die. What each brings: ``benchmarks/modern.md``.
+    """
+    del variant
+    return Recipe(
+        lr=0.03,
+        momentum=0.9,
+        nesterov=True,
+        weight_decay=5e-4,
+        schedule="cosine",
+        warmup_steps=100,
+        clip_norm=1.0,
+        init="he",
+        logit_relu=False,
+    )
+
+
+RECIPES: Mapping[str, Callable[[Variant], Recipe]] = {"d2l": d2l, "modern": modern}
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Train a Network in Network. An option not given takes the recipe's value."""
+
+    variant: str = "nin"
+    """Network: a built-in name (see --list-variants), or a .json or .toml file."""
+
+    recipe: str = "d2l"
+    """How to train: d2l (as published) or modern (reaches more, sooner)."""
+
+    dataset: str | None = None
+    """fashion_mnist, mnist, kmnist, digits or tfds:NAME. Default: fashion_mnist, or digits if that
+    is neither on the machine nor to be had from the network."""
+
+    data_dir: Path | None = None
+    """Folder with the data set's files. Default: $NIN_DATA_DIR, or the user's data folder."""
+
+    workdir: Path | None = None
+    """Folder for all that the run writes. Default: a new one under runs/."""
+
+    resume: bool = False
+    """Continue the run in --workdir from its last checkpoint."""
+
+    image_size: int | tuple[int, int] | None = None
+    """Side of the resized images, or height and width, in pixels (recipes: 224)."""
+
+    batch_size: int | None = None
+    """Images per optimiser step (recipes: 128)."""
+
+    micro_batch_size: int | None = None
+    """Images worked on at a time within a batch; their gradients add up to the batch's. Default: on
+    a CPU as many as suit its caches, elsewhere the whole batch."""
+
+    epochs: int | None = None
+    """Passes over the training images (recipes: 10)."""
+
+    limit_train: int | None = None
+    """Use only that many training images, the first ones. Default: all."""
+
+    limit_test: int | None = None
+    """Use only that many test images, the first ones. Default: all."""
+
+    num_classes: int | None = None
+    """Number of logits. Default: as many as the data set has classes."""
+
+    seed: int = 0
+    """Of the initial weights, the order of the images, dropout and augmentation."""
+
+    precision: Precision = "float32"
+    """Of the computation; parameters, logits and loss are float32 always."""
+
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    """Where to run; auto takes a GPU if JAX finds one."""
+
+    optimizer: Optimizer | None = None
+    """Optimiser (recipes: sgd)."""
+
+    lr: float | None = None
+    """Peak learning rate (d2l: the variant's published one; modern: 0.03)."""
+
+    momentum: float | None = None
+    """Momentum of SGD, in [0, 1) (d2l: 0, modern: 0.9)."""
+
+    nesterov: bool | None = None
+    """Nesterov's form of momentum (d2l: no, modern: yes)."""
+
+    weight_decay: float | None = None
+    """Decay of kernels, not biases, per unit of rate and step (d2l: 0, modern: 0.0005)."""
+
+    schedule: Schedule | None = None
+    """Of the rate after warm-up; cosine falls to 0 (d2l: constant, modern: cosine)."""
+
+    warmup_steps: int | None = None
+    """Steps over which the rate rises, at most a tenth of the run (d2l: 0, modern: 100)."""
+
+    clip_norm: float | None = None
+    """Largest global norm of the gradient; 0 leaves it alone (d2l: 0, modern: 1)."""
+
+    label_smoothing: float | None = None
+    """Share of each label spread over all classes, in [0, 1) (recipes: 0)."""
+
+    init: Init | None = None
+    """Initialisation (d2l: xavier, modern: he)."""
+
+    logit_relu: bool | None = None
+    """ReLU after the last convolution (d2l: yes, modern: no)."""
+
+    augment: Augment | None = None
+    """Random left-right flips, and moves by up to 1/14 of the side (recipes: none)."""
+
+    list_variants: bool = False
+    """Print the built-in networks with their parameters and MACs, and stop."""
+
+
+def recipe_of(config: TrainConfig) -> Recipe:
+    """The configuration's recipe with what the configuration overrules; both checked.
+
+    Raises:
+        UserError: the recipe is unknown, or a value is out of range.
+    """
+    if config.recipe not in RECIPES:
+        raise unknown_name("recipe", config.recipe, RECIPES)
+    overruled: dict[str, Any] = {
+        field.name: getattr(config, field.name)
+        for field in fields(Recipe)
+        if getattr(config, field.name) is not None
+    }
+    recipe = replace(RECIPES[config.recipe](get_variant(config.variant)), **overruled)
+    for name in ("micro_batch_size", "limit_train", "limit_test", "num_classes", "seed"):
+        _check(name, getattr(config, name))
+    for field in fields(Recipe):
+        _check(field.name, getattr(recipe, field.name))
+    if recipe.nesterov and recipe.optimizer == "sgd" and recipe.momentum == 0:
+        raise UserError("--nesterov needs --momentum above 0")
+    return recipe
+
+
+def _whole(least: int, below: float = math.inf) -> Callable[[Any], bool]:
+    return lambda v: isinstance(v, int) and not isinstance(v, bool) and least <= v < below
+
+
+def _number(allowed: Callable[[float], bool]) -> Callable[[Any], bool]:
+    def check(v: Any) -> bool:
+        return isinstance(v, int | float) and not isinstance(v, bool) and bool(allowed(v))
+
+    return check
+
+
+_COUNT = (_whole(1), "a whole number >= 1")
+_SHARE = (_number(lambda v: 0 <= v < 1), "a number in [0, 1)")
+_NOT_NEGATIVE = (_number(lambda v: 0 <= v < math.inf), "a finite number >= 0")
+_RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "batch_size": _COUNT,
+    "micro_batch_size": _COUNT,
+    "epochs": _COUNT,
+    "limit_train": _COUNT,
+    "limit_test": _COUNT,
+    "num_classes": _COUNT,
+    "seed": (_whole(0, 2**32), "a whole number in [0, 2**32)"),
+    "warmup_steps": (_whole(0), "a whole number >= 0"),
+    "lr": (_number(lambda v: 0 < v < math.inf), "a finite number > 0"),
+    "weight_decay": _NOT_NEGATIVE,
+    "clip_norm": _NOT_NEGATIVE,
+    "momentum": _SHARE,
+    "label_smoothing": _SHARE,
+}
+
+
+def _check(name: str, value: Any) -> None:
+    if name not in _RULES or value is None:
+        return
+    holds, wanted = _RULES[name]
+    if not holds(value):
+        raise UserError(f"--{name.replace('_', '-')} must be {wanted}, got {value!r}")

@@ -1,0 +1,149 @@
+"""Images on the device: resizing, scaling, augmentation and an epoch's order.
+
+A data set stays on the device as uint8 for the whole run; everything here is traced into the
+compiled step, so the host has nothing to do for a batch but to ask for it.
+"""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+# Pillow's fixed-point arithmetic for 8-bit images: 32 bits less 8 for the pixel and 2 to spare.
+PILLOW_PRECISION_BITS = 22
+
+
+@functools.cache
+def _bilinear_taps(side: int, new_side: int) -> tuple[np.ndarray, np.ndarray]:
+    """Which input pixels make an output pixel, and their weights, as Pillow's Resample.c has it.
+
+    With c = (i + 0.5) side / new_side and support s = max(1, side / new_side), output i takes the
+    inputs j in [max(int(c - s + 0.5), 0), min(int(c + s + 0.5), side)) with weight
+    max(0, 1 - |j + 0.5 - c| / s), normalised, then rounded to 22 fractional bits.
+
+    Returns:
+        (indices, weights): int32 [new_side, taps] each; unused taps have weight 0.
+    """
+    scale = side / new_side
+    support = max(1.0, scale)
+    taps = 2 * math.ceil(support) + 1
+    indices = np.zeros((new_side, taps), np.int32)
+    weights = np.zeros((new_side, taps), np.int32)
+    for i in range(new_side):
+        centre = (i + 0.5) * scale
+        first = max(int(centre - support + 0.5), 0)
+        last = min(int(centre + support + 0.5), side)
+        raw = [max(0.0, 1 - abs((j - centre + 0.5) * (1 / support))) for j in range(first, last)]
+        total = sum(raw)
+        for t, weight in enumerate(raw):
+            indices[i, t] = first + t
+            weights[i, t] = int(0.5 + weight / total * (1 << PILLOW_PRECISION_BITS))
+    used = int(np.flatnonzero(weights.any(0)).max()) + 1
+    return indices[:, :used], weights[:, :used]
+
+
+def _resample(images: jax.Array, axis: int, new_side: int) -> jax.Array:
+    """One pass of Pillow's resize along one axis; int32 in 0..255 in and out."""
+    if images.shape[axis] == new_side:
+        return images
+    indices, weights = _bilinear_taps(images.shape[axis], new_side)
+    shape = [1] * images.ndim
+    shape[axis] = new_side
+    total = jnp.int32(1 << (PILLOW_PRECISION_BITS - 1))  # for rounding to nearest
+    for t in range(indices.shape[1]):
+        total += jnp.take(images, indices[:, t], axis) * weights[:, t].reshape(shape)
+    return jnp.clip(total >> PILLOW_PRECISION_BITS, 0, 255)
+
+
+def resize(images: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """Pillow's bilinear resize of 8-bit images, to the last bit, on the device.
+
+    Pillow computes in fixed point, first along rows, then along columns, each pass rounded to
+    whole numbers; so does this, which is why no pixel differs, enlarged or shrunk.
+
+    Args:
+        images: uint8 [B, H, W, C].
+        size: (height, width) of the result, in pixels.
+
+    Returns:
+        uint8 [B, height, width, C].
+    """
+    height, width = size
+    images = _resample(images.astype(jnp.int32), 2, width)
+    return _resample(images, 1, height).astype(jnp.uint8)
+
+
+def prepare(images: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """torchvision's ``Resize(size)`` on the PIL image and ``ToTensor``: uint8 to [0, 1].
+
+    Args:
+        images: uint8 [B, H, W, C].
+        size: (height, width) of the result.
+
+    Returns:
+        float32 [B, height, width, C].
+    """
+    return resize(images, size).astype(jnp.float32) / 255
+
+
+def augment(images: jax.Array, key: jax.Array, shift: int) -> jax.Array:
+    """Flips each image left to right with probability 1/2 and moves it by up to ``shift`` pixels.
+
+    Args:
+        images: uint8 [B, H, W, C].
+        key: PRNG key.
+        shift: the largest move along each axis; what comes in at the edge is 0.
+
+    Returns:
+        uint8 [B, H, W, C].
+    """
+    flip_key, shift_key = jax.random.split(key)
+    flip = jax.random.bernoulli(flip_key, shape=(len(images), 1, 1, 1))
+    images = jnp.where(flip, images[:, :, ::-1], images)
+    if shift == 0:
+        return images
+    moves = jax.random.randint(shift_key, (len(images), 2), 0, 2 * shift + 1)
+    padded = jnp.pad(images, ((0, 0), (shift, shift), (shift, shift), (0, 0)))
+
+    def crop(image: jax.Array, move: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_slice(image, (move[0], move[1], 0), images.shape[1:])
+
+    return jax.vmap(crop)(padded, moves)
+
+
+def epoch_order(key: jax.Array, epoch: jax.Array, size: int, batch_size: int) -> jax.Array:
+    """The order of one epoch: a permutation of the examples, cut into batches.
+
+    Args:
+        key: PRNG key of the run; the epoch is folded in.
+        epoch: int [], counted from 0.
+        size: number of examples.
+        batch_size: examples a batch.
+
+    Returns:
+        int32 [steps, batch_size]; the last batch is filled up with -1, which `take` masks.
+    """
+    order = jax.random.permutation(jax.random.fold_in(key, epoch), size)
+    steps = -(-size // batch_size)
+    padded = jnp.pad(order, (0, steps * batch_size - size), constant_values=-1)
+    return padded.reshape(steps, batch_size).astype(jnp.int32)
+
+
+def take(
+    images: jax.Array, labels: jax.Array, indices: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The examples at ``indices``, and which of them count.
+
+    Args:
+        images: uint8 [N, H, W, C].
+        labels: int32 [N].
+        indices: int32 [B]; -1 stands for no example.
+
+    Returns:
+        uint8 [B, H, W, C], int32 [B] and float32 [B], 1 for an example and 0 for none.
+    """
+    present = indices >= 0
+    safe = jnp.where(present, indices, 0)
+    return images[safe], labels[safe], present.astype(jnp.float32)

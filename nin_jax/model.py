@@ -1,0 +1,232 @@
+"""The network, in Flax: reads like the paper's table.
+
+Images are float [B, H, W, C]; logits are float32 [B, num_classes]. A module holds parameters
+only: dropout is handed its random numbers when the model is called, so
+``graphdef, params = nnx.split(model, nnx.Param)`` is all of it.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+
+from nin_jax import ops
+from nin_jax.config import Init
+from nin_jax.errors import UserError, unknown_name
+from nin_jax.geometry import as_height_width, trace
+from nin_jax.variants import Convolution, ImageSize, Stage, Variant, get_variant
+
+
+def _initial_weight(
+    key: jax.Array, shape: tuple[int, ...], fan_in: int, fan_out: int, init: Init, dtype: DTypeLike
+) -> jax.Array:
+    """Xavier: U(-a, a), a = sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio 2010, eq. 16).
+
+    He: N(0, 2 / fan_in) (He et al. 2015, eq. 10).
+    """
+    if init == "xavier":
+        bound = math.sqrt(6 / (fan_in + fan_out))
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+    return math.sqrt(2 / fan_in) * jax.random.normal(key, shape, dtype)
+
+
+def _initial_bias(
+    key: jax.Array, size: int, fan_in: int, init: Init, dtype: DTypeLike
+) -> jax.Array:
+    """Xavier leaves biases as PyTorch draws them, U(-b, b) with b = 1 / sqrt(fan_in); He: zero."""
+    if init == "xavier":
+        bound = 1 / math.sqrt(fan_in)
+        return jax.random.uniform(key, (size,), dtype, -bound, bound)
+    return jnp.zeros((size,), dtype)
+
+
+class Conv(nnx.Module):
+    """A square convolution with bias: [B, H, W, C] -> [B, H', W', O]."""
+
+    def __init__(
+        self,
+        spec: Convolution,
+        *,
+        init: Init,
+        dtype: DTypeLike,
+        param_dtype: DTypeLike,
+        rngs: nnx.Rngs,
+    ):
+        area = spec.kernel**2
+        fan_in, fan_out = area * spec.in_channels, area * spec.out_channels
+        shape = (spec.kernel, spec.kernel, spec.in_channels, spec.out_channels)
+        self.kernel = nnx.Param(
+            _initial_weight(rngs.params(), shape, fan_in, fan_out, init, param_dtype)
+        )
+        self.bias = nnx.Param(
+            _initial_bias(rngs.params(), spec.out_channels, fan_in, init, param_dtype)
+        )
+        self.stride, self.padding, self.dtype = spec.stride, spec.padding, dtype
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        kernel, bias = self.kernel[...].astype(self.dtype), self.bias[...].astype(self.dtype)
+        return ops.conv(x, kernel, self.stride, self.padding) + bias
+
+
+class Linear(nnx.Module):
+    """A linear layer with bias: [B, N] -> [B, M]."""
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        init: Init,
+        dtype: DTypeLike,
+        param_dtype: DTypeLike,
+        rngs: nnx.Rngs,
+    ):
+        shape = (in_features, out_features)
+        self.kernel = nnx.Param(
+            _initial_weight(rngs.params(), shape, in_features, out_features, init, param_dtype)
+        )
+        self.bias = nnx.Param(
+            _initial_bias(rngs.params(), out_features, in_features, init, param_dtype)
+        )
+        self.dtype = dtype
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return x @ self.kernel[...].astype(self.dtype) + self.bias[...].astype(self.dtype)
+
+
+class NiNBlock(nnx.Module):
+    """A convolution and the small perceptron slid over its map; ReLU after each (section 3.1)."""
+
+    def __init__(
+        self, stage: Stage, in_channels: int, num_classes: int, *, last_relu: bool = True, **kw
+    ):
+        specs = stage.convolutions(in_channels, num_classes)
+        self.convs = nnx.List([Conv(spec, **kw) for spec in specs])
+        self.last_relu = last_relu
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        *inner, last = self.convs
+        for conv in inner:
+            x = nnx.relu(conv(x))
+        x = last(x)
+        return nnx.relu(x) if self.last_relu else x
+
+
+class NiN(nnx.Module):
+    """A Network in Network: blocks with max pools between, dropout, the head, the global mean.
+
+    Build it with `create_model`. Call it with float images [B, H, W, C] in [0, 1] for the logits,
+    [B, num_classes]; with ``rngs=nnx.Rngs(dropout=key)`` dropout is on.
+
+    Attributes:
+        blocks: the NiN blocks before the head.
+        head: the last block, one channel per class.
+        linear: the linear layer of a "linear" classifier, else None.
+        variant, in_channels, num_classes, image_size: what it was built for; the size is
+            (height, width).
+    """
+
+    def __init__(
+        self,
+        variant: Variant,
+        in_channels: int,
+        num_classes: int,
+        image_size: ImageSize,
+        *,
+        init: Init,
+        logit_relu: bool,
+        dtype: DTypeLike,
+        param_dtype: DTypeLike,
+        rngs: nnx.Rngs,
+    ):
+        layers = trace(variant, in_channels, num_classes, image_size)  # refuses what cannot be
+        self.variant = variant
+        self.in_channels, self.num_classes = in_channels, num_classes
+        self.image_size = as_height_width(image_size)
+        self.dtype = dtype
+        # Logits are float32, or float64 where the parameters are.
+        self.logit_dtype = jnp.promote_types(param_dtype, jnp.float32)
+        kw = {"init": init, "dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
+        self.blocks = nnx.List([])
+        channels = in_channels
+        for stage in variant.stages:
+            self.blocks.append(NiNBlock(stage, channels, num_classes, **kw))
+            channels = stage.channels or num_classes
+        self.dropout = nnx.Dropout(variant.dropout)
+        self.head = NiNBlock(variant.head, channels, num_classes, last_relu=logit_relu, **kw)
+        self.linear = None
+        if variant.classifier == "linear":
+            features = math.prod(layers[-2].out_shape)
+            self.linear = Linear(features, num_classes, **kw)
+
+    def __call__(self, x: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
+        x = x.astype(self.dtype)
+        for stage, block in zip(self.variant.stages, self.blocks, strict=True):
+            x = block(x)  # [B, H, W, C]
+            x = ops.max_pool(x) if stage.pool else x
+        x = self.dropout(x, deterministic=rngs is None, rngs=rngs)
+        maps = self.head(x)  # [B, H, W, num_classes]
+        if self.linear is None:
+            return maps.astype(self.logit_dtype).mean((1, 2))
+        flat = maps.transpose(0, 3, 1, 2).reshape(len(maps), -1)  # C, H, W order, as PyTorch's
+        return self.linear(flat).astype(self.logit_dtype)
+
+
+def create_model(
+    variant: str | Variant = "nin",
+    *,
+    in_channels: int = 1,
+    num_classes: int = 10,
+    image_size: ImageSize = 224,
+    seed: int = 0,
+    init: Init = "xavier",
+    logit_relu: bool = True,
+    dtype: DTypeLike = jnp.float32,
+    param_dtype: DTypeLike = jnp.float32,
+) -> NiN:
+    """A freshly initialised NiN.
+
+    Args:
+        variant: a name from `list_variants`, a ``.json`` or ``.toml`` file, or a `Variant`.
+        in_channels: 1 for grey images, 3 for colour.
+        num_classes: number of logits.
+        image_size: side in pixels, or (height, width). With a "mean" classifier the model takes
+            other sizes too.
+        seed: of the initial parameters.
+        init: "xavier" (uniform weights, PyTorch's biases; as the published exercise) or "he".
+        logit_relu: whether the last convolution is followed by ReLU, as published. A class
+            whose map is dead under it gets no gradient and can never recover.
+        dtype: of the computation, float32 or bfloat16. Logits are float32 all the same.
+        param_dtype: of the parameters.
+
+    Raises:
+        UserError: unknown variant or initialisation, a count below 1, or an image so small that
+            a block's map vanishes.
+
+    Example:
+        >>> model = create_model("nin15", num_classes=10, image_size=96)
+        >>> model(jnp.zeros((2, 96, 96, 1))).shape
+        (2, 10)
+    """
+    if init not in ("xavier", "he"):
+        raise unknown_name("initialisation", str(init), ("xavier", "he"))
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
+        raise UserError(f"seed must be a whole number in [0, 2**32), got {seed!r}")
+    return NiN(
+        get_variant(variant),
+        in_channels,
+        num_classes,
+        image_size,
+        init=init,
+        logit_relu=logit_relu,
+        dtype=dtype,
+        param_dtype=param_dtype,
+        rngs=nnx.Rngs(params=seed),
+    )
+
+
+def count_params(model: nnx.Module) -> int:
+    """Number of weights and biases in a model."""
+    return sum(param.size for param in jax.tree.leaves(nnx.state(model, nnx.Param)))

@@ -1,0 +1,143 @@
+"""Turns what the device reports into rows, lines and the summary."""
+
+import time
+from typing import Any
+
+import jax
+import numpy as np
+
+from nin_jax.errors import UserError
+from nin_jax.evaluation import Score
+from nin_jax.metrics import JsonlWriter, Screen, TensorBoardWriter
+from nin_jax.step import Sums
+
+LOG_EVERY = 10  # steps to a row in metrics.jsonl
+
+
+class Recorder:
+    """Reads each step's sums one step late, so that the device never waits for the host.
+
+    Args:
+        writers: take each row.
+        screen: takes lines and the bar's figures.
+        steps_per_epoch, epochs: of the run.
+        learning_rates: float [steps], the rate of each step.
+        chance: training accuracy of always naming the commonest class.
+        first_step: steps done before, 0 but in a resumed run.
+    """
+
+    def __init__(
+        self,
+        writers: list[JsonlWriter | TensorBoardWriter],
+        screen: Screen,
+        *,
+        steps_per_epoch: int,
+        epochs: int,
+        learning_rates: np.ndarray,
+        chance: float,
+        first_step: int = 0,
+    ):
+        self.writers, self.screen = writers, screen
+        self.steps_per_epoch, self.epochs = steps_per_epoch, epochs
+        self.learning_rates, self.chance = learning_rates, chance
+        self.step = first_step
+        self.last_epoch: dict[str, Any] = {}
+        self.time_to_first_step: float | None = None
+        self.at_chance = False
+        self._pending: tuple[int, Sums] | None = None
+        self._window = self._epoch = np.zeros(3)  # loss, correct, count
+        self._started = self._epoch_started = self._window_started = time.perf_counter()
+        self._trained_at = self._started
+        self._timed = np.zeros(2)  # images in the window and in the epoch whose time counts
+
+    def dispatched(self, step: int, sums: Sums) -> None:
+        """Takes note of a step that the device has been given, and reads the one before."""
+        self.flush()
+        self._pending = (step, sums)
+
+    def flush(self) -> None:
+        """Reads the step that is still outstanding.
+
+        Raises:
+            UserError: its loss is not finite.
+        """
+        if self._pending is None:
+            return
+        (self.step, sums), self._pending = self._pending, None
+        host = jax.device_get(sums)
+        figures = np.array([host.loss, host.correct, host.count], np.float64)
+        now = self._trained_at = time.perf_counter()
+        if not np.isfinite(figures[0]):
+            raise UserError(
+                f"the loss is {figures[0]} at step {self.step}: lower --lr (now "
+                f"{self.learning_rates[self.step - 1]:g}), or clip the gradient with --clip-norm 1"
+            )
+        self._window, self._epoch = self._window + figures, self._epoch + figures
+        if self.time_to_first_step is None:  # it waits for the compiler, so no rate counts it
+            self.time_to_first_step = now - self._started
+            self._epoch_started = self._window_started = now
+        else:
+            self._timed += figures[2]
+        if self.step % LOG_EVERY == 0 or self.step % self.steps_per_epoch == 0:
+            self._write_window(now)
+
+    def _write_window(self, now: float) -> None:
+        loss, correct, count = self._window
+        row = {
+            "kind": "step",
+            "step": self.step,
+            "epoch": round(self.step / self.steps_per_epoch, 4),
+            "train_loss": loss / count,
+            "train_accuracy": correct / count,
+            "learning_rate": float(self.learning_rates[self.step - 1]),
+            "images_per_second": _rate(self._timed[0], now - self._window_started),
+        }
+        self._window, self._window_started, self._timed[0] = np.zeros(3), now, 0
+        self._write(row)
+        self.screen.step(row)
+
+    def epoch(self, score: Score) -> None:
+        """Writes the row and the line of the epoch that ends here, given its test score."""
+        loss, correct, count = self._epoch
+        now = time.perf_counter()
+        epoch = self.step // self.steps_per_epoch
+        row = {
+            "kind": "epoch",
+            "step": self.step,
+            "epoch": epoch,
+            "train_loss": loss / count,
+            "train_accuracy": correct / count,
+            "test_loss": score.loss,
+            "test_accuracy": score.accuracy,
+            "images_per_second": _rate(self._timed[1], self._trained_at - self._epoch_started),
+            "seconds": round(now - self._epoch_started, 2),
+        }
+        self._epoch, self._epoch_started, self._timed[:] = np.zeros(3), now, 0
+        self._window_started = now
+        self.last_epoch = row
+        self._write(row)
+        self.screen.line(
+            f"epoch {epoch}/{self.epochs}  train loss {row['train_loss']:.4f} accuracy "
+            f"{row['train_accuracy']:.4f}  test loss {score.loss:.4f} accuracy "
+            f"{score.accuracy:.4f}  {row['images_per_second'] or float('nan'):.0f} images/s  "
+            f"{row['seconds']:.0f} s"
+        )
+        if epoch == 1 and row["train_accuracy"] < 1.2 * self.chance:
+            self._say_at_chance(row["train_accuracy"])
+
+    def _say_at_chance(self, accuracy: float) -> None:
+        self.at_chance = True
+        self.screen.line(
+            f"NOTE: after the first epoch the training accuracy, {accuracy:.3f}, is at chance "
+            f"({self.chance:.3f} by always naming the commonest class). The published recipe "
+            "starts very slowly and at high rates may never learn. Remedy: --recipe modern, "
+            f"or a lower --lr (now {self.learning_rates[0]:g}), or more --epochs."
+        )
+
+    def _write(self, row: dict[str, Any]) -> None:
+        for writer in self.writers:
+            writer.write(row)
+
+
+def _rate(images: float, seconds: float) -> float | None:
+    return round(images / seconds, 1) if images else None

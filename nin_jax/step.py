@@ -1,0 +1,167 @@
+"""One training step and one evaluation step: pure, compiled, their state donated.
+
+Gather, augmentation, resize, network, gradients and optimiser are one program. A batch may be
+worked off in micro-batches: their gradients are added up, which is the gradient of the batch.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+from nin_jax import data
+from nin_jax.config import Recipe
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class TrainState:
+    """All that training changes.
+
+    Attributes:
+        params: the model's `nnx.Param` state.
+        opt_state: Optax's.
+        step: int32 [], optimiser steps done.
+        key: PRNG key of the run; steps and epochs are folded in, never split off.
+    """
+
+    params: nnx.State
+    opt_state: optax.OptState
+    step: jax.Array
+    key: jax.Array
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Sums:
+    """Sums over examples: their loss, how many were right, and how many there were."""
+
+    loss: jax.Array
+    correct: jax.Array
+    count: jax.Array
+
+    def __add__(self, other: "Sums") -> "Sums":
+        return jax.tree.map(jnp.add, self, other)
+
+    @staticmethod
+    def zero() -> "Sums":
+        return Sums(jnp.zeros(()), jnp.zeros(()), jnp.zeros(()))
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class EvalState:
+    """Evaluation so far: position in the data, loss, and the confusion matrix.
+
+    Attributes:
+        start: int32 [], the next example.
+        loss: float32 [], summed over examples.
+        confusion: int32 [classes, classes]; rows are labels, columns predictions.
+    """
+
+    start: jax.Array
+    loss: jax.Array
+    confusion: jax.Array
+
+
+def cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing: float = 0.0) -> jax.Array:
+    """Each example's softmax cross-entropy, in nats.
+
+    Args:
+        logits: float [B, classes].
+        labels: int [B].
+        label_smoothing: share of the label spread evenly over all classes.
+
+    Returns:
+        float [B].
+    """
+    if label_smoothing == 0:
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[1]), label_smoothing)
+    return optax.softmax_cross_entropy(logits, targets)
+
+
+def make_train_step(
+    graphdef: nnx.GraphDef,
+    optimizer: optax.GradientTransformation,
+    recipe: Recipe,
+    image_size: tuple[int, int],
+    micro_batch_size: int,
+) -> Callable[..., tuple[TrainState, Sums]]:
+    """The compiled ``step(state, images, labels, order) -> (state, sums)``.
+
+    ``images`` is uint8 [N, H, W, C], ``labels`` int32 [N], ``order`` int32 [steps, B] as
+    `data.epoch_order` makes it; the state's step says which row is next. The loss is the mean
+    over the batch's examples; fillers (-1) have no part in it. The state given is consumed.
+    """
+    shift = 14 if recipe.augment == "flip_shift" else None
+    smoothing = recipe.label_smoothing
+
+    def loss_sum(params, images, labels, weights, key):
+        dropout_key, augment_key = jax.random.split(key)
+        if recipe.augment != "none":
+            pixels = max(images.shape[1:3]) // shift if shift else 0
+            images = data.augment(images, augment_key, pixels)
+        model = nnx.merge(graphdef, params)
+        x = data.prepare(images, image_size)  # [M, h, w, C]
+        logits = model(x, rngs=nnx.Rngs(dropout=dropout_key))  # [M, classes]
+        loss = jnp.sum(weights * cross_entropy(logits, labels, smoothing))
+        correct = jnp.sum(weights * (logits.argmax(1) == labels))
+        return loss, Sums(loss, correct, weights.sum())
+
+    def step(state: TrainState, images, labels, order):
+        indices = order[state.step % len(order)]  # [B]
+        key = jax.random.fold_in(state.key, state.step)
+        gradient = jax.grad(loss_sum, has_aux=True)
+
+        def micro(totals, inputs):
+            indices, key = inputs
+            new = gradient(state.params, *data.take(images, labels, indices), key)
+            return jax.tree.map(jnp.add, totals, new), None
+
+        batch = split_micro_batches(indices, micro_batch_size)  # [n, M]
+        keys = jax.random.split(key, len(batch))
+        if len(batch) == 1:
+            grads, sums = gradient(state.params, *data.take(images, labels, batch[0]), keys[0])
+        else:
+            zero = (jax.tree.map(jnp.zeros_like, state.params), Sums.zero())
+            (grads, sums), _ = jax.lax.scan(micro, zero, (batch, keys))
+        grads = jax.tree.map(lambda g: g / sums.count, grads)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params: Any = optax.apply_updates(state.params, updates)
+        return TrainState(params, opt_state, state.step + 1, state.key), sums
+
+    return jax.jit(step, donate_argnums=0)
+
+
+def split_micro_batches(indices: jax.Array, micro_batch_size: int) -> jax.Array:
+    """[B] -> [ceil(B / M), M], filled up with -1."""
+    rows = -(-len(indices) // micro_batch_size)
+    filler = rows * micro_batch_size - len(indices)
+    padded = jnp.pad(indices, (0, filler), constant_values=-1)
+    return padded.reshape(rows, micro_batch_size)
+
+
+def make_eval_step(
+    graphdef: nnx.GraphDef, image_size: tuple[int, int], num_classes: int, batch_size: int
+) -> Callable[..., EvalState]:
+    """The compiled ``step(params, state, images, labels) -> state`` over the next batch.
+
+    Every example counts once, whatever the batch size.
+    """
+
+    def step(params, state: EvalState, images, labels):
+        indices = state.start + jnp.arange(batch_size)
+        indices = jnp.where(indices < len(images), indices, -1)
+        images, labels, weights = data.take(images, labels, indices)
+        logits = nnx.merge(graphdef, params)(data.prepare(images, image_size))
+        loss = jnp.sum(weights * cross_entropy(logits, labels))
+        hits = weights.astype(jnp.int32)
+        confusion = state.confusion.at[labels, logits.argmax(1)].add(hits)
+        return EvalState(state.start + batch_size, state.loss + loss, confusion)
+
+    return jax.jit(step)

@@ -1,0 +1,281 @@
+"""The networks as data: what a NiN is, before any framework.
+
+A network is a list of stages. A stage is one NiN block (Lin, Chen and Yan, "Network in
+Network", 2013, section 3.1: a convolution and a small perceptron slid over its map, which is
+a chain of 1x1 convolutions; ReLU after each) and, usually, a 3x3 max pool of stride 2.
+Dropout stands before the last block, the head, which has one channel per class; its maps are
+averaged (section 3.2) or, in ``nin_fc``, flattened into a linear layer.
+
+This file imports no framework, so that command lines, reports and tests can read it for free.
+"""
+
+import json
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from nin_jax.errors import UserError, unknown_name
+
+POOL_SIZE, POOL_STRIDE = 3, 2
+
+ImageSize = int | tuple[int, int]
+TWO_1X1 = ((1, 0), (1, 0))
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise UserError(message)
+
+
+def _is_int(value: object, minimum: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= minimum
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One NiN block and the max pool after it.
+
+    Attributes:
+        channels: output channels of every convolution in the block; None in a head, where it
+            is the number of classes.
+        kernel: side of the first convolution's square kernel, in pixels.
+        stride: stride of the first convolution.
+        padding: zeros added on each side before the first convolution.
+        mlp: (kernel, padding) of each convolution that follows, all of stride 1; the paper's
+            1x1 convolutions are ``(1, 0)``.
+        pool: whether a 3x3 max pool of stride 2 follows the block; never after a head.
+
+    Raises:
+        UserError: a field is not a whole number in its range.
+    """
+
+    channels: int | None
+    kernel: int
+    stride: int = 1
+    padding: int = 0
+    mlp: tuple[tuple[int, int], ...] = TWO_1X1
+    pool: bool = True
+
+    def __post_init__(self) -> None:
+        _require(
+            self.channels is None or _is_int(self.channels, 1),
+            f"stage: channels must be a whole number >= 1, got {self.channels!r}",
+        )
+        for name, minimum in (("kernel", 1), ("stride", 1), ("padding", 0)):
+            value = getattr(self, name)
+            _require(
+                _is_int(value, minimum),
+                f"stage: {name} must be a whole number >= {minimum}, got {value!r}",
+            )
+        pairs = self.mlp
+        _require(
+            isinstance(pairs, tuple)
+            and all(isinstance(pair, tuple) and len(pair) == 2 for pair in pairs)
+            and all(_is_int(kernel, 1) and _is_int(padding, 0) for kernel, padding in pairs),
+            f"stage: mlp must be (kernel, padding) pairs such as ((1, 0), (1, 0)), got {pairs!r}",
+        )
+        _require(isinstance(self.pool, bool), f"stage: pool must be true or false: {self.pool!r}")
+
+    def convolutions(self, in_channels: int, num_classes: int) -> Iterator["Convolution"]:
+        """The block's convolutions in order, with every channel count filled in."""
+        channels = self.channels or num_classes
+        yield Convolution(in_channels, channels, self.kernel, self.stride, self.padding)
+        for kernel, padding in self.mlp:
+            yield Convolution(channels, channels, kernel, 1, padding)
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """One square convolution with bias: input and output channels, kernel, stride, padding."""
+
+    in_channels: int
+    out_channels: int
+    kernel: int
+    stride: int
+    padding: int
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A whole network: stages, then dropout, then the head.
+
+    A variant of your own::
+
+        Variant("tiny", stages=(Stage(32, 5, padding=2), Stage(64, 3, padding=1)))
+
+    Attributes:
+        name: what reports and files call it.
+        stages: the blocks before the head, in order.
+        head: the last block; its ``channels`` is None, for the number of classes.
+        classifier: "mean", the global mean of each of the head's maps, or "linear", the maps
+            flattened in channel, row, column order into a linear layer.
+        dropout: rate of the dropout before the head, in [0, 1).
+        published_lr: learning rate that the published exercise gives for plain SGD.
+
+    Raises:
+        UserError: a field is out of range.
+    """
+
+    name: str
+    stages: tuple[Stage, ...]
+    head: Stage = Stage(None, 3, padding=1, pool=False)
+    classifier: Literal["mean", "linear"] = "mean"
+    dropout: float = 0.5
+    published_lr: float = 0.1
+
+    def __post_init__(self) -> None:
+        _require(isinstance(self.name, str) and bool(self.name), "variant: name must be a text")
+        prefix = f"variant {self.name!r}: "
+        _require(
+            isinstance(self.stages, tuple) and all(isinstance(s, Stage) for s in self.stages),
+            f"{prefix}stages must be a tuple of Stage",
+        )
+        _require(
+            all(stage.channels is not None for stage in self.stages),
+            f"{prefix}every stage before the head needs channels",
+        )
+        _require(
+            isinstance(self.head, Stage) and self.head.channels is None and not self.head.pool,
+            f"{prefix}the head must be a Stage with channels=None and pool=False",
+        )
+        _require(
+            self.classifier in ("mean", "linear"),
+            f"{prefix}classifier must be 'mean' or 'linear', got {self.classifier!r}",
+        )
+        _require(
+            isinstance(self.dropout, float | int) and 0 <= self.dropout < 1,
+            f"{prefix}dropout must be in [0, 1), got {self.dropout!r}",
+        )
+        _require(
+            isinstance(self.published_lr, float | int) and 0 < self.published_lr < float("inf"),
+            f"{prefix}published_lr must be a finite number > 0, got {self.published_lr!r}",
+        )
+
+
+def _d2l_family(name: str, **changes: Any) -> Variant:
+    """The d2l book's network; ``mlp`` changes every block, the head's included."""
+    mlp = changes.pop("mlp", TWO_1X1)
+    return Variant(
+        name,
+        stages=(
+            Stage(96, 11, stride=4, mlp=mlp),
+            Stage(256, 5, padding=2, mlp=mlp),
+            Stage(384, 3, padding=1, mlp=mlp),
+        ),
+        head=Stage(None, 3, padding=1, mlp=mlp, pool=False),
+        **changes,
+    )
+
+
+VARIANTS: Mapping[str, Variant] = {
+    variant.name: variant
+    for variant in (
+        _d2l_family("nin", published_lr=0.03),
+        _d2l_family("nin_one_1x1", mlp=((1, 0),), published_lr=0.05),
+        _d2l_family("nin_three_1x1", mlp=((1, 0), (1, 0), (1, 0))),
+        _d2l_family("nin_3x3", mlp=((3, 1), (3, 1))),
+        _d2l_family("nin_fc", classifier="linear"),
+        Variant(
+            "nin15",
+            stages=(
+                Stage(64, 3, stride=2, padding=1),
+                Stage(256, 3, padding=1),
+                Stage(256, 3, padding=1),
+                Stage(384, 3, padding=1),
+            ),
+            published_lr=0.05,
+        ),
+    )
+}
+
+
+def list_variants() -> list[str]:
+    """Names of the built-in variants."""
+    return list(VARIANTS)
+
+
+def get_variant(variant: "str | Path | Variant") -> Variant:
+    """The variant of that name, or read from that ``.json`` or ``.toml`` file, or itself.
+
+    Raises:
+        UserError: no such name or file, or the file does not describe a variant.
+    """
+    if isinstance(variant, Variant):
+        return variant
+    if not isinstance(variant, str | Path):
+        raise UserError(f"variant must be a name, a file or a Variant, got {variant!r}")
+    if str(variant) in VARIANTS:
+        return VARIANTS[str(variant)]
+    if Path(variant).suffix in (".json", ".toml"):
+        return _read_variant_file(Path(variant))
+    raise unknown_name("variant", str(variant), VARIANTS)
+
+
+def variant_to_dict(variant: Variant) -> dict[str, Any]:
+    """Plain data that `variant_from_dict` turns back into an equal variant."""
+
+    def stage_to_dict(stage: Stage) -> dict[str, Any]:
+        return {f.name: getattr(stage, f.name) for f in fields(stage)} | {
+            "mlp": [list(pair) for pair in stage.mlp]
+        }
+
+    plain = {f.name: getattr(variant, f.name) for f in fields(variant)}
+    plain["stages"] = [stage_to_dict(stage) for stage in variant.stages]
+    plain["head"] = stage_to_dict(variant.head)
+    return plain
+
+
+def variant_from_dict(data: Mapping[str, Any]) -> Variant:
+    """The variant that plain data describes.
+
+    Raises:
+        UserError: a key is missing or unknown, or a value is out of range.
+    """
+
+    def build(cls: type, plain: object, what: str) -> Any:
+        _require(isinstance(plain, Mapping), f"{what} must be a table of fields, got {plain!r}")
+        assert isinstance(plain, Mapping)
+        names = {f.name for f in fields(cls)}
+        for key in plain:
+            if key not in names:
+                raise unknown_name(f"{what} field", str(key), names)
+        try:
+            return cls(**plain)
+        except TypeError as error:  # a required field is missing
+            missing = str(error).partition("argument")[2].lstrip("s: ")
+            raise UserError(f"{what}: missing {missing}") from None
+
+    def stage(plain: object, what: str, **defaults: Any) -> Stage:
+        _require(isinstance(plain, Mapping), f"{what} must be a table of fields, got {plain!r}")
+        assert isinstance(plain, Mapping)
+        merged = {**defaults, **plain}
+        if isinstance(merged.get("mlp"), list):
+            merged["mlp"] = tuple(
+                tuple(pair) if isinstance(pair, list) else pair for pair in merged["mlp"]
+            )
+        return build(Stage, merged, what)
+
+    _require(isinstance(data, Mapping), f"variant must be a table of fields, got {data!r}")
+    plain = dict(data)
+    stages = plain.get("stages", [])
+    _require(isinstance(stages, list | tuple), "variant: stages must be a list")
+    plain["stages"] = tuple(stage(s, f"stage {i}") for i, s in enumerate(stages))
+    if "head" in plain:  # TOML has no null, so a head may leave its channels out
+        plain["head"] = stage(plain["head"], "head", channels=None, pool=False)
+    return build(Variant, plain, "variant")
+
+
+def _read_variant_file(path: Path) -> Variant:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not a UTF-8 text file"
+        raise UserError(f"cannot read variant file {path}: {reason}") from None
+    try:
+        data = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+        _require(isinstance(data, dict), "must be a table of fields")
+        return variant_from_dict({"name": path.stem, **data})
+    except (ValueError, RecursionError) as error:  # JSON, TOML and UserError are ValueErrors
+        raise UserError(f"variant file {path}: {error}") from None
