@@ -43,10 +43,9 @@ def _one_line(event: ParseErrorEvent) -> None:
             message = f"unknown option {' '.join(tokens)}"
         case InvalidChoice(argument=argument, value=value, choices=choices):
             message = f"{_option(argument)} must be one of {', '.join(choices)}, got {value!r}"
-        case BadValue(argument=argument, reason=reason):
-            message = f"{_option(argument)}: {reason}"
-        case InstantiationFailure(argument=argument, message=reason):
-            message = f"{_option(argument)}: {reason}" if argument else reason
+        case BadValue(argument=argument) | InstantiationFailure(argument=argument) if argument:
+            wanted = (argument.lowered.metavar or "").removeprefix("{None}|")
+            message = f"{_option(argument)} must be {wanted}"
         case MissingArgs(missing_arguments=missing):
             names = ", ".join(_option(item.arg) for item in missing)
             message = f"missing {names}"

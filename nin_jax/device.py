@@ -34,7 +34,8 @@ def select_device(wanted: Literal["auto", "cpu", "gpu"]) -> None:
 
 def default_micro_batch_size(model: NiN) -> int | None:
     """Images per micro-batch: on a CPU a power of two that fits its cache, else None, for all."""
-    device = jax.config.read("jax_default_device") or jax.devices()[0]
+    chosen = jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]
+    device = chosen or jax.devices()[0]
     if device.platform != "cpu":
         return None
     layers = trace(model.variant, model.in_channels, model.num_classes, model.image_size)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from nin_jax import convert, data, metrics, workdir
+from nin_jax import convert, data, metrics, record, workdir
 from nin_jax.checkpoint import Checkpoints
 from nin_jax.config import Recipe, TrainConfig, recipe_of
 from nin_jax.datasets import Dataset, Split, load_dataset
@@ -26,7 +26,7 @@ from nin_jax.model import NiN, create_model
 from nin_jax.optim import make_optimizer, make_schedule
 from nin_jax.recorder import Recorder
 from nin_jax.step import EvalState, Sums, TrainState, make_eval_step, make_train_step
-from nin_jax.summary import describe
+from nin_jax.tables import describe
 from nin_jax.variants import get_variant
 
 
@@ -50,7 +50,7 @@ def fit(config: TrainConfig) -> dict[str, Any]:
     config = replace(config, dataset=dataset.name)
     if config.resume:
         assert config.workdir is not None
-        workdir.check_same_run(config.workdir, config, recipe, dataset)
+        record.check_same_run(config.workdir, config, recipe, dataset)
     run = prepare_run(config, recipe, dataset)
     folder = workdir.claim(config)
     with workdir.locked(folder):
@@ -156,11 +156,11 @@ def _fit_in(folder: Path, run: Run) -> dict[str, Any]:
     first_step = int(run.state.step)
     if first_step >= len(run.learning_rates):
         raise UserError(f"nothing left to do: {folder} has its {first_step} steps; raise --epochs")
-    workdir.write_config(folder, run.config, run.recipe, run.dataset)
+    record.write_config(folder, run.config, run.recipe, run.dataset)
     metrics.keep_rows_up_to(folder / workdir.METRICS, first_step)
     writers = [
         metrics.JsonlWriter(folder / workdir.METRICS),
-        metrics.TensorBoardWriter(folder / "tensorboard"),
+        metrics.TensorBoardWriter(folder / workdir.TENSORBOARD),
     ]
     try:
         with metrics.Screen(len(run.learning_rates), first_step) as screen:
@@ -181,7 +181,7 @@ def _fit_in(folder: Path, run: Run) -> dict[str, Any]:
         for writer in writers:
             writer.close()
     summary = _summary(run, recorder)
-    workdir.write_json(folder / workdir.SUMMARY, summary)
+    record.write_json(folder / workdir.SUMMARY, summary)
     _draw(run, folder)
     return summary
 
@@ -236,7 +236,7 @@ def _summary(run: Run, recorder: Recorder) -> dict[str, Any]:
         **{key: recorder.last_epoch[key] for key in kept},
         "at_chance_after_first_epoch": recorder.at_chance,
         "time_to_first_step_seconds": recorder.time_to_first_step,
-        "device": workdir.device_name(),
+        "device": record.device_name(),
     }
 
 
@@ -247,7 +247,7 @@ def _headline(run: Run, folder: Path) -> str:
         f"{dataset.name} ({dataset.source}): {len(dataset.train.labels):,} training and "
         f"{len(dataset.test.labels):,} test images; recipe {config.recipe}, batch "
         f"{run.recipe.batch_size} in parts of {run.micro_batch_size}, {len(run.learning_rates):,} "
-        f"steps; {workdir.device_name()}; into {folder}"
+        f"steps; {record.device_name()}; into {folder}"
     )
 
 
@@ -259,4 +259,4 @@ def _draw(run: Run, folder: Path) -> None:
         f"{run.model.variant.name} on {run.dataset.name}, {len(run.dataset.train.labels):,} images "
         f"at {height}x{width}, recipe {run.config.recipe}"
     )
-    plot_curves(metrics.read_metrics(folder / workdir.METRICS), title, folder / "curves.png")
+    plot_curves(metrics.read_metrics(folder / workdir.METRICS), title, folder / workdir.CURVES)

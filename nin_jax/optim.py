@@ -38,7 +38,7 @@ def make_optimizer(recipe: Recipe, total_steps: int) -> optax.GradientTransforma
     if recipe.clip_norm > 0:
         steps.append(optax.clip_by_global_norm(recipe.clip_norm))
     if recipe.optimizer == "adam":
-        steps.append(optax.adamw(schedule, weight_decay=config.weight_decay, mask=_is_kernel))
+        steps.append(optax.adamw(schedule, weight_decay=recipe.weight_decay, mask=_is_kernel))
         return optax.chain(*steps)
     if recipe.weight_decay > 0:
         steps.append(optax.add_decayed_weights(recipe.weight_decay, _is_kernel))

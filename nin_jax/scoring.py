@@ -8,12 +8,13 @@ from flax import nnx
 from rich.console import Console
 from rich.table import Table
 
-from nin_jax import workdir
+from nin_jax import record
 from nin_jax.datasets import Dataset
 from nin_jax.device import select_device
 from nin_jax.evaluation import Score, evaluate
 from nin_jax.loop import load_data, micro_batch_size
 from nin_jax.step import make_eval_step
+from nin_jax.workdir import CONFUSION
 
 
 def score_run(
@@ -36,12 +37,12 @@ def score_run(
         UserError: no run there, weights that do not fit, or other data than it was trained on.
     """
     select_device(device)
-    model = workdir.load_model(folder, weights)
-    config = workdir.read_config(folder)
+    model = record.load_model(folder, weights)
+    config = record.read_config(folder)
     dataset = load_data(replace(config, data_dir=data_dir or config.data_dir))
-    workdir.check_same_data(folder, dataset)
+    record.check_same_data(folder, dataset)
     graphdef, params = nnx.split(model, nnx.Param)
-    batch_size = micro_batch_size(config, workdir.read_recipe(folder), model)
+    batch_size = micro_batch_size(config, record.read_recipe(folder), model)
     score = evaluate(
         make_eval_step(graphdef, model.image_size, model.num_classes, batch_size),
         params,
@@ -66,5 +67,5 @@ def _report(folder: Path, variant: str, dataset: Dataset, score: Score) -> None:
         table.add_row(name, *figures, f"{row['images']:,}")
     Console().print(table)
     names = (*dataset.class_names, *(f"class {i}" for i in range(len(score.confusion))))
-    plot_confusion(score.confusion, names[: len(score.confusion)], title, folder / "confusion.png")
-    print(f"test accuracy {score.accuracy}\nwrote {folder / 'confusion.png'}")
+    plot_confusion(score.confusion, names[: len(score.confusion)], title, folder / CONFUSION)
+    print(f"test accuracy {score.accuracy}\nwrote {folder / CONFUSION}")

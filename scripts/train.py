@@ -7,14 +7,14 @@ from nin_jax.config import TrainConfig
 
 
 def run(config: TrainConfig) -> None:
-    from nin_jax import loop, summary, workdir
+    from nin_jax import loop, record, tables
 
     if config.list_variants:
-        print(summary.variant_table())
+        print(tables.variant_table())
         return
     if config.resume and config.workdir is not None:
         # What the command line leaves open is as the run has it.
-        saved = workdir.read_config(config.workdir)
+        saved = record.read_config(config.workdir)
         config = cli.parse(TrainConfig, default=replace(saved, workdir=config.workdir))
     loop.fit(config)
 

@@ -1,0 +1,59 @@
+"""Fixtures: a tiny network in a file, and the scripts as a user runs them."""
+
+import runpy
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
+
+TINY_TOML = """
+dropout = 0.5
+[[stages]]
+channels = 8
+kernel = 3
+padding = 1
+[[stages]]
+channels = 16
+kernel = 3
+padding = 1
+"""
+
+
+class Outcome(NamedTuple):
+    """What a script left behind: exit code, standard output, standard error."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def tiny(tmp_path) -> Path:
+    """A variant file small enough to train in a second."""
+    path = tmp_path / "tiny.toml"
+    path.write_text(TINY_TOML)
+    return path
+
+
+@pytest.fixture
+def script(monkeypatch, capsys, tmp_path) -> Callable[..., Outcome]:
+    """Runs ``scripts/NAME.py`` in this process and an empty folder, as its command line would."""
+    folder = tmp_path / "cwd"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+
+    def run(name: str, *arguments: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
+        capsys.readouterr()
+        code = 0
+        try:
+            runpy.run_path(str(SCRIPTS / f"{name}.py"), run_name="__main__")
+        except SystemExit as exit_:
+            code = exit_.code if isinstance(exit_.code, int) else 0
+        return Outcome(code, *capsys.readouterr())
+
+    return run

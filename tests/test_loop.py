@@ -1,0 +1,182 @@
+"""A whole run: what it writes, stopping and resuming, scoring it again."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from nin_jax import UserError, datasets, idx, loop, metrics, record, workdir
+from nin_jax.config import TrainConfig
+
+
+@pytest.fixture
+def config(tiny, tmp_path) -> TrainConfig:
+    return TrainConfig(
+        variant=str(tiny),
+        recipe="modern",
+        dataset="digits",
+        image_size=16,
+        batch_size=50,
+        epochs=2,
+        limit_train=120,
+        limit_test=30,
+        augment="flip_shift",
+        workdir=tmp_path / "run",
+    )
+
+
+def rows_without_times(folder):
+    rows = metrics.read_metrics(folder / workdir.METRICS)
+    return [{k: v for k, v in r.items() if k not in ("seconds", "images_per_second")} for r in rows]
+
+
+def test_what_a_run_writes(config, capsys):
+    summary = loop.fit(config)
+    folder = config.workdir
+    written = {path.name for path in folder.iterdir()}
+    assert written == {
+        ".lock",
+        "checkpoints",
+        "config.json",
+        "curves.png",
+        "metrics.jsonl",
+        "model.safetensors",
+        "summary.json",
+        "tensorboard",
+    }
+    saved = json.loads((folder / "config.json").read_text())
+    assert saved["dataset"]["name"] == "digits"
+    assert len(saved["dataset"]["checksum"]) == 64
+    assert saved["recipe"]["lr"] > 0
+    assert {"jax", "flax", "optax", "python"} <= saved["versions"].keys()
+    assert summary == json.loads((folder / "summary.json").read_text())
+    assert summary["dataset"] == "digits"
+    assert (summary["steps"], summary["epochs"]) == (6, 2)
+    epochs = [r for r in metrics.read_metrics(folder / "metrics.jsonl") if r["kind"] == "epoch"]
+    assert [row["epoch"] for row in epochs] == [1, 2]
+    wanted = {"train_loss", "test_loss", "test_accuracy", "images_per_second"}
+    assert all(wanted <= row.keys() for row in epochs)
+    assert next((folder / "tensorboard").iterdir()).stat().st_size > 200
+    assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+    out = capsys.readouterr().out
+    assert "tiny: 16x16x1 -> 10 classes" in out
+    assert "epoch 2/2" in out
+
+
+def test_two_runs_with_one_configuration_are_bit_equal(config, tmp_path):
+    loop.fit(config)
+    loop.fit(replace(config, workdir=tmp_path / "again"))
+    first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("run", "again"))
+    for name, array in first.items():
+        np.testing.assert_array_equal(array, second[name])
+    assert rows_without_times(tmp_path / "run") == rows_without_times(tmp_path / "again")
+
+
+def test_a_resumed_run_ends_as_the_undisturbed_one(config, tmp_path, monkeypatch):
+    config = replace(config, schedule="constant")
+    loop.fit(config)
+    stopped = replace(config, workdir=tmp_path / "stopped")
+    end_epoch = loop._end_epoch
+
+    def stop_after_the_first(run, recorder, *rest):
+        end_epoch(run, recorder, *rest)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "_end_epoch", stop_after_the_first)
+        with pytest.raises(KeyboardInterrupt):
+            loop.fit(stopped)
+    loop.fit(replace(stopped, resume=True))
+    first, second = (
+        load_file(tmp_path / name / "model.safetensors") for name in ("run", "stopped")
+    )
+    for name, array in first.items():
+        np.testing.assert_array_equal(array, second[name])
+    assert rows_without_times(tmp_path / "run") == rows_without_times(tmp_path / "stopped")
+
+
+def test_resuming_with_another_configuration_lists_every_difference(config):
+    loop.fit(config)
+    other = replace(config, resume=True, epochs=3, seed=1, batch_size=60)
+    with pytest.raises(UserError, match=r"batch_size was 50, is 60; seed was 0, is 1"):
+        loop.fit(other)
+    with pytest.raises(UserError, match="nothing left to do"):
+        loop.fit(replace(config, resume=True))
+
+
+def test_a_finished_run_is_loaded_from_its_folder_alone(config, tiny):
+    summary = loop.fit(config)
+    tiny.unlink()  # the folder holds the variant's definition
+    model = record.load_model(config.workdir)
+    assert model.variant.name == "tiny"
+    assert (
+        sum(a.size for a in load_file(config.workdir / "model.safetensors").values())
+        == (summary["params"])
+    )
+
+
+def test_evaluate_reproduces_the_summary(config, script):
+    summary = loop.fit(config)
+    outcome = script("evaluate", "--workdir", config.workdir)
+    assert outcome.code == 0, outcome.err
+    assert f"test accuracy {summary['test_accuracy']}\n" in outcome.out
+    assert (config.workdir / "confusion.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_evaluate_refuses_other_data(config, script):
+    loop.fit(config)
+    path = config.workdir / "config.json"
+    saved = json.loads(path.read_text())
+    saved["dataset"]["checksum"] = "0" * 64
+    path.write_text(json.dumps(saved))
+    outcome = script("evaluate", "--workdir", config.workdir)
+    assert (outcome.code, "the data differ from the run's" in outcome.err) == (2, True)
+
+
+def test_a_run_that_learns_nothing_says_so(config, capsys):
+    summary = loop.fit(replace(config, lr=1e-9))
+    assert summary["at_chance_after_first_epoch"]
+    assert "Remedy: --recipe modern" in capsys.readouterr().out
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(config):
+    with pytest.raises(UserError, match=r"the loss is (nan|inf) at step \d+: lower --lr"):
+        loop.fit(replace(config, lr=1e30, clip_norm=0.0))
+
+
+def test_without_a_workdir_runs_are_numbered(config, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for number in (1, 2):
+        loop.fit(replace(config, workdir=None, epochs=1))
+        assert (tmp_path / "runs" / f"tiny-00{number}" / "summary.json").exists()
+
+
+def test_without_network_or_files_the_run_goes_on_with_digits(config, monkeypatch, tmp_path):
+    monkeypatch.delenv("NIN_DATA_DIR", raising=False)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+
+    def unreachable(*_):
+        raise idx.FetchError("no network")
+
+    monkeypatch.setattr(datasets.idx, "load_idx", unreachable)
+    with pytest.warns(datasets.FallbackWarning):
+        summary = loop.fit(replace(config, dataset=None))
+    assert summary["dataset"] == "digits"
+    assert json.loads((config.workdir / "config.json").read_text())["config"]["dataset"] == "digits"
+
+
+@pytest.mark.parametrize("size", [(16, 20), 15])
+def test_other_sizes_and_optimisers_train(config, size):
+    summary = loop.fit(
+        replace(config, image_size=size, optimizer="adam", label_smoothing=0.1, epochs=1)
+    )
+    assert np.isfinite(summary["test_loss"])
+
+
+def test_bfloat16_trains(config):
+    summary = loop.fit(replace(config, precision="bfloat16", epochs=1))
+    assert np.isfinite(summary["test_loss"])
+    weights = load_file(config.workdir / "model.safetensors")
+    assert {array.dtype for array in weights.values()} == {np.dtype("float32")}

@@ -1,0 +1,114 @@
+"""The Flax network: shapes, state, dtypes, dropout, initialisation, what it refuses."""
+
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import nin_jax
+from nin_jax import Stage, UserError, Variant
+from nin_jax.geometry import trace
+from nin_jax.variants import VARIANTS
+
+TINY = Variant("tiny", stages=(Stage(8, 5, padding=2), Stage(16, 3, padding=1)))
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_parameters_are_the_only_state(name):
+    model = nin_jax.create_model(name, image_size=96)
+    _, params, rest = nnx.split(model, nnx.Param, ...)
+    assert not jax.tree.leaves(rest)
+    layers = trace(VARIANTS[name], 1, 10, 96)
+    assert nin_jax.count_params(model) == sum(layer.params for layer in layers)
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(params))
+
+
+@pytest.mark.parametrize("classifier", ["mean", "linear"])
+@pytest.mark.parametrize("size", [(32, 32), (37, 45)])
+def test_any_size_and_number_of_classes(classifier, size):
+    variant = Variant("v", stages=TINY.stages, classifier=classifier)
+    model = nin_jax.create_model(variant, in_channels=3, num_classes=7, image_size=size)
+    assert model(jnp.zeros((2, *size, 3))).shape == (2, 7)
+
+
+def test_the_mean_is_over_whatever_map_is_left():
+    model = nin_jax.create_model(TINY, image_size=32)
+    assert model(jnp.zeros((1, 61, 40, 1))).shape == (1, 10)  # other than it was built for
+
+
+def test_create_model_from_a_variant_of_three_lines():
+    mine = Variant("mine", stages=(Stage(16, 5, padding=2), Stage(32, 3, padding=1)))
+    assert nin_jax.create_model(mine, image_size=28)(jnp.zeros((1, 28, 28, 1))).shape == (1, 10)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"variant": "nin51"}, "did you mean nin15"),
+        ({"image_size": 66}, "smallest size that works is 67x67"),
+        ({"image_size": 0}, "whole numbers >= 1"),
+        ({"image_size": (224, 2.5)}, "whole numbers >= 1"),
+        ({"in_channels": 0}, "in_channels"),
+        ({"num_classes": 0}, "num_classes"),
+        ({"num_classes": True}, "num_classes"),
+        ({"init": "hee"}, "unknown initialisation 'hee': did you mean he"),
+        ({"seed": -1}, "seed"),
+        ({"variant": 3}, "variant must be"),
+    ],
+)
+def test_what_create_model_refuses(arguments, message):
+    with pytest.raises(UserError, match=message):
+        nin_jax.create_model(**({"variant": "nin"} | arguments))
+
+
+def test_dropout_is_on_only_with_rngs():
+    model = nin_jax.create_model(TINY, image_size=32)
+    x = jax.random.uniform(jax.random.key(0), (2, 32, 32, 1))
+    np.testing.assert_array_equal(model(x), model(x))
+
+    def noisy(seed):
+        return model(x, rngs=nnx.Rngs(dropout=jax.random.key(seed)))
+
+    np.testing.assert_array_equal(noisy(1), noisy(1))
+    assert not np.array_equal(noisy(1), noisy(2))
+    assert not np.array_equal(noisy(1), model(x))
+
+
+def test_logit_relu_off_lets_logits_be_negative():
+    x = jax.random.uniform(jax.random.key(0), (4, 32, 32, 1))
+    published = nin_jax.create_model(TINY, image_size=32)(x)
+    without = nin_jax.create_model(TINY, image_size=32, logit_relu=False)(x)
+    assert published.min() >= 0
+    assert without.min() < 0
+
+
+def test_bfloat16_computes_in_bfloat16_and_answers_in_float32():
+    model = nin_jax.create_model(TINY, image_size=32, dtype=jnp.bfloat16)
+    x = jax.random.uniform(jax.random.key(0), (2, 32, 32, 1))
+    assert model(x).dtype == jnp.float32
+    assert model.blocks[0](x.astype(jnp.bfloat16)).dtype == jnp.bfloat16
+    assert model.blocks[0].convs[0].kernel.dtype == jnp.float32
+
+
+def test_seeds_give_different_weights_and_the_same_seed_the_same():
+    first, again, other = (
+        nin_jax.create_model(TINY, image_size=32, seed=seed).head.convs[0].kernel[...]
+        for seed in (0, 0, 1)
+    )
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_importing_is_quick_and_brings_neither_torch_nor_tensorflow():
+    code = (
+        "import sys, time; t = time.perf_counter(); import nin_jax, nin_jax.loop; "
+        "from nin_jax.datasets import load_dataset; load_dataset('digits'); "
+        "bad = [m for m in ('torch', 'tensorflow', 'matplotlib') if m in sys.modules]; "
+        "sys.exit(f'imported {bad}' if bad else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,182 @@
+"""The compiled steps: micro-batches, the last batch, transfers, recompilation, evaluation."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+import nin_jax
+from nin_jax import Stage, Variant, data
+from nin_jax.config import Recipe, TrainConfig, recipe_of
+from nin_jax.datasets import Split
+from nin_jax.evaluation import evaluate
+from nin_jax.optim import make_optimizer, make_schedule
+from nin_jax.step import TrainState, cross_entropy, make_eval_step, make_train_step
+
+TINY = Variant("tiny", stages=(Stage(4, 3, padding=1), Stage(8, 3, padding=1)), dropout=0.0)
+SIZE = (16, 16)
+RECIPE = Recipe(lr=0.1, momentum=0.9, batch_size=6)
+
+
+def examples(count=20):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (count, 8, 8, 1), np.uint8)
+    return Split(images, rng.integers(0, 10, count).astype(np.int32))
+
+
+def start(variant=TINY, recipe=RECIPE, param_dtype=jnp.float32, steps=40):
+    model = nin_jax.create_model(
+        variant, image_size=SIZE, dtype=param_dtype, param_dtype=param_dtype
+    )
+    graphdef, params = nnx.split(model, nnx.Param)
+    optimizer = make_optimizer(recipe, steps)
+    state = TrainState(params, optimizer.init(params), jnp.int32(0), jax.random.key(0))
+    return graphdef, optimizer, state
+
+
+def train(micro_batch_size, steps=8, **kw):
+    graphdef, optimizer, state = start(**kw)
+    recipe = kw.get("recipe", RECIPE)
+    step = make_train_step(graphdef, optimizer, recipe, SIZE, micro_batch_size)
+    split = examples()
+    per_epoch = -(-len(split.labels) // recipe.batch_size)
+    sums = []
+    for i in range(steps):
+        if i % per_epoch == 0:
+            order = data.epoch_order(state.key, jnp.int32(i // per_epoch), 20, recipe.batch_size)
+        state, new = step(state, split.images, split.labels, order)
+        sums.append(new)
+    return state, sums, step
+
+
+@pytest.mark.parametrize("micro_batch_size", [1, 2, 4, 5])
+def test_micro_batches_add_up_to_the_batch(micro_batch_size):
+    """float64 bound 1e-12: the sums differ in order alone. 4 and 5 do not divide 6."""
+    with jax.enable_x64(True):
+        whole, whole_sums, _ = train(6, param_dtype=jnp.float64)
+        parts, part_sums, _ = train(micro_batch_size, param_dtype=jnp.float64)
+    for a, b in zip(jax.tree.leaves(whole.params), jax.tree.leaves(parts.params), strict=True):
+        assert np.abs(a - b).max() <= 1e-12 * np.abs(a).max()
+    np.testing.assert_allclose(
+        [float(s.loss) for s in whole_sums], [float(s.loss) for s in part_sums], rtol=1e-12
+    )
+
+
+def test_the_last_batch_counts_what_it_holds_and_nothing_recompiles():
+    _, sums, step = train(6, steps=8)
+    assert [int(s.count) for s in sums] == [6, 6, 6, 2] * 2
+    assert step._cache_size() == 1  # type: ignore[attr-defined]
+
+
+def test_a_partial_batch_trains_as_its_examples_alone_would():
+    graphdef, optimizer, state = start()
+    split = examples(2)
+    order = jnp.array([[1, 0, -1, -1, -1, -1]])
+
+    def loss(params):
+        logits = nnx.merge(graphdef, params)(data.prepare(jnp.asarray(split.images), SIZE))
+        return cross_entropy(logits, jnp.asarray(split.labels)).mean()
+
+    updates, _ = optimizer.update(jax.grad(loss)(state.params), state.opt_state, state.params)
+    wanted = optax.apply_updates(state.params, updates)
+    step = make_train_step(graphdef, optimizer, RECIPE, SIZE, 6)
+    got, _ = step(state, split.images, split.labels, order)
+    for a, b in zip(jax.tree.leaves(wanted), jax.tree.leaves(got.params), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_no_hidden_transfer_in_a_step():
+    graphdef, optimizer, state = start()
+    step = make_train_step(graphdef, optimizer, RECIPE, SIZE, 6)
+    images, labels = jax.device_put((examples().images, examples().labels))
+    order = data.epoch_order(state.key, jnp.int32(0), 20, 6)
+    with jax.transfer_guard("disallow"):
+        for _ in range(4):
+            state, sums = step(state, images, labels, order)
+        jax.device_get(sums)  # explicit
+        with pytest.raises(Exception, match=r"[Dd]isallowed"):
+            step(state, images, labels, np.zeros((4, 6), np.int32))
+
+
+def test_the_state_given_is_consumed():
+    graphdef, optimizer, state = start()
+    split = examples()
+    order = data.epoch_order(state.key, jnp.int32(0), 20, 6)
+    make_train_step(graphdef, optimizer, RECIPE, SIZE, 6)(state, split.images, split.labels, order)
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.params))
+
+
+def test_dropout_and_augmentation_are_drawn_anew_each_step():
+    noisy = Variant("noisy", stages=TINY.stages, dropout=0.5)
+    recipe = replace(RECIPE, lr=1e-30, augment="flip_shift", batch_size=20)
+    _, sums, _ = train(20, steps=3, variant=noisy, recipe=recipe)
+    assert len({float(s.loss) for s in sums}) == 3
+    _, again, _ = train(20, steps=3, variant=noisy, recipe=recipe)
+    assert [float(s.loss) for s in sums] == [float(s.loss) for s in again]
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 20, 64])
+def test_evaluation_counts_every_example_once(batch_size):
+    graphdef, _, state = start()
+    split = examples()
+    step = make_eval_step(graphdef, SIZE, 10, batch_size)
+    score = evaluate(step, state.params, split, num_classes=10, batch_size=batch_size)
+    logits = nnx.merge(graphdef, state.params)(data.prepare(jnp.asarray(split.images), SIZE))
+    wanted = np.zeros((10, 10), int)
+    np.add.at(wanted, (split.labels, np.asarray(logits.argmax(1))), 1)
+    np.testing.assert_array_equal(score.confusion, wanted)
+    assert score.accuracy == (np.asarray(logits.argmax(1)) == split.labels).mean()
+    loss = cross_entropy(logits, jnp.asarray(split.labels)).mean()
+    np.testing.assert_allclose(score.loss, loss, rtol=1e-6)
+    assert sum(row["images"] for row in score.per_class()) == 20
+
+
+def test_epoch_order_is_a_permutation_of_all_and_differs_by_epoch():
+    key = jax.random.key(0)
+    first, second = (np.asarray(data.epoch_order(key, jnp.int32(e), 20, 6)) for e in (0, 1))
+    assert first.shape == (4, 6)
+    assert sorted(first.ravel())[:4] == [-1] * 4
+    assert sorted(first.ravel())[4:] == list(range(20))
+    assert not np.array_equal(first, second)
+
+
+def test_augment_flips_and_shifts_whole_images():
+    image = np.arange(1, 65, dtype=np.uint8).reshape(1, 8, 8, 1)
+    batch = jnp.asarray(np.repeat(image, 200, 0))
+    flipped = np.asarray(data.augment(batch, jax.random.key(0), 0))
+    kinds = {row.tobytes() for row in flipped}
+    assert kinds == {image.tobytes(), image[:, :, ::-1].tobytes()}
+    moved = np.asarray(data.augment(batch, jax.random.key(0), 2))
+    assert len({row.tobytes() for row in moved}) == 2 * 5 * 5
+    assert set(np.unique(moved)) == set(range(65))  # 0 comes in at the edge
+
+
+def test_label_smoothing_against_its_formula():
+    logits = jnp.array([[2.0, 0.0, -1.0]])
+    targets = np.array([0.9 + 0.1 / 3, 0.1 / 3, 0.1 / 3])
+    wanted = -(targets * np.asarray(jax.nn.log_softmax(logits))).sum()
+    np.testing.assert_allclose(cross_entropy(logits, jnp.array([0]), 0.1)[0], wanted, rtol=1e-6)
+
+
+def test_schedule_warms_up_from_its_first_step_and_ends_at_zero():
+    recipe = recipe_of(TrainConfig(recipe="modern", lr=1.0, warmup_steps=10))
+    rates = [float(make_schedule(recipe, 1000)(step)) for step in range(1001)]
+    np.testing.assert_allclose(rates[:11], np.linspace(0.1, 1, 11), rtol=1e-6)
+    assert rates[1000] == pytest.approx(0, abs=1e-7)
+    short = [float(make_schedule(recipe, 20)(step)) for step in range(20)]
+    assert max(short) == pytest.approx(1.0)
+    assert float(make_schedule(recipe_of(TrainConfig(variant="nin")), 10)(9)) == pytest.approx(0.03)
+
+
+def test_weight_decay_spares_biases():
+    recipe = replace(RECIPE, momentum=0.0, weight_decay=0.5, lr=1.0)
+    params = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}
+    optimizer = make_optimizer(recipe, 10)
+    zero = jax.tree.map(jnp.zeros_like, params)
+    updates, _ = optimizer.update(zero, optimizer.init(params), params)
+    np.testing.assert_array_equal(updates["kernel"], -0.5 * np.ones((2, 2)))
+    np.testing.assert_array_equal(updates["bias"], np.zeros(2))

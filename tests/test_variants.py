@@ -1,0 +1,164 @@
+"""Variants are validated data: built-in, built by hand, or read from a file."""
+
+import json
+
+import pytest
+
+import nin_jax
+from nin_jax import Stage, UserError, Variant, get_variant, tables
+from nin_jax.geometry import check_image_size, smallest_image, trace
+from nin_jax.variants import VARIANTS, variant_from_dict, variant_to_dict
+
+GOLDEN = {  # parameters and MACs for 1 and 3 channels, 224x224, 10 classes
+    "nin": (1_992_166, 2_015_398, 762_297_352, 830_041_864),
+    "nin_one_1x1": (1_769_112, 1_792_344, 669_884_996, 737_629_508),
+    "nin_three_1x1": (2_215_220, 2_238_452, 854_709_708, 922_454_220),
+    "nin_3x3": (5_549_094, 5_572_326, 2_240_895_048, 2_308_639_560),
+    "nin_fc": (1_994_676, 2_017_908, 762_299_852, 830_044_364),
+    "nin15": (2_225_510, 2_226_662, 1_678_678_048, 1_693_128_736),
+}
+TINY = Variant("tiny", stages=(Stage(8, 5, padding=2), Stage(16, 3, padding=1)))
+
+
+def test_list_variants_names_them_all():
+    assert nin_jax.list_variants() == list(GOLDEN)
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_golden_counts(name):
+    layers = [trace(VARIANTS[name], channels, 10, 224) for channels in (1, 3)]
+    params = [sum(layer.params for layer in row) for row in layers]
+    macs = [sum(layer.macs for layer in row) for row in layers]
+    assert (*params, *macs) == GOLDEN[name]
+
+
+@pytest.mark.parametrize(("variant", "side"), [("nin", 67), ("nin15", 61)], ids=["nin", "nin15"])
+def test_smallest_image(variant, side):
+    assert smallest_image(VARIANTS[variant]) == side
+    check_image_size(VARIANTS[variant], side)
+    message = rf"too small for {variant}: the map of .*smallest size that works is {side}x{side}"
+    with pytest.raises(UserError, match=message):
+        check_image_size(VARIANTS[variant], side - 1)
+
+
+def test_smallest_image_of_a_huge_kernel_is_found_at_once():
+    assert smallest_image(Variant("huge", stages=(Stage(1, 10**9, pool=False),))) == 10**9
+
+
+def test_too_small_image_names_the_block():
+    with pytest.raises(UserError, match="the map of block3's pool vanishes"):
+        check_image_size(VARIANTS["nin"], (66, 224))
+    with pytest.raises(UserError, match="the map of block1 vanishes"):
+        check_image_size(VARIANTS["nin"], 10)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"channels": 0}, "channels must be a whole number >= 1"),
+        ({"channels": True}, "channels"),
+        ({"channels": 2.0}, "channels"),
+        ({"kernel": 0}, "kernel must be a whole number >= 1"),
+        ({"stride": 0}, "stride must be a whole number >= 1"),
+        ({"padding": -1}, "padding must be a whole number >= 0"),
+        ({"mlp": ((1,),)}, "mlp must be"),
+        ({"mlp": 1}, "mlp must be"),
+        ({"pool": 1}, "pool must be"),
+    ],
+)
+def test_a_stage_out_of_range_is_refused(fields, message):
+    with pytest.raises(UserError, match=message):
+        Stage(**({"channels": 8, "kernel": 3} | fields))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"name": ""}, "name"),
+        ({"stages": [Stage(8, 3)]}, "stages must be a tuple"),
+        ({"stages": (Stage(None, 3),)}, "needs channels"),
+        ({"head": Stage(10, 3, pool=False)}, "the head must be"),
+        ({"head": Stage(None, 3)}, "the head must be"),
+        ({"classifier": "max"}, "classifier"),
+        ({"dropout": 1.0}, "dropout"),
+        ({"published_lr": float("nan")}, "published_lr"),
+    ],
+)
+def test_a_variant_out_of_range_is_refused(fields, message):
+    with pytest.raises(UserError, match=message):
+        Variant(**({"name": "mine", "stages": ()} | fields))
+
+
+def test_variants_are_frozen():
+    with pytest.raises(AttributeError):
+        VARIANTS["nin"].dropout = 0.1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("variant", [*VARIANTS.values(), TINY], ids=lambda v: v.name)
+def test_plain_data_round_trip(variant):
+    assert variant_from_dict(json.loads(json.dumps(variant_to_dict(variant)))) == variant
+
+
+def test_variant_files(tmp_path):
+    (tmp_path / "tiny.toml").write_text(
+        "[[stages]]\nchannels = 8\nkernel = 5\npadding = 2\n"
+        "[[stages]]\nchannels = 16\nkernel = 3\npadding = 1\n"
+    )
+    (tmp_path / "other.json").write_text(json.dumps(variant_to_dict(TINY)))
+    assert get_variant(tmp_path / "tiny.toml") == TINY
+    assert get_variant(str(tmp_path / "other.json")) == TINY  # the file's own name field wins
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.json", "{", "a.json"),
+        ("a.json", "[1]", "must be a table"),
+        ("a.json", '{"stages": 3}', "stages must be a list"),
+        ("a.json", '{"stages": [3]}', "stage 0 must be a table"),
+        ("a.json", '{"stages": [{"channels": 8}]}', "missing 'kernel'"),
+        ("a.json", '{"stages": [{"chanels": 8, "kernel": 3}]}', "did you mean channels"),
+        ("a.json", '{"stages": [], "dropout": "half"}', "dropout must be"),
+        ("a.json", '{"stages": [], "stages2": []}', "unknown variant field 'stages2'"),
+        ("a.json", "[" * 100_000, "a.json"),
+        ("a.toml", "stages = [", "a.toml"),
+        ("a.toml", "\x00", "a.toml"),
+    ],
+)
+def test_a_bad_variant_file_is_named(tmp_path, name, text, message):
+    path = tmp_path / name
+    path.write_text(text)
+    with pytest.raises(UserError, match=message):
+        get_variant(path)
+
+
+def test_unreadable_variant_files(tmp_path):
+    with pytest.raises(UserError, match="No such file"):
+        get_variant(tmp_path / "none.toml")
+    (tmp_path / "binary.json").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match="not a UTF-8 text file"):
+        get_variant(tmp_path / "binary.json")
+
+
+def test_unknown_variant_offers_the_nearest():
+    with pytest.raises(UserError, match=r"unknown variant 'nin51': did you mean nin15"):
+        get_variant("nin51")
+
+
+def test_summary_is_a_table_of_every_layer():
+    text = nin_jax.summary("nin_fc", in_channels=3)
+    assert text.startswith("nin_fc: 224x224x3 -> 10 classes, 2,017,908 parameters, 830,044,364 MAC")
+    rows = {line.split()[0]: line for line in text.splitlines()[3:]}
+    assert rows["block1.conv1"].split()[-3:] == ["54x54x96", "34,944", "101,616,768"]
+    assert rows["linear"].split()[-3:] == ["10", "2,510", "2,500"]
+
+
+def test_describe_of_a_non_square_image():
+    text = nin_jax.describe(TINY, image_size=(40, 30))
+    assert text.startswith("tiny: 40x30x1 -> 10 classes")
+
+
+def test_variant_table_lists_the_golden_counts():
+    text = tables.variant_table()
+    for name, (params, _, macs, _) in GOLDEN.items():
+        assert any(line.split() == [name, f"{params:,}", f"{macs:,}"] for line in text.splitlines())
