@@ -179,3 +179,45 @@ def test_a_damaged_config_is_named(script, finished, damage):
     text = {"not JSON": "{", "a list": "[]"}.get(damage, json.dumps(saved))
     path.write_text(text)
     assert is_one_line(script("evaluate", "--workdir", finished), "config.json")
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "text"),
+    [
+        (b"", "a.pt", "is truncated or holds more than plain tensors"),
+        (pickle.dumps(print), "a.pt", "is truncated or holds more than plain tensors"),
+        (None, "a.pt", "cannot read weights"),
+        (None, "a.safetensors", "cannot read weights"),
+        (b"PK\x03\x04", "a.safetensors", "is not a whole safetensors file"),
+    ],
+)
+def test_convert_refuses(script, tmp_path, content, name, text):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    outcome = script("convert", tmp_path / name, tmp_path / "out.safetensors")
+    assert is_one_line(outcome, text)
+    assert not (tmp_path / "out.safetensors").exists()
+
+
+def test_convert_never_overwrites_and_writes_one_format(script, tmp_path):
+    (tmp_path / "out.safetensors").write_bytes(b"mine")
+    outcome = script("convert", tmp_path / "a.pt", tmp_path / "out.safetensors")
+    assert is_one_line(outcome, "is there already")
+    assert is_one_line(script("convert", "a.pt", "b.npz"), "must end in .safetensors")
+    assert (tmp_path / "out.safetensors").read_bytes() == b"mine"
+
+
+def test_convert_writes_what_pytorch_saved(script, tmp_path):
+    import torch
+
+    import nin_torch_ref
+    from nin_jax import convert
+
+    state = nin_torch_ref.create_model("nin", image_size=96).state_dict()
+    torch.save(state, tmp_path / "nin.pt")
+    outcome = script("convert", tmp_path / "nin.pt", tmp_path / "nin.safetensors")
+    assert outcome.code == 0, outcome.err
+    assert "1,992,166 parameters" in outcome.out
+    written = convert.load_safetensors(tmp_path / "nin.safetensors")
+    assert written.keys() == state.keys()
+    assert all((written[name] == value.numpy()).all() for name, value in state.items())
