@@ -7,7 +7,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from nin_jax.datasets import Split
 from nin_jax.step import EvalState
 
 
@@ -37,7 +36,8 @@ class Score:
 def evaluate(
     eval_step: Callable[..., EvalState],
     params: Any,
-    split: Split,
+    images: jax.Array | np.ndarray,
+    labels: jax.Array | np.ndarray,
     *,
     num_classes: int,
     batch_size: int,
@@ -48,18 +48,20 @@ def evaluate(
     Args:
         eval_step: as made for this ``batch_size`` and ``num_classes``.
         params: the model's parameters.
-        split: the images and labels.
+        images: uint8 [N, H, W, C].
+        labels: int32 [N].
         progress: called with the examples done and in all.
     """
-    images, labels = jax.device_put((split.images, split.labels))
+    count = len(labels)
+    images, labels = jax.device_put((images, labels))  # nothing happens if they are there already
     zero = np.zeros((), np.int32), np.zeros((), np.float32)
     state: EvalState = jax.device_put(
         EvalState(*zero, np.zeros((num_classes, num_classes), np.int32))  # type: ignore[arg-type]
     )
     before = state
-    for done in range(0, len(labels), batch_size):
+    for done in range(0, count, batch_size):
         before, state = state, eval_step(params, state, images, labels)
         jax.block_until_ready(before)  # the bar follows the device, one batch behind
-        progress(min(done + batch_size, len(labels)), len(labels))
+        progress(min(done + batch_size, count), count)
     final = jax.device_get(state)
-    return Score(float(final.loss) / len(labels), np.asarray(final.confusion))
+    return Score(float(final.loss) / count, np.asarray(final.confusion))

@@ -121,19 +121,16 @@ def prepare_run(config: TrainConfig, recipe: Recipe, dataset: Dataset) -> Run:
     steps_per_epoch = -(-len(dataset.train.labels) // recipe.batch_size)
     steps = steps_per_epoch * recipe.epochs
     optimizer = make_optimizer(recipe, steps)
+    params = jax.tree.map(jnp.copy, params)  # a step consumes its state's; the model keeps its own
+    start, key = jnp.zeros((), jnp.int32), jax.random.key(config.seed)
+    state = TrainState(params, optimizer.init(params), start, key)
     micro = micro_batch_size(config, recipe, model)
     return Run(
         config=config,
         recipe=recipe,
         dataset=dataset,
         model=model,
-        state=TrainState(
-            # The model keeps its own parameters: the state's are given up at each step.
-            params := jax.tree.map(jnp.copy, params),
-            optimizer.init(params),
-            jnp.zeros((), jnp.int32),
-            jax.random.key(config.seed),
-        ),
+        state=state,
         train_step=make_train_step(graphdef, optimizer, recipe, model.image_size, micro),
         eval_step=make_eval_step(graphdef, model.image_size, model.num_classes, micro),
         learning_rates=np.asarray(jax.vmap(make_schedule(recipe, steps))(jnp.arange(steps))),
@@ -188,6 +185,7 @@ def _fit_in(folder: Path, run: Run) -> dict[str, Any]:
 
 def _train(run: Run, recorder: Recorder, checkpoints: Checkpoints, folder: Path) -> None:
     train = jax.device_put((run.dataset.train.images, run.dataset.train.labels))
+    test = jax.device_put((run.dataset.test.images, run.dataset.test.labels))
     make_order = jax.jit(data.epoch_order, static_argnums=(2, 3))
     step = recorder.step
     while step < len(run.learning_rates):
@@ -201,19 +199,19 @@ def _train(run: Run, recorder: Recorder, checkpoints: Checkpoints, folder: Path)
                 step += 1
                 recorder.dispatched(step, sums)
             recorder.flush()
-        _end_epoch(run, recorder, checkpoints, folder)
+            score = evaluate(
+                run.eval_step,
+                run.state.params,
+                *test,
+                num_classes=run.model.num_classes,
+                batch_size=run.micro_batch_size,
+                progress=recorder.screen.evaluating,
+            )
+        recorder.epoch(score)
+        _save(run, checkpoints, folder)
 
 
-def _end_epoch(run: Run, recorder: Recorder, checkpoints: Checkpoints, folder: Path) -> None:
-    score = evaluate(
-        run.eval_step,
-        run.state.params,
-        run.dataset.test,
-        num_classes=run.model.num_classes,
-        batch_size=run.micro_batch_size,
-        progress=recorder.screen.evaluating,
-    )
-    recorder.epoch(score)
+def _save(run: Run, checkpoints: Checkpoints, folder: Path) -> None:
     checkpoints.save(run.state)
     nnx.update(run.model, jax.tree.map(jnp.copy, run.state.params))
     convert.save_safetensors(run.model, folder / workdir.WEIGHTS)

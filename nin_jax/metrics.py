@@ -18,6 +18,8 @@ from rich.progress import (
 
 from nin_jax.errors import UserError
 
+PLAIN_LINE_EVERY = 30.0  # seconds between lines of progress where there is no bar
+
 
 class JsonlWriter:
     """Appends one JSON object a line, each on disk when the call returns."""
@@ -62,6 +64,7 @@ class Screen:
     """A progress bar on a terminal, plain lines elsewhere; one line an epoch on both."""
 
     def __init__(self, total_steps: int, first_step: int = 0):
+        self._total_steps, self._last_line = total_steps, time.monotonic()
         self._console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
         self._progress = Progress(
             TextColumn("{task.description}"),
@@ -87,6 +90,7 @@ class Screen:
     def line(self, text: str) -> None:
         """Prints a line above the bar."""
         self._console.print(text, markup=False)
+        self._last_line = time.monotonic()
 
     def step(self, row: dict[str, Any]) -> None:
         """Shows a step's figures beside the bar."""
@@ -94,6 +98,8 @@ class Screen:
         if row["images_per_second"] is not None:
             figures += f"  {row['images_per_second']:.0f} images/s"
         self._progress.update(self._task, completed=row["step"], figures=figures)
+        if not self._console.is_terminal and time.monotonic() - self._last_line > PLAIN_LINE_EVERY:
+            self.line(f"step {row['step']}/{self._total_steps}  {figures}")
 
     def evaluating(self, done: int, total: int) -> None:
         """Says how far the evaluation is."""

@@ -46,7 +46,8 @@ def score_run(
     score = evaluate(
         make_eval_step(graphdef, model.image_size, model.num_classes, batch_size),
         params,
-        dataset.test,
+        dataset.test.images,
+        dataset.test.labels,
         num_classes=model.num_classes,
         batch_size=batch_size,
     )

@@ -1,4 +1,4 @@
-"""A PyTorch checkpoint as safetensors, checked: python scripts/convert.py nin.pt nin.safetensors."""
+"""A PyTorch checkpoint as checked safetensors: python scripts/convert.py nin.pt nin.safetensors."""
 
 from dataclasses import dataclass
 from pathlib import Path

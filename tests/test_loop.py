@@ -78,14 +78,14 @@ def test_a_resumed_run_ends_as_the_undisturbed_one(config, tmp_path, monkeypatch
     config = replace(config, schedule="constant")
     loop.fit(config)
     stopped = replace(config, workdir=tmp_path / "stopped")
-    end_epoch = loop._end_epoch
+    save = loop._save
 
-    def stop_after_the_first(run, recorder, *rest):
-        end_epoch(run, recorder, *rest)
+    def stop_after_the_first(*arguments):
+        save(*arguments)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "_end_epoch", stop_after_the_first)
+        patch.setattr(loop, "_save", stop_after_the_first)
         with pytest.raises(KeyboardInterrupt):
             loop.fit(stopped)
     loop.fit(replace(stopped, resume=True))
