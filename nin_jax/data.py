@@ -14,6 +14,10 @@ import numpy as np
 # Pillow's fixed-point arithmetic for 8-bit images: 32 bits less 8 for the pixel and 2 to spare.
 PILLOW_PRECISION_BITS = 22
 
+# ToTensor's quotients, looked up: depending on what it is fused with, XLA makes of a division by
+# 255 a product with its reciprocal, which differs in the last bit.
+UNIT_INTERVAL = np.arange(256, dtype=np.float32) / np.float32(255)
+
 
 @functools.cache
 def _bilinear_taps(side: int, new_side: int) -> tuple[np.ndarray, np.ndarray]:
@@ -85,7 +89,7 @@ def prepare(images: jax.Array, size: tuple[int, int]) -> jax.Array:
     Returns:
         float32 [B, height, width, C].
     """
-    return resize(images, size).astype(jnp.float32) / 255
+    return jnp.asarray(UNIT_INTERVAL)[resize(images, size)]
 
 
 def augment(images: jax.Array, key: jax.Array, shift: int) -> jax.Array:

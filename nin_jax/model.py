@@ -156,10 +156,9 @@ class NiN(nnx.Module):
             channels = stage.channels or num_classes
         self.dropout = nnx.Dropout(variant.dropout)
         self.head = NiNBlock(variant.head, channels, num_classes, last_relu=logit_relu, **kw)
-        self.linear = None
-        if variant.classifier == "linear":
-            features = math.prod(layers[-2].out_shape)
-            self.linear = Linear(features, num_classes, **kw)
+        features = math.prod(layers[-2].out_shape)  # of the head's maps
+        is_linear = variant.classifier == "linear"
+        self.linear = Linear(features, num_classes, **kw) if is_linear else None
 
     def __call__(self, x: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
         x = x.astype(self.dtype)

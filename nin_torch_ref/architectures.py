@@ -1,0 +1,65 @@
+"""The networks as the tuples they were published in.
+
+Sources: Lin, Chen and Yan, "Network in Network" (2013), sections 3.1 (the block) and 3.2 (the
+mean in place of a dense classifier); Zhang et al., "Dive into Deep Learning" (d2l), chapter
+"Network in Network", for the numbers and the exercises that vary them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+ConvTuple = tuple[int | None, int, int, int]
+"""(channels, kernel, stride, padding); channels None stands for the number of classes."""
+
+Mlp = tuple[tuple[int, int], ...]
+"""(kernel, padding) of each convolution after a block's first; the paper's 1x1 is (1, 0)."""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A network in numbers.
+
+    Attributes:
+        blocks: the first convolution of every block; the last block is the head.
+        mlps: the convolutions that follow it, one entry a block.
+        pools: whether a max pool follows, one entry for every block but the head.
+        classifier: "mean" of each of the head's maps, or "linear" on the flattened maps.
+        dropout: probability that an activation before the head is dropped.
+    """
+
+    blocks: tuple[ConvTuple, ...]
+    mlps: tuple[Mlp, ...]
+    pools: tuple[bool, ...]
+    classifier: Literal["mean", "linear"] = "mean"
+    dropout: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not len(self.blocks) == len(self.mlps) == len(self.pools) + 1:
+            raise ValueError(
+                "every block needs an mlp, and every block but the head a pool or none: got "
+                f"{len(self.blocks)} blocks, {len(self.mlps)} mlps, {len(self.pools)} pools"
+            )
+
+
+def _uniform(
+    blocks: tuple[ConvTuple, ...],
+    mlp: Mlp = ((1, 0), (1, 0)),
+    classifier: Literal["mean", "linear"] = "mean",
+) -> Architecture:
+    """As published: the same mlp in every block, and a pool between any two of them."""
+    pools = (True,) * (len(blocks) - 1)
+    return Architecture(blocks, (mlp,) * len(blocks), pools, classifier)
+
+
+D2L = ((96, 11, 4, 0), (256, 5, 1, 2), (384, 3, 1, 1), (None, 3, 1, 1))
+NIN15 = ((64, 3, 2, 1), (256, 3, 1, 1), (256, 3, 1, 1), (384, 3, 1, 1), (None, 3, 1, 1))
+
+ARCHITECTURES: Mapping[str, Architecture] = {
+    "nin": _uniform(D2L),
+    "nin_one_1x1": _uniform(D2L, mlp=((1, 0),)),
+    "nin_three_1x1": _uniform(D2L, mlp=((1, 0), (1, 0), (1, 0))),
+    "nin_3x3": _uniform(D2L, mlp=((3, 1), (3, 1))),
+    "nin_fc": _uniform(D2L, classifier="linear"),
+    "nin15": _uniform(NIN15),
+}

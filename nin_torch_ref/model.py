@@ -1,0 +1,127 @@
+"""The network, in PyTorch: one ``nn.Sequential``, as the d2l book writes it.
+
+Images are float [B, C, H, W]; logits are [B, num_classes] of the parameters' dtype.
+"""
+
+import copy
+import math
+
+import torch
+from torch import nn
+
+from nin_torch_ref.architectures import ARCHITECTURES, Architecture, ConvTuple, Mlp
+
+
+def nin_block(
+    in_channels: int, conv: ConvTuple, mlp: Mlp, num_classes: int, last_relu: bool = True
+) -> nn.Sequential:
+    """A convolution and the convolutions that make its perceptron, each followed by ReLU.
+
+    [B, in_channels, H, W] -> [B, channels, H', W'].
+    """
+    channels, kernel, stride, padding = conv
+    channels = channels or num_classes
+    layers = [nn.Conv2d(in_channels, channels, kernel, stride, padding), nn.ReLU()]
+    for size, pad in mlp:
+        layers += [nn.Conv2d(channels, channels, size, padding=pad), nn.ReLU()]
+    return nn.Sequential(*(layers if last_relu else layers[:-1]))
+
+
+class NiN(nn.Module):
+    """A Network in Network; build it with `create_model`.
+
+    ``net`` holds, in order: every block with the max pool after it, dropout, the head, and
+    the global mean and flatten (or flatten and a linear layer). So the parameters are called
+    ``net.{layer}.{position in block}.weight`` and ``.bias``.
+    """
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        in_channels: int,
+        num_classes: int,
+        image_size: tuple[int, int],
+        logit_relu: bool,
+    ):
+        super().__init__()
+        *blocks, head = zip(architecture.blocks, architecture.mlps, strict=True)
+        layers: list[nn.Module] = []
+        channels = in_channels
+        for (conv, mlp), pool in zip(blocks, architecture.pools, strict=True):
+            layers.append(nin_block(channels, conv, mlp, num_classes))
+            layers += [nn.MaxPool2d(3, stride=2)] if pool else []
+            channels = conv[0] or num_classes
+        layers.append(nn.Dropout(architecture.dropout))
+        layers.append(nin_block(channels, *head, num_classes, last_relu=logit_relu))
+        maps = _output_shape(nn.Sequential(*layers), (in_channels, *image_size))
+        if architecture.classifier == "mean":
+            layers += [nn.AdaptiveAvgPool2d((1, 1)), nn.Flatten()]
+        else:
+            layers += [nn.Flatten(), nn.Linear(math.prod(maps), num_classes)]
+        self.net = nn.Sequential(*layers)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.net(x)
+
+
+def _output_shape(layers: nn.Module, image_shape: tuple[int, int, int]) -> torch.Size:
+    """[C, H, W] that the layers make of one image [C, H, W], by a run on the meta device.
+
+    PyTorch computes the shapes itself there, without memory or arithmetic, so nothing about
+    sizes is stated a second time in this package.
+    """
+    try:
+        return (
+            copy.deepcopy(layers).to("meta")(torch.empty(1, *image_shape, device="meta"))[0].shape
+        )
+    except RuntimeError as error:
+        _, height, width = image_shape
+        raise ValueError(f"image size {height}x{width} does not fit: {error}") from None
+
+
+def _xavier_weights(layer: nn.Module) -> None:
+    """Uniform Xavier weights (Glorot and Bengio 2010, eq. 16); biases stay as PyTorch drew them."""
+    if isinstance(layer, nn.Conv2d | nn.Linear):
+        nn.init.xavier_uniform_(layer.weight)
+
+
+def create_model(
+    architecture: str | Architecture = "nin",
+    *,
+    in_channels: int = 1,
+    num_classes: int = 10,
+    image_size: int | tuple[int, int] = 224,
+    logit_relu: bool = True,
+    seed: int = 0,
+) -> NiN:
+    """A freshly initialised network, float32, on the CPU, in training mode.
+
+    Args:
+        architecture: a name from `ARCHITECTURES`, or an `Architecture`.
+        in_channels: C of the images [B, C, H, W].
+        num_classes: number of logits.
+        image_size: side in pixels, or (height, width). With a "mean" classifier the network
+            takes other sizes too.
+        logit_relu: whether ReLU follows the last convolution, as published.
+        seed: of the initial parameters; PyTorch's global generator is left as it was.
+
+    Raises:
+        ValueError: no such architecture, a count below 1, or an image so small that a map
+            vanishes.
+
+    Example:
+        >>> create_model("nin15", image_size=96)(torch.zeros(2, 1, 96, 96)).shape
+        torch.Size([2, 10])
+    """
+    if isinstance(architecture, str):
+        if architecture not in ARCHITECTURES:
+            known = ", ".join(ARCHITECTURES)
+            raise ValueError(f"unknown architecture {architecture!r}; known: {known}")
+        architecture = ARCHITECTURES[architecture]
+    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    if min(in_channels, num_classes, height, width) < 1:
+        raise ValueError("channels, classes and image sides must be at least 1")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = NiN(architecture, in_channels, num_classes, (height, width), logit_relu)
+        return model.apply(_xavier_weights)

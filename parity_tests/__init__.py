@@ -1,0 +1,5 @@
+"""PyTorch against Flax, as a ladder: layer, block, logits, loss, gradients, training, data.
+
+Every bound stands in ``tolerances`` with its reason. ``frameworks`` puts both frameworks on one
+device; ``pairs`` builds one network in both, with the same weights.
+"""

@@ -1,0 +1,35 @@
+"""Both frameworks at full precision, with fixed seeds; nothing here is skipped anywhere."""
+
+import jax
+import numpy as np
+import pytest
+import torch
+
+from parity_tests.frameworks import JAX_DEVICE
+
+torch.backends.cuda.matmul.allow_tf32 = False
+torch.backends.cudnn.allow_tf32 = False
+torch.backends.cudnn.deterministic = True
+# OpenMP's threads spin while XLA's pool works: on two busy cores a step took ten times as long.
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _full_precision():
+    """For these tests alone: the others run as users do."""
+    with (
+        jax.enable_x64(True),  # half of the ladder is climbed in float64
+        jax.default_matmul_precision("highest"),  # no TF32, no bfloat16 passes
+        jax.default_device(JAX_DEVICE),
+    ):
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _seed_torch():
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)

@@ -1,0 +1,107 @@
+"""The convolution's values and gradients against PyTorch's, and against XLA's own gradient."""
+
+from functools import partial
+from itertools import product
+
+import jax
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812 - its name everywhere
+
+from nin_jax import ops
+from parity_tests.backward import QUICK_COMPILE
+from parity_tests.frameworks import as_array, as_nchw, as_nhwc, as_tensor, assert_close
+from parity_tests.tolerances import CONV
+
+# Paddings and channels take turns over the kernels and strides: every kernel meets every stride,
+# each with two paddings, and every way in which ops.py states the kernel's gradient is taken.
+# A padding of 12 is more than any kernel less one.
+PADDINGS = [0, 1, 2, 5, 12]
+CHANNELS = [(1, 4), (3, 5), (4, 2), (6, 7)]
+CASES = [
+    (kernel, stride, PADDINGS[(i + 2 * turn) % 5], CHANNELS[(i + i // 4 + turn) % 4])
+    for i, (kernel, stride) in enumerate(product([1, 2, 3, 5, 7, 11], [1, 2, 3, 4]))
+    for turn in (0, 1)
+]
+LAYERS = [  # the first convolutions of the built-in variants, and their 1x1
+    (11, 4, 0, (1, 6)),
+    (11, 4, 0, (3, 6)),
+    (5, 1, 2, (6, 8)),
+    (3, 2, 1, (3, 6)),
+    (3, 1, 1, (6, 8)),
+    (1, 1, 0, (6, 8)),
+]
+
+
+def _case(kernel: int, stride: int, padding: int, channels: tuple[int, int], batch: int = 2):
+    """Images, kernel and the gradient of the output, float64, on an odd, non-square map."""
+    rng = np.random.default_rng(kernel + 16 * stride)
+    inputs, outputs = channels
+    height, width = kernel + 6, kernel + 9  # one of them is not divided by any stride above 1
+    sides = [(side + 2 * padding - kernel) // stride + 1 for side in (height, width)]
+    return (
+        rng.normal(size=(batch, height, width, inputs)),
+        rng.normal(size=(kernel, kernel, inputs, outputs)),
+        rng.normal(size=(batch, *sides, outputs)),
+    )
+
+
+def _torch_conv_and_gradients(x, kernel, grad, stride: int, padding: int):
+    """Output, input gradient and kernel gradient, in JAX's layouts."""
+    images = as_nchw(x).requires_grad_()
+    weight = as_tensor(kernel.transpose(3, 2, 0, 1)).requires_grad_()
+    out = F.conv2d(images, weight, stride=stride, padding=padding)
+    dx, dk = torch.autograd.grad(out, (images, weight), as_nchw(grad))
+    return as_nhwc(out), as_nhwc(dx), as_array(dk).transpose(2, 3, 1, 0)
+
+
+def _conv_and_gradients(conv, x, kernel, grad):
+    out, pullback = jax.vjp(conv, x, kernel)
+    return out, *pullback(grad)
+
+
+def _check(actual, expected) -> None:
+    for a, e, what in zip(actual, expected, ["output", "input", "kernel"], strict=True):
+        assert_close(a, e, CONV, what)
+
+
+@pytest.mark.parametrize(("kernel", "stride", "padding", "channels"), CASES)
+def test_gradients(kernel, stride, padding, channels):
+    x, weights, grad = _case(kernel, stride, padding, channels)
+    expected = _torch_conv_and_gradients(x, weights, grad, stride, padding)
+
+    @partial(jax.jit, compiler_options=QUICK_COMPILE)
+    def both_ways(x, weights, grad):
+        ways = (ops.conv, ops._plain_conv)
+        return [
+            _conv_and_gradients(lambda x, k: way(x, k, stride, padding), x, weights, grad)  # noqa: B023
+            for way in ways
+        ]
+
+    ours, xla = both_ways(x, weights, grad)
+    _check(ours, expected)
+    _check(ours, xla)
+
+
+@pytest.mark.parametrize(("kernel", "stride", "padding", "channels"), LAYERS)
+@pytest.mark.parametrize("transform", ["scan", "vmap"])
+def test_gradients_in_a_transformation(transform, kernel, stride, padding, channels):
+    """Four images in micro-batches of two, as gradient accumulation takes them."""
+    x, weights, grad = _case(kernel, stride, padding, channels, batch=4)
+    out, dx, dk = _torch_conv_and_gradients(x, weights, grad, stride, padding)
+
+    def one(x, grad):
+        conv = partial(ops.conv, stride=stride, padding=padding)
+        return _conv_and_gradients(conv, x, weights, grad)
+
+    @partial(jax.jit, compiler_options=QUICK_COMPILE)
+    def run(*batches):
+        if transform == "vmap":
+            return jax.vmap(one)(*batches)
+        return jax.lax.scan(lambda carry, batch: (carry, one(*batch)), None, batches)[1]
+
+    actual = run(*(a.reshape(2, 2, *a.shape[1:]) for a in (x, grad)))
+    _check(
+        (actual[0].reshape(out.shape), actual[1].reshape(dx.shape), actual[2].sum(0)), (out, dx, dk)
+    )

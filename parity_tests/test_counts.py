@@ -1,0 +1,71 @@
+"""Parameters and multiply-adds: PyTorch's counts, nin_jax's and the published ones."""
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+import nin_jax
+import nin_torch_ref
+from nin_jax.geometry import trace
+from parity_tests.pairs import no_initial_draws
+
+# 224x224, 10 classes: (variant, channels) -> (parameters, multiply-adds of one image).
+GOLDEN = {
+    ("nin", 1): (1_992_166, 762_297_352),
+    ("nin", 3): (2_015_398, 830_041_864),
+    ("nin_one_1x1", 1): (1_769_112, 669_884_996),
+    ("nin_one_1x1", 3): (1_792_344, 737_629_508),
+    ("nin_three_1x1", 1): (2_215_220, 854_709_708),
+    ("nin_three_1x1", 3): (2_238_452, 922_454_220),
+    ("nin_3x3", 1): (5_549_094, 2_240_895_048),
+    ("nin_3x3", 3): (5_572_326, 2_308_639_560),
+    ("nin_fc", 1): (1_994_676, 762_299_852),
+    ("nin_fc", 3): (2_017_908, 830_044_364),
+    ("nin15", 1): (2_225_510, 1_678_678_048),
+    ("nin15", 3): (2_226_662, 1_693_128_736),
+}
+
+
+def _torch_counts(
+    model: nn.Module, in_channels: int, image_size: tuple[int, int]
+) -> list[tuple[int, int]]:
+    """(parameters, multiply-adds) of every layer that has parameters."""
+    counter = FlopCounterMode(display=False)
+    with counter, torch.device("meta"):
+        model.to("meta")(torch.empty(1, in_channels, *image_size))
+    flops = counter.get_flop_counts()  # PyTorch counts two for a multiply-add
+    return [
+        (sum(p.numel() for p in layer.parameters()), sum(flops[f"NiN.{name}"].values()) // 2)
+        for name, layer in model.named_modules()
+        if isinstance(layer, nn.Conv2d | nn.Linear)
+    ]
+
+
+@pytest.mark.parametrize(("variant", "in_channels"), GOLDEN)
+def test_parameters_and_macs_at_224(variant, in_channels):
+    layers = trace(nin_jax.get_variant(variant), in_channels, 10, 224)
+    counts = [(layer.params, layer.macs) for layer in layers if layer.params]
+    reference = nin_torch_ref.create_model(variant, in_channels=in_channels)
+    assert counts == _torch_counts(reference, in_channels, (224, 224))
+    golden = GOLDEN[variant, in_channels]
+    assert tuple(map(sum, zip(*counts, strict=True))) == golden
+    text = nin_jax.describe(variant, in_channels=in_channels)
+    assert f"{golden[0]:,} parameters, {golden[1]:,} MACs" in text
+
+
+@pytest.mark.parametrize("variant", nin_jax.list_variants())
+def test_parameters_and_macs_of_another_size(variant):
+    sizes = {"in_channels": 2, "num_classes": 7, "image_size": (131, 99)}
+    layers = trace(nin_jax.get_variant(variant), *sizes.values())
+    counts = [(layer.params, layer.macs) for layer in layers if layer.params]
+    reference = nin_torch_ref.create_model(variant, **sizes)
+    assert counts == _torch_counts(reference, 2, (131, 99))
+    with no_initial_draws():
+        model = nin_jax.create_model(variant, **sizes)
+    assert nin_jax.count_params(model) == sum(params for params, _ in counts)
+
+
+def test_every_variant_is_in_the_reference_and_in_the_table():
+    assert nin_jax.list_variants() == list(nin_torch_ref.ARCHITECTURES)
+    assert {variant for variant, _ in GOLDEN} == set(nin_jax.list_variants())

@@ -1,0 +1,112 @@
+"""What the reference refuses, and its weight files."""
+
+import pickle
+from bisect import bisect_left
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import nin_torch_ref
+from nin_torch_ref import ARCHITECTURES, create_model, load_state_dict_file
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_images_that_do_not_fit_are_refused_at_creation(architecture):
+    least = 1 + bisect_left(range(1, 224), True, key=lambda side: _fits(architecture, side))
+    model = create_model(architecture, image_size=least)
+    assert model(torch.zeros(1, 1, least, least)).shape == (1, 10)
+    with pytest.raises(ValueError, match=f"image size {least - 1}x{least} does not fit"):
+        create_model(architecture, image_size=(least - 1, least))
+
+
+def _fits(architecture: str, side: int) -> bool:
+    try:
+        create_model(architecture, image_size=side)
+    except ValueError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("wrong", [{"in_channels": 0}, {"num_classes": 0}, {"image_size": 0}])
+def test_counts_below_one_are_refused(wrong):
+    with pytest.raises(ValueError, match="at least 1"):
+        create_model("nin", **wrong)
+
+
+def test_an_unknown_name_is_refused():
+    with pytest.raises(ValueError, match="unknown architecture 'nin51'; known: nin, "):
+        create_model("nin51")
+
+
+def test_the_published_layers_are_where_they_were():
+    kinds = [type(layer) for layer in create_model("nin").net]
+    block = nn.Sequential
+    assert kinds == [
+        *(block, nn.MaxPool2d, block, nn.MaxPool2d, block, nn.MaxPool2d),
+        *(nn.Dropout, block, nn.AdaptiveAvgPool2d, nn.Flatten),
+    ]
+    without_relu = create_model("nin", logit_relu=False)
+    assert isinstance(list(without_relu.net[7].children())[-1], nn.Conv2d)
+    assert list(without_relu.state_dict()) == list(create_model("nin").state_dict())
+
+
+def test_training_steps_lower_the_loss_of_one_batch():
+    model = create_model("nin_one_1x1", image_size=67, logit_relu=False).eval()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    images, labels = torch.rand(4, 1, 67, 67), torch.arange(4)
+    losses = [nin_torch_ref.train_step(model, optimizer, images, labels) for _ in range(5)]
+    assert losses[-1] < losses[0]
+    assert not losses[0].requires_grad
+
+
+class Harmful:
+    """Unpickling it would run a command."""
+
+    def __reduce__(self):
+        return (print, ("this must never be printed",))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pickle.dumps(Harmful()),
+        pickle.dumps({"net.0.0.weight": np.ones(3)}),
+        b"not a pickle",
+        b"",
+    ],
+    ids=["code", "numpy", "text", "empty"],
+)
+def test_anything_but_tensors_is_refused(content, tmp_path, capsys):
+    path = tmp_path / "weights.pt"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"weights\.pt is truncated or holds more than plain"):
+        load_state_dict_file(path)
+    assert not capsys.readouterr().out
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_truncated_file_is_refused_wherever_it_ends(zipped, tmp_path):
+    path = tmp_path / "weights.pt"
+    torch.save({"a": torch.ones(3)}, path, _use_new_zipfile_serialization=zipped)
+    assert load_state_dict_file(path).keys() == {"a"}
+    content = path.read_bytes()
+    for length in range(0, len(content) - 1, 7):
+        path.write_bytes(content[:length])
+        with pytest.raises(ValueError, match="truncated"):
+            load_state_dict_file(path)
+
+
+@pytest.mark.parametrize(
+    "content", [torch.ones(3), [torch.ones(3)], {"epoch": 3}, {0: torch.ones(3)}]
+)
+def test_what_is_not_a_state_dict_is_refused(content, tmp_path):
+    torch.save(content, tmp_path / "weights.pt")
+    with pytest.raises(ValueError, match="something other than a state dict"):
+        load_state_dict_file(tmp_path / "weights.pt")
+
+
+def test_a_missing_file_is_a_missing_file(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        load_state_dict_file(tmp_path / "none.pt")

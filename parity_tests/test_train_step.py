@@ -1,0 +1,71 @@
+"""The training step as it runs, micro-batches included, against the published pipeline."""
+
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+import torch
+from flax import nnx
+from PIL import Image
+
+import nin_jax
+import nin_torch_ref
+from nin_jax import data
+from nin_jax.config import Recipe
+from nin_jax.optim import make_optimizer
+from nin_jax.step import TrainState, make_train_step
+from parity_tests.frameworks import as_array, as_nchw, as_tensor, assert_close
+from parity_tests.pairs import make_pair
+from parity_tests.tolerances import SGD_STEPS
+
+SIZE = (67, 71)
+RECIPE = Recipe(lr=0.1, momentum=0.9, nesterov=True, batch_size=6)
+EXAMPLES, EPOCHS = 16, 3  # batches of 6, 6 and 4
+
+
+def _examples() -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    images = rng.integers(256, size=(EXAMPLES, 28, 28, 1), dtype=np.uint8)
+    return images, rng.integers(10, size=EXAMPLES).astype(np.int32)
+
+
+def _published_pipeline(images: np.ndarray) -> torch.Tensor:
+    """Resize on PIL images, then ToTensor: uint8 [B, 28, 28, 1] -> [B, 1, height, width]."""
+    resized = [
+        np.asarray(Image.fromarray(i[..., 0]).resize((SIZE[1], SIZE[0]), Image.Resampling.BILINEAR))
+        for i in images
+    ]
+    return as_nchw(np.stack(resized)[..., None].astype(np.float32) / np.float32(255)).double()
+
+
+@pytest.mark.parametrize("micro_batch_size", [6, 4])
+def test_epochs_of_the_compiled_step(micro_batch_size):
+    variant = replace(nin_jax.get_variant("nin_one_1x1"), dropout=0.0)
+    pair = make_pair(variant, image_size=SIZE)
+    images, labels = _examples()
+    graphdef, params = nnx.split(pair.model, nnx.Param)
+    optimizer = make_optimizer(RECIPE, total_steps=9)
+    state = TrainState(
+        params, optimizer.init(params), jax.numpy.zeros((), "int32"), jax.random.key(0)
+    )
+    step = make_train_step(graphdef, optimizer, RECIPE, SIZE, micro_batch_size)
+    reference = torch.optim.SGD(pair.reference.parameters(), 0.1, momentum=0.9, nesterov=True)
+    losses, expected_losses = [], []
+    for epoch in range(EPOCHS):
+        order = data.epoch_order(state.key, jax.numpy.int32(epoch), EXAMPLES, RECIPE.batch_size)
+        for row in np.asarray(order):
+            state, sums = step(state, images, labels, order)
+            losses.append(float(sums.loss / sums.count))
+            batch = row[row >= 0]
+            loss = nin_torch_ref.train_step(
+                pair.reference,
+                reference,
+                _published_pipeline(images[batch]),
+                as_tensor(labels[batch].astype(np.int64)),
+            )
+            expected_losses.append(float(loss))
+    assert_close(losses, expected_losses, SGD_STEPS, "losses")
+    actual = nin_jax.convert.to_torch(nnx.merge(graphdef, state.params))
+    for name, value in pair.reference.state_dict().items():
+        assert_close(actual[name], as_array(value), SGD_STEPS, name)
