@@ -1,0 +1,48 @@
+"""The README is a promise: its code runs, and its table is what the commands print."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import nin_jax
+from nin_jax.variants import variant_from_dict
+
+README = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language):
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+def test_the_python_in_it_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    weights = nin_jax.convert.to_torch(nin_jax.create_model("nin15", seed=1))
+    names = {"state_dict": weights}
+    for block in blocks("python"):
+        exec(block, names)
+    saved = nin_jax.convert.load_safetensors(tmp_path / "nin15.safetensors")
+    assert all((saved[name] == value).all() for name, value in weights.items())
+
+
+def test_the_toml_in_it_is_the_variant_beside_it():
+    (toml,), (python, *_) = blocks("toml"), blocks("python")
+    names = {}
+    exec(python, names)
+    assert variant_from_dict({"name": "mine", **tomllib.loads(toml)}) == names["mine"]
+
+
+def test_the_table_of_networks_is_what_list_variants_prints(script):
+    printed = script("train", "--list-variants").out
+    rows = re.findall(r"^\| `(\w+)` \|.*\| ([\d,]+) \| ([\d,]+) \|$", README, re.MULTILINE)
+    assert [name for name, _, _ in rows] == nin_jax.list_variants()
+    for row in rows:
+        assert any(line.split() == list(row) for line in printed.splitlines()), row
+
+
+@pytest.mark.parametrize("name", re.findall(r"python (scripts/\w+\.py)", README))
+def test_its_scripts_explain_themselves(name, script):
+    outcome = script(Path(name).stem, "--help")
+    assert outcome.code == 0
+    assert "--" in outcome.out
