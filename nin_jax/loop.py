@@ -169,6 +169,7 @@ def _fit_in(folder: Path, run: Run) -> dict[str, Any]:
                 epochs=run.recipe.epochs,
                 learning_rates=run.learning_rates,
                 chance=np.bincount(run.dataset.train.labels).max() / len(run.dataset.train.labels),
+                remedy=_remedy(run),
                 first_step=first_step,
             )
             _train(run, recorder, checkpoints, folder)
@@ -247,6 +248,16 @@ def _headline(run: Run, folder: Path) -> str:
         f"{run.recipe.batch_size} in parts of {run.micro_batch_size}, {len(run.learning_rates):,} "
         f"steps; {record.device_name()}; into {folder}"
     )
+
+
+def _remedy(run: Run) -> str:
+    """What to do about a run that learns nothing."""
+    if run.config.recipe == "d2l":
+        return (
+            "The published recipe starts very slowly and at high rates may never learn. Remedy: "
+            f"--recipe modern, or a lower --lr (now {run.recipe.lr:g}), or more --epochs."
+        )
+    return "Remedy: more images or --epochs; if that does not help, another --lr or --seed."
 
 
 def _draw(run: Run, folder: Path) -> None:

@@ -23,6 +23,7 @@ class Recorder:
         steps_per_epoch, epochs: of the run.
         learning_rates: float [steps], the rate of each step.
         chance: training accuracy of always naming the commonest class.
+        remedy: what to tell the user if the first epoch ends at chance.
         first_step: steps done before, 0 but in a resumed run.
     """
 
@@ -35,11 +36,12 @@ class Recorder:
         epochs: int,
         learning_rates: np.ndarray,
         chance: float,
+        remedy: str,
         first_step: int = 0,
     ):
         self.writers, self.screen = writers, screen
         self.steps_per_epoch, self.epochs = steps_per_epoch, epochs
-        self.learning_rates, self.chance = learning_rates, chance
+        self.learning_rates, self.chance, self.remedy = learning_rates, chance, remedy
         self.step = first_step
         self.last_epoch: dict[str, Any] = {}
         self.time_to_first_step: float | None = None
@@ -129,9 +131,7 @@ class Recorder:
         self.at_chance = True
         self.screen.line(
             f"NOTE: after the first epoch the training accuracy, {accuracy:.3f}, is at chance "
-            f"({self.chance:.3f} by always naming the commonest class). The published recipe "
-            "starts very slowly and at high rates may never learn. Remedy: --recipe modern, "
-            f"or a lower --lr (now {self.learning_rates[0]:g}), or more --epochs."
+            f"({self.chance:.3f} by always naming the commonest class). {self.remedy}"
         )
 
     def _write(self, row: dict[str, Any]) -> None:

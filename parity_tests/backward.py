@@ -32,8 +32,8 @@ def _known_compiler_options(**options: bool | int) -> dict[str, bool | str | int
 
 
 # LLVM's optimisation and the fusion emitters are two thirds of the compile time, and change no
-# operation of the program. The float32 gradients of one channel are taken from the program as
-# users compile it, the others from this one.
+# operation of the program. Some float32 gradients are taken from the program as users compile
+# it, the others from this one.
 QUICK_COMPILE = _known_compiler_options(
     xla_backend_optimization_level=0, xla_cpu_use_fusion_emitters=False
 )

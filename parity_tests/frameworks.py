@@ -1,12 +1,14 @@
 """One device for both frameworks, arrays between them, and how they are compared."""
 
+from typing import Any
+
 import jax
 import numpy as np
 import numpy.typing as npt
 import torch
 
 
-def _devices() -> tuple[torch.device, jax.Device]:
+def _devices() -> tuple[torch.device, Any]:
     """The GPU if both frameworks see one, else the CPU, for both."""
     if jax.default_backend() == "gpu" and torch.cuda.is_available():
         return torch.device("cuda"), jax.devices()[0]

@@ -26,9 +26,7 @@ class Pair:
 
 
 def no_initial_draws():
-    """While it is open, zeros for the initial parameters: where they do not matter, since each
-    shape takes a second to compile.
-    """
+    """Zeros for parameters that will be overwritten: each shape's draw takes 1 s to compile."""
 
     def zeros(key: Any, shape: tuple[int, ...], dtype: Any, *bounds: float) -> jax.Array:
         return jax.numpy.asarray(np.zeros(shape, dtype))

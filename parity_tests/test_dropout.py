@@ -17,7 +17,7 @@ from parity_tests.frameworks import as_array, as_nchw
 from parity_tests.pairs import Pair, make_pair, no_initial_draws
 from parity_tests.tolerances import MOMENT_STANDARD_ERRORS
 
-IMAGE_SIZE = (75, 67)
+IMAGE_SIZE = (99, 83)
 KEY = jax.random.key(7)
 
 

@@ -21,7 +21,7 @@ def _both(
 
 
 @pytest.mark.parametrize("precision", ["float64", "float32"])
-@pytest.mark.parametrize("image_size", [(224, 224), (227, 199), (75, 67)], ids=str)
+@pytest.mark.parametrize("image_size", [(224, 224), (227, 199), (131, 99)], ids=str)
 @pytest.mark.parametrize("in_channels", [1, 3])
 @pytest.mark.parametrize("variant", nin_jax.list_variants())
 def test_layers_blocks_and_logits(variant, in_channels, image_size, precision):

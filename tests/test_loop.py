@@ -136,8 +136,11 @@ def test_evaluate_refuses_other_data(config, script):
 
 
 def test_a_run_that_learns_nothing_says_so(config, capsys):
-    summary = loop.fit(replace(config, lr=1e-9))
+    summary = loop.fit(replace(config, lr=1e-9, epochs=1))
     assert summary["at_chance_after_first_epoch"]
+    assert "Remedy: more images or --epochs" in capsys.readouterr().out
+    published = {"momentum": 0.0, "nesterov": False, "workdir": config.workdir / "d2l"}
+    loop.fit(replace(config, recipe="d2l", lr=1e-9, epochs=1, **published))
     assert "Remedy: --recipe modern" in capsys.readouterr().out
 
 
