@@ -65,7 +65,9 @@ def resize(images: jax.Array, size: tuple[int, int]) -> jax.Array:
     """Pillow's bilinear resize of 8-bit images, to the last bit, on the device.
 
     Pillow computes in fixed point, first along rows, then along columns, each pass rounded to
-    whole numbers; so does this, which is why no pixel differs, enlarged or shrunk.
+    whole numbers; so does this, which is why no pixel of an enlarged image differs. Where both
+    sides change and the height shrinks, some versions of Pillow take the columns first, and then
+    single pixels differ by 1.
 
     Args:
         images: uint8 [B, H, W, C].
