@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import jax
 
+import nin_jax
 from nin_jax import convert
 from nin_jax.config import Recipe, TrainConfig
 from nin_jax.datasets import Dataset
@@ -193,8 +194,8 @@ def device_name() -> str:
 
 def versions() -> dict[str, str]:
     """Versions of what the numbers depend on."""
-    packages = ("nin_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
-    return {"python": platform.python_version()} | {
+    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+    return {"python": platform.python_version(), "nin_jax": nin_jax.__version__} | {
         package: importlib.metadata.version(package) for package in packages
     }
 
