@@ -66,7 +66,7 @@ class Conv(nnx.Module):
         self.stride, self.padding, self.dtype = spec.stride, spec.padding, dtype
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        kernel, bias = self.kernel[...].astype(self.dtype), self.bias[...].astype(self.dtype)
+        kernel, bias = (ops.cast(param[...], self.dtype) for param in (self.kernel, self.bias))
         return ops.conv(x, kernel, self.stride, self.padding) + bias
 
 
@@ -93,7 +93,8 @@ class Linear(nnx.Module):
         self.dtype = dtype
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return x @ self.kernel[...].astype(self.dtype) + self.bias[...].astype(self.dtype)
+        kernel, bias = (ops.cast(param[...], self.dtype) for param in (self.kernel, self.bias))
+        return x @ kernel + bias
 
 
 class NiNBlock(nnx.Module):
@@ -161,16 +162,16 @@ class NiN(nnx.Module):
         self.linear = Linear(features, num_classes, **kw) if is_linear else None
 
     def __call__(self, x: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
-        x = x.astype(self.dtype)
+        x = ops.cast(x, self.dtype)
         for stage, block in zip(self.variant.stages, self.blocks, strict=True):
             x = block(x)  # [B, H, W, C]
             x = ops.max_pool(x) if stage.pool else x
         x = self.dropout(x, deterministic=rngs is None, rngs=rngs)
         maps = self.head(x)  # [B, H, W, num_classes]
         if self.linear is None:
-            return maps.astype(self.logit_dtype).mean((1, 2))
+            return ops.cast(maps, self.logit_dtype).mean((1, 2))
         flat = maps.transpose(0, 3, 1, 2).reshape(len(maps), -1)  # C, H, W order, as PyTorch's
-        return self.linear(flat).astype(self.logit_dtype)
+        return ops.cast(self.linear(flat), self.logit_dtype)
 
 
 def create_model(

@@ -14,6 +14,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import DTypeLike
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 POOL_TAPS = tuple((i, j) for i in range(3) for j in range(3))
@@ -37,6 +38,17 @@ def conv(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: int = 0) -> 
         # A product of [B H W, C] with [C, O]: as fast forward, and so are both gradients.
         return lax.dot_general(x, kernel[0, 0], (((3,), (0,)), ((), ())))
     return _conv(x, kernel, stride, padding)
+
+
+def cast(x: jax.Array, dtype: DTypeLike) -> jax.Array:
+    """``x.astype(dtype)``, never merged with the product before or, in the gradient, after it.
+
+    XLA's CPU back end of jaxlib 0.11.2 merges a small bfloat16 product with the conversion of its
+    result to float32, and then leaves part of the result unwritten: NaN in the logits.
+    """
+    if x.dtype == dtype:
+        return x
+    return lax.optimization_barrier(lax.optimization_barrier(x).astype(dtype))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
