@@ -3,6 +3,7 @@
 from nin_jax import convert
 from nin_jax.errors import UserError
 from nin_jax.model import NiN, NiNBlock, count_params, create_model
+from nin_jax.predictor import Predictor
 from nin_jax.tables import describe, summary
 from nin_jax.variants import Stage, Variant, get_variant, list_variants
 
@@ -11,6 +12,7 @@ __version__ = "0.1.0"
 __all__ = [
     "NiN",
     "NiNBlock",
+    "Predictor",
     "Stage",
     "UserError",
     "Variant",

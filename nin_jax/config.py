@@ -108,6 +108,9 @@ class TrainConfig:
     """Images worked on at a time within a batch; their gradients add up to the batch's. Default: on
     a CPU as many as suit its caches, elsewhere the whole batch."""
 
+    steps_per_dispatch: int | None = None
+    """Optimiser steps that the device is given at once. Default: 1 on a CPU, 10 elsewhere."""
+
     epochs: int | None = None
     """Passes over the training images (recipes: 10)."""
 
@@ -165,6 +168,9 @@ class TrainConfig:
     augment: Augment | None = None
     """Random left-right flips, and moves by up to 1/14 of the side (recipes: none)."""
 
+    compilation_cache: bool = True
+    """Keep compiled programs in the user's cache folder, for a quick next start."""
+
     list_variants: bool = False
     """Print the built-in networks with their parameters and MACs, and stop."""
 
@@ -183,7 +189,14 @@ def recipe_of(config: TrainConfig) -> Recipe:
         if getattr(config, field.name) is not None
     }
     recipe = replace(RECIPES[config.recipe](get_variant(config.variant)), **overruled)
-    for name in ("micro_batch_size", "limit_train", "limit_test", "num_classes", "seed"):
+    for name in (
+        "micro_batch_size",
+        "steps_per_dispatch",
+        "limit_train",
+        "limit_test",
+        "num_classes",
+        "seed",
+    ):
         _check(name, getattr(config, name))
     for field in fields(Recipe):
         _check(field.name, getattr(recipe, field.name))
@@ -209,6 +222,7 @@ _NOT_NEGATIVE = (_number(lambda v: 0 <= v < math.inf), "a finite number >= 0")
 _RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "batch_size": _COUNT,
     "micro_batch_size": _COUNT,
+    "steps_per_dispatch": _COUNT,
     "epochs": _COUNT,
     "limit_train": _COUNT,
     "limit_test": _COUNT,

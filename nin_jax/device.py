@@ -1,9 +1,11 @@
-"""Which device a run takes, and how much of a batch it works on at a time."""
+"""Which device a run takes, what it keeps of compiled programs, and how it divides its work."""
 
 import math
+import os
 from typing import Literal
 
 import jax
+from platformdirs import user_cache_path
 
 from nin_jax.errors import UserError
 from nin_jax.geometry import trace
@@ -11,6 +13,10 @@ from nin_jax.model import NiN
 
 # As much of the largest activation as a CPU's caches keep; measured with scripts/train.py.
 CPU_ACTIVATION_BYTES = 8 * 2**20
+
+# A line of metrics. Between two steps a GPU waits for the host about as long as a step of a small
+# network takes; on a CPU a step takes so long that it does not matter.
+GPU_STEPS_PER_DISPATCH = 10
 
 
 def select_device(wanted: Literal["auto", "cpu", "gpu"]) -> None:
@@ -32,13 +38,44 @@ def select_device(wanted: Literal["auto", "cpu", "gpu"]) -> None:
     jax.config.update("jax_default_device", device)
 
 
+def use_compilation_cache(wanted: bool) -> None:
+    """Keeps compiled programs in the user's cache folder, so that a second run starts at once.
+
+    A folder that ``$JAX_COMPILATION_CACHE_DIR`` names is left as it is. Where the cache folder
+    cannot be written, programs are compiled anew each time, as without a cache.
+    """
+    if not wanted:
+        jax.config.update("jax_enable_compilation_cache", False)
+        return
+    if jax.config.jax_compilation_cache_dir is None:  # pyright: ignore[reportAttributeAccessIssue]
+        folder = user_cache_path("nin_jax") / "xla"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            return
+        if not os.access(folder, os.W_OK | os.X_OK):
+            return
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+    # A start compiles dozens of small programs; each is worth keeping.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
 def default_micro_batch_size(model: NiN) -> int | None:
     """Images per micro-batch: on a CPU a power of two that fits its cache, else None, for all."""
-    chosen = jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]
-    device = chosen or jax.devices()[0]
-    if device.platform != "cpu":
+    if _platform() != "cpu":
         return None
     layers = trace(model.variant, model.in_channels, model.num_classes, model.image_size)
     largest = 4 * max(math.prod(layer.out_shape) for layer in layers)  # float32
     fitting = max(1, CPU_ACTIVATION_BYTES // largest)
     return 1 << (fitting.bit_length() - 1)
+
+
+def default_steps_per_dispatch() -> int:
+    """Optimiser steps that the device is given at once."""
+    return 1 if _platform() == "cpu" else GPU_STEPS_PER_DISPATCH
+
+
+def _platform() -> str:
+    chosen = jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]
+    return (chosen or jax.devices()[0]).platform

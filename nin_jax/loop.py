@@ -4,6 +4,7 @@ The only file with side effects in a loop. Everything that a user can get wrong 
 before the first file is written.
 """
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,14 +19,26 @@ from nin_jax import convert, data, metrics, record, workdir
 from nin_jax.checkpoint import Checkpoints
 from nin_jax.config import Recipe, TrainConfig, recipe_of
 from nin_jax.datasets import Dataset, Split, load_dataset
-from nin_jax.device import default_micro_batch_size, select_device
+from nin_jax.device import (
+    default_micro_batch_size,
+    default_steps_per_dispatch,
+    select_device,
+    use_compilation_cache,
+)
 from nin_jax.errors import UserError
 from nin_jax.evaluation import evaluate
 from nin_jax.geometry import check_image_size, trace
 from nin_jax.model import NiN, create_model
 from nin_jax.optim import make_optimizer, make_schedule
 from nin_jax.recorder import Recorder
-from nin_jax.step import EvalState, Sums, TrainState, make_eval_step, make_train_step
+from nin_jax.step import (
+    EvalState,
+    Sums,
+    TrainState,
+    make_eval_step,
+    make_train_step,
+    make_train_steps,
+)
 from nin_jax.tables import describe
 from nin_jax.variants import get_variant
 
@@ -42,10 +55,12 @@ def fit(config: TrainConfig) -> dict[str, Any]:
     Raises:
         UserError: anything given is wrong, or the loss is no longer finite.
     """
+    started = time.perf_counter()
     recipe = recipe_of(config)
     check_image_size(get_variant(config.variant), recipe.image_size)
     workdir.check(config)
     select_device(config.device)
+    use_compilation_cache(config.compilation_cache)
     dataset = load_data(config)
     config = replace(config, dataset=dataset.name)
     if config.resume:
@@ -54,7 +69,7 @@ def fit(config: TrainConfig) -> dict[str, Any]:
     run = prepare_run(config, recipe, dataset)
     folder = workdir.claim(config)
     with workdir.locked(folder):
-        return _fit_in(folder, run)
+        return _fit_in(folder, run, started)
 
 
 def load_data(config: TrainConfig) -> Dataset:
@@ -89,10 +104,11 @@ class Run:
     dataset: Dataset
     model: NiN
     state: TrainState
-    train_step: Callable[..., tuple[TrainState, Sums]]
+    train_steps: Callable[..., tuple[TrainState, Sums]]
     eval_step: Callable[..., EvalState]
     learning_rates: np.ndarray
     micro_batch_size: int
+    steps_per_dispatch: int
     steps_per_epoch: int
 
     @property
@@ -125,16 +141,19 @@ def prepare_run(config: TrainConfig, recipe: Recipe, dataset: Dataset) -> Run:
     start, key = jnp.zeros((), jnp.int32), jax.random.key(config.seed)
     state = TrainState(params, optimizer.init(params), start, key)
     micro = micro_batch_size(config, recipe, model)
+    at_once = config.steps_per_dispatch or default_steps_per_dispatch()
+    train_step = make_train_step(graphdef, optimizer, recipe, model.image_size, micro)
     return Run(
         config=config,
         recipe=recipe,
         dataset=dataset,
         model=model,
         state=state,
-        train_step=make_train_step(graphdef, optimizer, recipe, model.image_size, micro),
+        train_steps=make_train_steps(train_step, at_once),
         eval_step=make_eval_step(graphdef, model.image_size, model.num_classes, micro),
         learning_rates=np.asarray(jax.vmap(make_schedule(recipe, steps))(jnp.arange(steps))),
         micro_batch_size=micro,
+        steps_per_dispatch=at_once,
         steps_per_epoch=steps_per_epoch,
     )
 
@@ -145,7 +164,7 @@ def micro_batch_size(config: TrainConfig, recipe: Recipe, model: NiN) -> int:
     return min(size, recipe.batch_size)
 
 
-def _fit_in(folder: Path, run: Run) -> dict[str, Any]:
+def _fit_in(folder: Path, run: Run, started: float) -> dict[str, Any]:
     """The run proper, in a folder that is ours."""
     checkpoints = Checkpoints(folder / workdir.CHECKPOINTS)
     if run.config.resume:
@@ -171,6 +190,7 @@ def _fit_in(folder: Path, run: Run) -> dict[str, Any]:
                 chance=np.bincount(run.dataset.train.labels).max() / len(run.dataset.train.labels),
                 remedy=_remedy(run),
                 first_step=first_step,
+                started=started,
             )
             _train(run, recorder, checkpoints, folder)
             screen.line(f"wrote {folder}")
@@ -195,10 +215,13 @@ def _train(run: Run, recorder: Recorder, checkpoints: Checkpoints, folder: Path)
         with jax.transfer_guard("disallow"):
             index = jax.device_put(np.int32(epoch))
             order = make_order(run.state.key, index, len(train[1]), run.recipe.batch_size)
-            while step < (epoch + 1) * run.steps_per_epoch:
-                run.state, sums = run.train_step(run.state, *train, order)
-                step += 1
-                recorder.dispatched(step, sums)
+            while missing := (epoch + 1) * run.steps_per_epoch - step:
+                count = min(missing, run.steps_per_dispatch)
+                run.state, sums = run.train_steps(
+                    run.state, *train, order, jax.device_put(np.int32(count))
+                )
+                step += count
+                recorder.dispatched(count, sums)
             recorder.flush()
             score = evaluate(
                 run.eval_step,

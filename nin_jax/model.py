@@ -230,3 +230,12 @@ def create_model(
 def count_params(model: nnx.Module) -> int:
     """Number of weights and biases in a model."""
     return sum(param.size for param in jax.tree.leaves(nnx.state(model, nnx.Param)))
+
+
+def with_dtype(model: NiN, dtype: DTypeLike) -> NiN:
+    """A copy that computes in another dtype; parameters and logits keep theirs."""
+    copy = nnx.clone(model)
+    for _, module in nnx.iter_modules(copy):
+        if isinstance(module, NiN | Conv | Linear):
+            module.dtype = dtype
+    return copy

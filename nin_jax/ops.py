@@ -1,14 +1,17 @@
 """The three operations a NiN is made of, with gradients that are fast on every platform.
 
 Layout is NHWC for images and HWIO for kernels. The values and gradients are those of the plain
-XLA operations, up to the order of summation, and of PyTorch, ties in max pooling included.
+XLA operations, up to rounding, and of PyTorch, ties in max pooling included.
 
 XLA's CPU back end runs forward convolutions and matrix products near the machine's rate, but
 its gradients of convolutions and of max pooling take 5 to 15 times as long as they need, and
 inside a loop 100 times. So on the CPU each gradient is stated as forward convolutions and
-products. This is the only file that knows about platforms.
+products, and where it pays (`winograd`) with fewer products than the plain sum has. On other
+platforms everything is XLA's own. This is the only file that knows about platforms; what each
+form earns, ``python scripts/bench.py ops`` measures.
 """
 
+import functools
 from functools import partial
 
 import jax
@@ -16,8 +19,9 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import DTypeLike
 
+from nin_jax import winograd
+
 NHWC = ("NHWC", "HWIO", "NHWC")
-POOL_TAPS = tuple((i, j) for i in range(3) for j in range(3))
 
 
 def conv(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: int = 0) -> jax.Array:
@@ -36,8 +40,41 @@ def conv(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: int = 0) -> 
     """
     if kernel.shape[:2] == (1, 1) and stride == 1 and padding == 0:
         # A product of [B H W, C] with [C, O]: as fast forward, and so are both gradients.
-        return lax.dot_general(x, kernel[0, 0], (((3,), (0,)), ((), ())))
+        return _pointwise(x, kernel[0, 0])
     return _conv(x, kernel, stride, padding)
+
+
+@jax.custom_vjp
+def _pointwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """[B, H, W, C], [C, O] -> [B, H, W, O]."""
+    return lax.dot_general(x, kernel, (((3,), (0,)), ((), ())))
+
+
+def _pointwise_forward(x: jax.Array, kernel: jax.Array):
+    return _pointwise(x, kernel), (x, kernel)
+
+
+def _pointwise_backward(residuals, grad: jax.Array):
+    x, kernel = residuals
+    dx = lax.dot_general(grad, kernel, (((3,), (1,)), ((), ())))
+    dk = lax.platform_dependent(x, grad, cpu=_sum_in_halves, default=_sum_of_products)
+    return dx, dk
+
+
+_pointwise.defvjp(_pointwise_forward, _pointwise_backward)
+
+
+def _sum_in_halves(x: jax.Array, grad: jax.Array) -> jax.Array:
+    """`_sum_of_products` for a small result of many terms.
+
+    XLA's CPU back end divides a product among cores by its result alone; two halves give it two
+    products, and nin15's training step 6 % of its time back.
+    """
+    terms = x.size // x.shape[3]
+    if terms % 2 or terms < 8 * max(x.shape[3], grad.shape[3]):
+        return _sum_of_products(x, grad)
+    x, grad = (a.reshape(2, -1, a.shape[3]) for a in (x, grad))  # [2, B H W / 2, C]
+    return lax.dot_general(x, grad, (((1,), (1,)), ((0,), (0,)))).sum(0)
 
 
 def cast(x: jax.Array, dtype: DTypeLike) -> jax.Array:
@@ -53,7 +90,9 @@ def cast(x: jax.Array, dtype: DTypeLike) -> jax.Array:
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _conv(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
-    return _plain_conv(x, kernel, stride, padding)
+    plain = partial(_plain_conv, stride=stride, padding=padding)
+    cpu = partial(_cpu_conv, stride=stride, padding=padding)
+    return lax.platform_dependent(x, kernel, cpu=cpu, default=plain)
 
 
 def _plain_conv(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
@@ -61,8 +100,20 @@ def _plain_conv(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> j
     return lax.conv_general_dilated(x, kernel, (stride, stride), pads, dimension_numbers=NHWC)
 
 
+def _cpu_conv(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+    if _winograd_pays(x, kernel.shape, stride, padding):
+        return winograd.conv(x, kernel, padding)
+    return _plain_conv(x, kernel, stride, padding)
+
+
+def _winograd_pays(x: jax.Array, kernel_shape: tuple[int, ...], stride: int, padding: int) -> bool:
+    out_width = x.shape[2] + 2 * padding - kernel_shape[1] + 1
+    # bfloat16 has too few digits for the transforms.
+    return x.dtype != jnp.bfloat16 and winograd.applies(kernel_shape, stride, out_width)
+
+
 def _conv_forward(x: jax.Array, kernel: jax.Array, stride: int, padding: int):
-    return _plain_conv(x, kernel, stride, padding), (x, kernel)
+    return _conv(x, kernel, stride, padding), (x, kernel)
 
 
 def _conv_backward(stride: int, padding: int, residuals, grad: jax.Array):
@@ -88,8 +139,9 @@ def _input_gradient(
 ) -> jax.Array:
     """The forward convolution of the spread-out gradient with the flipped, transposed kernel."""
     flipped = kernel[::-1, ::-1].swapaxes(2, 3)  # [K, K, O, C]
-    size = kernel.shape[0]
-    before = size - 1 - padding
+    before = kernel.shape[0] - 1 - padding
+    if stride == 1 and before >= 0:
+        return _cpu_conv(grad, flipped, 1, before)
     pads = [
         # (side - 1) covers what is left over when the stride does not divide evenly.
         (before, x_side + padding - (stride * (grad_side - 1) + 1))
@@ -104,14 +156,9 @@ def _kernel_gradient(
     x: jax.Array, grad: jax.Array, kernel_shape: tuple[int, ...], stride: int, padding: int
 ) -> jax.Array:
     """``dk[i, j, c, o] = sum_{b, p, q} x[b, s p + i - pad, s q + j - pad, c] grad[b, p, q, o]``."""
-    size, _, channels, _ = kernel_shape
-    if size > 3 and stride == 1 and channels > 3:
-        # Batch and channel axes change places on both sides: a forward convolution whose
-        # window is the whole map. For the 5x5 it beats products by tap: 374 against 250 GFLOP/s.
-        # The axes are moved by hand, as XLA does so itself only outside of loops.
-        by_channel = x.transpose(3, 1, 2, 0)  # [C, H, W, B]
-        window = grad.transpose(1, 2, 0, 3)  # [H', W', B, O]
-        return _plain_conv(by_channel, window, 1, padding).transpose(1, 2, 0, 3)
+    if _winograd_pays(x, kernel_shape, stride, padding):
+        return winograd.kernel_gradient(x, grad, kernel_shape, padding)
+    size, _, channels, features = kernel_shape
     x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
     out_height, out_width = grad.shape[1:3]
 
@@ -120,16 +167,17 @@ def _kernel_gradient(
         columns = slice(j, j + stride * (out_width - 1) + 1, stride)
         return x[:, rows, columns]
 
-    def product(patches: jax.Array) -> jax.Array:  # [B, H', W', N] -> [N, O]
-        return lax.dot_general(patches, grad, (((0, 1, 2), (0, 1, 2)), ((), ())))
+    def kernel_row(i: int) -> jax.Array:
+        """One product for a whole row of taps: with few channels a tap alone is a sliver."""
+        patches = jnp.concatenate([tap(i, j) for j in range(size)], axis=3)  # [B, H', W', K C]
+        return _sum_of_products(patches, grad).reshape(size, channels, features)
 
-    if channels <= 3:  # one product a kernel row, or each would be a sliver
-        rows = [
-            product(jnp.concatenate([tap(i, j) for j in range(size)], axis=3)) for i in range(size)
-        ]
-    else:
-        rows = [jnp.stack([product(tap(i, j)) for j in range(size)]) for i in range(size)]
-    return jnp.stack(rows).reshape(kernel_shape)
+    return jnp.stack([kernel_row(i) for i in range(size)])
+
+
+def _sum_of_products(x: jax.Array, grad: jax.Array) -> jax.Array:
+    """Sum over images and positions: [B, H, W, C], [B, H, W, O] -> [C, O]."""
+    return lax.dot_general(x, grad, (((0, 1, 2), (0, 1, 2)), ((), ())))
 
 
 @jax.custom_vjp
@@ -145,43 +193,74 @@ def max_pool(x: jax.Array) -> jax.Array:
     Returns:
         float [B, (H - 3) // 2 + 1, (W - 3) // 2 + 1, C].
     """
-    lowest = jnp.array(-jnp.inf, x.dtype)
-    return lax.reduce_window(x, lowest, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), "VALID")
+    return _window_maximum(x)
+
+
+def _window_maximum(x: jax.Array) -> jax.Array:
+    # One pass over memory; XLA's reduce_window takes 1.6 times as long on a CPU.
+    return functools.reduce(jnp.maximum, _pool_taps(x))
+
+
+def _pool_taps(x: jax.Array) -> list[jax.Array]:
+    """The nine elements of every window, in row order: each [B, H', W', C]."""
+    height, width = ((side - 3) // 2 + 1 for side in x.shape[1:3])
+    return [
+        x[:, i : i + 2 * height - 1 : 2, j : j + 2 * width - 1 : 2]
+        for i in range(3)
+        for j in range(3)
+    ]
 
 
 def _max_pool_forward(x: jax.Array):
-    """Keeps which tap won, one byte an output, in place of select-and-scatter's second search."""
-    height, width = ((side - 3) // 2 + 1 for side in x.shape[1:3])
-
-    def tap(i: int, j: int) -> jax.Array:  # [B, H', W', C]
-        return x[:, i : i + 2 * height - 1 : 2, j : j + 2 * width - 1 : 2]
-
-    best = tap(0, 0)
-    winner = jnp.zeros(best.shape, jnp.uint8)
-    for t, (i, j) in enumerate(POOL_TAPS[1:], start=1):
-        value = tap(i, j)
-        wins = (value > best) | jnp.isnan(value)  # a NaN must come through, as in PyTorch
-        best = jnp.where(wins, value, best)
-        winner = jnp.where(wins, jnp.uint8(t), winner)
-    # An array of no bytes carries the input's shape to the backward pass.
-    return best, (winner, jnp.zeros((*x.shape[1:3], 0), x.dtype))
+    y = _window_maximum(x)
+    return y, (x, y)
 
 
 def _max_pool_backward(residuals, grad: jax.Array):
-    winner, like = residuals
-    full_height, full_width, _ = like.shape
-    height, width = grad.shape[1:3]
-    zero = jnp.zeros((), grad.dtype)
-    dx = jnp.zeros((grad.shape[0], full_height, full_width, grad.shape[3]), grad.dtype)
-    for t, (i, j) in enumerate(POOL_TAPS):
-        spread = (  # (before, after, between) per axis
-            (0, 0, 0),
-            (i, full_height - i - (2 * height - 1), 1),
-            (j, full_width - j - (2 * width - 1), 1),
-            (0, 0, 0),
-        )
-        dx += lax.pad(jnp.where(winner == t, grad, zero), zero, spread)
-    return (dx,)
+    """Each input pixel gathers from the one, two or four windows that hold it.
+
+    XLA's own select-and-scatter searches every window again with a loop of its own, and takes
+    8 times as long on a CPU. The barriers keep the two passes apart: merged, XLA would find each
+    winner anew for every pixel that asks for it.
+    """
+    x, y = residuals
+    winner = lax.optimization_barrier(_first_maximum(x, y))
+    height, width = y.shape[1:3]
+    rows, columns = -(-x.shape[1] // 2), -(-x.shape[2] // 2)  # pairs of them
+    # A frame of windows without winner, so that every pixel finds a window on each side.
+    frame = ((0, 0), (1, rows - height), (1, columns - width), (0, 0))
+    winner = jnp.pad(winner, frame, constant_values=-1)
+    winner, grad = lax.optimization_barrier((winner, jnp.pad(grad, frame)))
+
+    def share(i: int, j: int) -> jax.Array:
+        """What reaches the pixels that are tap (i, j) of a window: [B, rows, columns, C]."""
+        window = (slice(None), slice(1 - i // 2, rows + 1 - i // 2))
+        window += (slice(1 - j // 2, columns + 1 - j // 2),)
+        return jnp.where(winner[window] == 3 * i + j, grad[window], 0)
+
+    # Pixels by the parity of their row and column; windows in row order, as PyTorch adds them.
+    even_even = share(2, 2) + share(2, 0) + share(0, 2) + share(0, 0)
+    even_odd, odd_even = share(2, 1) + share(0, 1), share(1, 2) + share(1, 0)
+    even = jnp.stack([even_even, even_odd], axis=3)  # [B, rows, columns, 2, C]
+    odd = jnp.stack([odd_even, share(1, 1)], axis=3)
+    both = jnp.stack([even, odd], axis=2)  # [B, rows, 2, columns, 2, C]
+    dx = both.reshape(x.shape[0], 2 * rows, 2 * columns, x.shape[3])
+    return (dx[:, : x.shape[1], : x.shape[2]],)
+
+
+def _first_maximum(x: jax.Array, y: jax.Array) -> jax.Array:
+    """Which tap of each window is its maximum y: int32 [B, H', W', C], in 0..8.
+
+    The first that equals it or, as in PyTorch, the last NaN. 32 bits, as the comparisons have:
+    the processor then compares and selects 16 at a time.
+    """
+    taps = _pool_taps(x)
+    winner = jnp.zeros(y.shape, jnp.int32)
+    for t, tap in reversed(list(enumerate(taps))):
+        winner = jnp.where(tap == y, t, winner)
+    for t, tap in enumerate(taps):
+        winner = jnp.where(jnp.isnan(tap), t, winner)
+    return winner
 
 
 max_pool.defvjp(_max_pool_forward, _max_pool_backward)

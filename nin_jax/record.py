@@ -23,7 +23,10 @@ from nin_jax.workdir import CONFIG, WEIGHTS
 T = TypeVar("T")
 
 # What may differ when a run is resumed; all else would make it another run.
-MAY_CHANGE = {"workdir", "resume", "data_dir", "device", "epochs", "list_variants"}
+MAY_CHANGE = {
+    *("workdir", "resume", "data_dir", "device", "epochs", "list_variants"),
+    *("steps_per_dispatch", "compilation_cache"),
+}
 
 
 def write_config(folder: Path, config: TrainConfig, recipe: Recipe, dataset: Dataset) -> None:
@@ -148,6 +151,18 @@ def load_model(folder: str | Path, weights: str | Path | None = None) -> NiN:
         raise UserError(f"{folder} has no {WEIGHTS}: the run has not finished an epoch")
     convert.load_state_dict(model, convert.load_safetensors(path))
     return model
+
+
+def class_names(folder: Path) -> tuple[str, ...]:
+    """The names of a run's classes, one for every logit.
+
+    Raises:
+        UserError: the folder holds no run.
+    """
+    saved = _read_run(folder)
+    names = [str(name) for name in saved["dataset"].get("class_names", ())]
+    count = saved["num_classes"]
+    return tuple([*names, *(f"class {i}" for i in range(len(names), count))][:count])
 
 
 def _read_run(folder: Path) -> dict[str, Any]:

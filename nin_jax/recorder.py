@@ -15,7 +15,7 @@ LOG_EVERY = 10  # steps to a row in metrics.jsonl
 
 
 class Recorder:
-    """Reads each step's sums one step late, so that the device never waits for the host.
+    """Reads each dispatch's sums one dispatch late, so that the device never waits for the host.
 
     Args:
         writers: take each row.
@@ -25,6 +25,7 @@ class Recorder:
         chance: training accuracy of always naming the commonest class.
         remedy: what to tell the user if the first epoch ends at chance.
         first_step: steps done before, 0 but in a resumed run.
+        started: `time.perf_counter` when the run began, from which the first step is timed.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Recorder:
         chance: float,
         remedy: str,
         first_step: int = 0,
+        started: float | None = None,
     ):
         self.writers, self.screen = writers, screen
         self.steps_per_epoch, self.epochs = steps_per_epoch, epochs
@@ -48,37 +50,52 @@ class Recorder:
         self.at_chance = False
         self._pending: tuple[int, Sums] | None = None
         self._window = self._epoch = np.zeros(3)  # loss, correct, count
-        self._started = self._epoch_started = self._window_started = time.perf_counter()
-        self._trained_at = self._started
+        self._started = time.perf_counter() if started is None else started
+        self._epoch_started = self._window_started = self._trained_at = self._started
         self._timed = np.zeros(2)  # images in the window and in the epoch whose time counts
 
-    def dispatched(self, step: int, sums: Sums) -> None:
-        """Takes note of a step that the device has been given, and reads the one before."""
+    def dispatched(self, count: int, sums: Sums) -> None:
+        """Takes note of ``count`` steps that the device has been given; reads those before.
+
+        Args:
+            count: how many.
+            sums: each float32 [>= count], a figure a step.
+        """
         self.flush()
-        self._pending = (step, sums)
+        self._pending = (count, sums)
 
     def flush(self) -> None:
-        """Reads the step that is still outstanding.
+        """Reads the steps that are still outstanding.
 
         Raises:
-            UserError: its loss is not finite.
+            UserError: a loss is not finite.
         """
         if self._pending is None:
             return
-        (self.step, sums), self._pending = self._pending, None
+        (count, sums), self._pending = self._pending, None
         host = jax.device_get(sums)
-        figures = np.array([host.loss, host.correct, host.count], np.float64)
-        now = self._trained_at = time.perf_counter()
+        figures = np.stack([host.loss, host.correct, host.count], axis=1)[:count]
+        now = time.perf_counter()
+        # The host sees no more than the end of a dispatch; its steps take equal shares.
+        ends = np.linspace(self._trained_at, now, count + 1)[1:]
+        is_first = self.time_to_first_step is None
+        if is_first:  # it waits for the compiler, so no rate counts it
+            self.time_to_first_step = now - self._started
+            self._epoch_started = self._window_started = now
+            self.screen.line(f"first step after {self.time_to_first_step:.1f} s")
+        for step_figures, end in zip(figures.astype(np.float64), ends, strict=True):
+            self._step(step_figures, now if is_first else float(end), timed=not is_first)
+
+    def _step(self, figures: np.ndarray, now: float, timed: bool) -> None:
+        self.step += 1
+        self._trained_at = now
         if not np.isfinite(figures[0]):
             raise UserError(
                 f"the loss is {figures[0]} at step {self.step}: lower --lr (now "
                 f"{self.learning_rates[self.step - 1]:g}), or clip the gradient with --clip-norm 1"
             )
         self._window, self._epoch = self._window + figures, self._epoch + figures
-        if self.time_to_first_step is None:  # it waits for the compiler, so no rate counts it
-            self.time_to_first_step = now - self._started
-            self._epoch_started = self._window_started = now
-        else:
+        if timed:
             self._timed += figures[2]
         if self.step % LOG_EVERY == 0 or self.step % self.steps_per_epoch == 0:
             self._write_window(now)

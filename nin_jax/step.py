@@ -138,6 +138,29 @@ def make_train_step(
     return jax.jit(step, donate_argnums=0)
 
 
+def make_train_steps(
+    train_step: Callable[..., tuple[TrainState, Sums]], most: int
+) -> Callable[..., tuple[TrainState, Sums]]:
+    """The compiled ``steps(state, images, labels, order, count) -> (state, sums)``.
+
+    Takes ``count`` <= ``most`` steps, one program for all, so that a fast device need not wait
+    for the host between them. The sums have a leading axis, [most]; from ``count`` on they are 0.
+    The state given is consumed.
+    """
+
+    def steps(state: TrainState, images, labels, order, count):
+        def one(i: jax.Array, carry: tuple[TrainState, Sums]) -> tuple[TrainState, Sums]:
+            state, new = train_step(carry[0], images, labels, order)
+            return state, jax.tree.map(lambda all_, s: all_.at[i].set(s), carry[1], new)
+
+        none = jax.tree.map(lambda s: jnp.zeros(most, s.dtype), Sums.zero())
+        if most == 1:  # what is in a loop cannot be fused with what is around it
+            return one(jnp.int32(0), (state, none))
+        return jax.lax.fori_loop(0, count, one, (state, none))
+
+    return jax.jit(steps, donate_argnums=0)
+
+
 def split_micro_batches(indices: jax.Array, micro_batch_size: int) -> jax.Array:
     """[B] -> [ceil(B / M), M], filled up with -1."""
     rows = -(-len(indices) // micro_batch_size)

@@ -9,13 +9,13 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812 - its name everywhere
 
-from nin_jax import ops
+from nin_jax import ops, winograd
 from parity_tests.backward import QUICK_COMPILE
 from parity_tests.frameworks import as_array, as_nchw, as_nhwc, as_tensor, assert_close
 from parity_tests.tolerances import CONV
 
 # Paddings and channels take turns over the kernels and strides: every kernel meets every stride,
-# each with two paddings, and every way in which ops.py states the kernel's gradient is taken.
+# each with two paddings.
 # A padding of 12 is more than any kernel less one.
 PADDINGS = [0, 1, 2, 5, 12]
 CHANNELS = [(1, 4), (3, 5), (4, 2), (6, 7)]
@@ -30,6 +30,7 @@ LAYERS = [  # the first convolutions of the built-in variants, and their 1x1
     (5, 1, 2, (6, 8)),
     (3, 2, 1, (3, 6)),
     (3, 1, 1, (6, 8)),
+    (3, 1, 1, (32, 33)),
     (1, 1, 0, (6, 8)),
 ]
 
@@ -82,6 +83,40 @@ def test_gradients(kernel, stride, padding, channels):
     ours, xla = both_ways(x, weights, grad)
     _check(ours, expected)
     _check(ours, xla)
+
+
+@pytest.mark.parametrize("channels", [(32, 40), (40, 32), (32, 31)])
+@pytest.mark.parametrize("padding", [0, 1, 2, 5])
+@pytest.mark.parametrize("kernel", [3, 5])
+def test_gradients_by_winograd(kernel, padding, channels):
+    """Enough channels for `winograd.applies`, and outputs of 3 (too narrow for it) to 8 columns.
+
+    With 31 channels it does not apply; with a padding of 5 the input's gradient is not of its
+    form.
+    """
+    rng = np.random.default_rng(kernel + 8 * padding)
+    inputs, outputs = channels
+    for out_width in range(3, 9):
+        width = out_width + kernel - 1 - 2 * padding
+        if width < 1:
+            continue
+        x = rng.normal(size=(2, 7, width, inputs))
+        weights = rng.normal(size=(kernel, kernel, inputs, outputs))
+        grad = rng.normal(size=(2, 7 + 2 * padding - kernel + 1, out_width, outputs))
+        conv = partial(ops.conv, padding=padding)
+        run = jax.jit(partial(_conv_and_gradients, conv), compiler_options=QUICK_COMPILE)
+        _check(run(x, weights, grad), _torch_conv_and_gradients(x, weights, grad, 1, padding))
+
+
+@pytest.mark.parametrize("size", winograd.POINTS)
+def test_winograds_transforms_are_exact(size):
+    """Their defining identity, tap by tap: the outputs of a unit kernel are the inputs, moved."""
+    a_t, g, b_t = winograd.matrices(size)
+    for tap in range(size):
+        filtered = a_t @ (g[:, tap, None] * b_t)  # [TILE, P]
+        moved = np.eye(winograd.TILE, len(b_t), k=tap)
+        # Every figure is a fraction with a small power of 2, or 3 or 5 times one, below it.
+        np.testing.assert_allclose(filtered, moved, atol=1e-14)
 
 
 @pytest.mark.parametrize(("kernel", "stride", "padding", "channels"), LAYERS)

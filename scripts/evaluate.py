@@ -24,10 +24,15 @@ class EvaluateConfig:
 
     device: Annotated[Literal["auto", "cpu", "gpu"], tyro.conf.arg(help="Where to run.")] = "auto"
 
+    compilation_cache: bool = True
+    """Keep compiled programs in the user's cache folder, for a quick next start."""
+
 
 def run(config: EvaluateConfig) -> None:
+    from nin_jax.device import use_compilation_cache
     from nin_jax.scoring import score_run
 
+    use_compilation_cache(config.compilation_cache)
     score_run(config.workdir, config.weights, config.data_dir, config.device)
 
 

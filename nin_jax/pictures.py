@@ -1,0 +1,90 @@
+"""Pictures from files, as a model takes them."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from nin_jax.errors import UserError
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"})
+
+
+def find(paths: Iterable[Path]) -> list[Path]:
+    """The files named, and the pictures in the folders named, by name.
+
+    Raises:
+        UserError: a path does not exist, or a folder holds no picture.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if not path.exists():
+            raise UserError(f"there is no {path}")
+        inside = [path] if not path.is_dir() else sorted(_pictures_in(path))
+        if not inside:
+            raise UserError(f"no pictures in {path}: none of {', '.join(sorted(SUFFIXES))}")
+        found += inside
+    return found
+
+
+def _pictures_in(folder: Path) -> Iterator[Path]:
+    return (p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
+
+
+def read(path: Path, channels: int, size: tuple[int, int]) -> np.ndarray:
+    """A picture, resized as torchvision's ``Resize((height, width))`` does it.
+
+    Grey or colour as the model wants it; turned upright; transparent parts are black.
+
+    Args:
+        path: a file of any format that Pillow reads; of an animation, the first frame.
+        channels: 1 for grey, 3 for colour.
+        size: (height, width) in pixels.
+
+    Returns:
+        uint8 [height, width, channels].
+
+    Raises:
+        UserError: the file is no picture, is damaged, or would take more memory than any sane
+            picture (Pillow's limit of 179 million pixels).
+    """
+    from PIL import Image, ImageOps
+
+    height, width = size
+    try:
+        with Image.open(path) as image:
+            if image.width * image.height > 2 * (Image.MAX_IMAGE_PIXELS or 0):
+                raise UserError(f"cannot read {path}: {image.width}x{image.height} is too large")
+            image = ImageOps.exif_transpose(image)
+            image = _without_alpha(_to_8_bits(image)).convert("L" if channels == 1 else "RGB")
+            pixels = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        # Pillow's decoders raise all of these for damaged files.
+        raise UserError(f"cannot read {path}: {_reason(error)}") from None
+    return pixels.reshape(height, width, channels)
+
+
+def _to_8_bits(image):
+    """16-bit greys keep their upper byte; Pillow would clip them to white."""
+    from PIL import Image
+
+    if not image.mode.startswith("I"):
+        return image
+    values = np.asarray(image).astype(np.int64)
+    return Image.fromarray((np.clip(values, 0, 65535) >> 8).astype(np.uint8))
+
+
+def _without_alpha(image):
+    from PIL import Image
+
+    if not image.has_transparency_data:
+        return image
+    image = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    text = " ".join(str(error).split()) or type(error).__name__
+    return "no picture format that Pillow knows" if text.startswith("cannot identify") else text

@@ -1,0 +1,111 @@
+"""A trained network's answers for pictures in files."""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from nin_jax import pictures, record
+from nin_jax.device import select_device
+from nin_jax.errors import UserError
+from nin_jax.predictor import Predictor
+
+Device = Literal["auto", "cpu", "gpu"]
+Precision = Literal["float32", "bfloat16"]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a network says of one picture: classes and their probabilities, likeliest first."""
+
+    path: str
+    classes: tuple[str, ...]
+    probabilities: tuple[float, ...]
+
+
+def predict_files(
+    paths: Sequence[Path],
+    folder: Path,
+    *,
+    weights: Path | None = None,
+    top: int = 3,
+    batch_size: int = 128,
+    precision: Precision | None = None,
+    device: Device = "auto",
+) -> tuple[list[Prediction], list[str]]:
+    """The likeliest classes of pictures, by the trained network of a run.
+
+    Args:
+        paths: picture files, and folders of them.
+        folder: the run's workdir.
+        weights: another ``.safetensors`` file to take the parameters from.
+        top: classes a picture, at most.
+        batch_size: pictures in memory and on the device at a time.
+        precision: of the computation; None is the run's.
+        device: where to run.
+
+    Returns:
+        A prediction for each picture that can be read, and a line for each that cannot.
+
+    Raises:
+        UserError: a path or the run does not exist, the weights do not fit, or a count is
+            below 1.
+    """
+    if top < 1:
+        raise UserError(f"--top must be a whole number >= 1, got {top}")
+    files = pictures.find(paths)
+    select_device(device)
+    model = record.load_model(folder, weights)
+    names = record.class_names(folder)
+    predictor = Predictor(model, batch_size, precision)
+    done: list[Prediction] = []
+    faults: list[str] = []
+    console = Console(stderr=True)
+    batches = range(0, len(files), batch_size)
+    for start in track(batches, "pictures", console=console, disable=len(batches) < 2):
+        readable: list[Path] = []
+        batch: list[np.ndarray] = []
+        for path in files[start : start + batch_size]:
+            try:
+                batch.append(pictures.read(path, model.in_channels, model.image_size))
+                readable.append(path)
+            except UserError as error:
+                faults.append(str(error))
+        if not readable:
+            continue
+        for path, row in zip(readable, predictor.probabilities(np.stack(batch)), strict=True):
+            best = np.argsort(-row, kind="stable")[:top]
+            done.append(
+                Prediction(str(path), tuple(names[i] for i in best), tuple(map(float, row[best])))
+            )
+    return done, faults
+
+
+def report(predictions: Sequence[Prediction], faults: Sequence[str], as_json: bool) -> None:
+    """Prints predictions on standard output and what could not be read on standard error."""
+    if as_json:
+        print(json.dumps([asdict(prediction) for prediction in predictions], indent=2))
+    elif predictions:
+        Console(soft_wrap=True).print(_table(predictions))
+    for fault in faults:
+        print(f"error: {fault}", file=sys.stderr)
+
+
+def _table(predictions: Sequence[Prediction]) -> Table:
+    table = Table("picture")
+    for rank in range(len(predictions[0].classes)):
+        table.add_column("class" if rank == 0 else f"{rank + 1}.")
+        table.add_column("probability" if rank == 0 else "", justify="right")
+    for prediction in predictions:
+        cells = [prediction.path]
+        for name, probability in zip(prediction.classes, prediction.probabilities, strict=True):
+            cells += [name, f"{probability:.4f}"]
+        table.add_row(*cells)
+    return table
