@@ -1,0 +1,75 @@
+"""The other side: PyTorch, in the ways its documentation recommends."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import numpy as np
+import torch
+
+import nin_torch_ref
+from nin_bench.work import LEARNING_RATE, Call, Work
+
+
+def torch_call(
+    work: Work, *, channels_last: bool, compiled: bool = False, cuda_graphs: bool = False
+) -> Call:
+    """PyTorch's step or batch, in one of the ways its documentation recommends."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.type == "cuda":  # as JAX does by default
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+        torch.backends.cudnn.benchmark = True
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    model = nin_torch_ref.create_model(
+        work.variant, in_channels=work.in_channels, image_size=work.image_size
+    )
+    model = model.to(device).to(memory_format=layout)  # pyright: ignore[reportCallIssue]
+    images = torch.from_numpy(work.images().transpose(0, 3, 1, 2).astype(np.float32) / 255)
+    images = images.to(device).contiguous(memory_format=layout)
+    labels = torch.from_numpy(work.labels().astype(np.int64)).to(device)
+    half = work.precision == "bfloat16"
+
+    def autocast() -> AbstractContextManager[Any]:
+        return torch.autocast(device.type, torch.bfloat16, enabled=half)
+
+    def finish() -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+
+    mode = "reduce-overhead" if cuda_graphs else "default"
+    if work.task == "predict":
+        model.eval()
+        forward = torch.compile(model, mode=mode) if compiled else model
+
+        def predict() -> np.ndarray:
+            with torch.inference_mode(), autocast():
+                return forward(images).float().cpu().numpy()
+
+        return predict
+    model.train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE)
+    forward = torch.compile(model, mode=mode) if compiled else model
+
+    def train() -> None:
+        with autocast():
+            logits = forward(images)
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(logits.float(), labels).backward()
+        optimizer.step()
+        finish()
+
+    return train
+
+
+def rivals(work: Work) -> dict[str, Callable[[], Call]]:
+    """What PyTorch offers, by name; the fastest of them is the rival."""
+    found: dict[str, Callable[[], Call]] = {
+        "torch eager NCHW": lambda: torch_call(work, channels_last=False),
+        "torch eager channels_last": lambda: torch_call(work, channels_last=True),
+        "torch.compile channels_last": lambda: torch_call(work, channels_last=True, compiled=True),
+    }
+    if torch.cuda.is_available():
+        found["torch.compile channels_last, CUDA graphs"] = lambda: torch_call(
+            work, channels_last=True, compiled=True, cuda_graphs=True
+        )
+    return found
