@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 PAUSE_SECONDS = 0.05  # lets the other side's threads fall asleep
+LEAST_SECONDS = 0.2  # of one measurement; shorter calls are repeated
 CLOSE = 1.3  # contenders this much slower than the best rival are not measured further
 
 
@@ -36,6 +37,7 @@ def interleave(
     keep: str,
     say: Callable[[str], None] = lambda text: None,
     screening: int = 2,
+    expected: Mapping[str, float] | None = None,
 ) -> dict[str, Timing]:
     """Times every call once a round; each must return when its work is done.
 
@@ -48,7 +50,13 @@ def interleave(
         keep: the name that always goes on.
         say: is told what is being measured.
         screening: rounds that all take part in.
+        expected: about how many seconds a call takes; from it follows how often it is repeated
+            in a round. Without it, once.
     """
+    repeats = {
+        name: max(1, round(LEAST_SECONDS / (expected or {}).get(name, LEAST_SECONDS)))
+        for name in calls
+    }
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     running = list(calls)
     for number in range(rounds):
@@ -58,8 +66,9 @@ def interleave(
             say(f"round {number + 1}/{rounds}: {name}")
             time.sleep(PAUSE_SECONDS)
             start = time.perf_counter()
-            calls[name]()
-            seconds[name].append(time.perf_counter() - start)
+            for _ in range(repeats[name]):
+                calls[name]()
+            seconds[name].append((time.perf_counter() - start) / repeats[name])
     return {name: Timing(tuple(values)) for name, values in seconds.items()}
 
 

@@ -93,7 +93,10 @@ def report(predictions: Sequence[Prediction], faults: Sequence[str], as_json: bo
     if as_json:
         print(json.dumps([asdict(prediction) for prediction in predictions], indent=2))
     elif predictions:
-        Console(soft_wrap=True).print(_table(predictions))
+        console = Console()
+        if not console.is_terminal:  # a file or another program: no name is broken
+            console.width = 10_000
+        console.print(_table(predictions))
     for fault in faults:
         print(f"error: {fault}", file=sys.stderr)
 

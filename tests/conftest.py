@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 import pytest
 
 SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
@@ -57,3 +58,9 @@ def script(monkeypatch, capsys, tmp_path) -> Callable[..., Outcome]:
         return Outcome(code, *capsys.readouterr())
 
     return run
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_compilation_cache() -> None:
+    """Nothing is kept in the user's cache folder, and nothing taken from it."""
+    jax.config.update("jax_enable_compilation_cache", False)

@@ -1,7 +1,11 @@
 """A whole run: what it writes, stopping and resuming, scoring it again."""
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +13,8 @@ from safetensors.numpy import load_file
 
 from nin_jax import UserError, datasets, idx, loop, metrics, record, workdir
 from nin_jax.config import TrainConfig
+
+SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
 
 
 @pytest.fixture
@@ -72,6 +78,48 @@ def test_two_runs_with_one_configuration_are_bit_equal(config, tmp_path):
     for name, array in first.items():
         np.testing.assert_array_equal(array, second[name])
     assert rows_without_times(tmp_path / "run") == rows_without_times(tmp_path / "again")
+
+
+@pytest.mark.parametrize("at_once", [2, 10])
+def test_several_steps_a_dispatch_are_the_same_run(config, tmp_path, at_once):
+    """3 steps an epoch: the last dispatch of each takes fewer than 2 or 10.
+
+    The loop is another program, so sums may round otherwise.
+    """
+    loop.fit(config)
+    loop.fit(replace(config, workdir=tmp_path / "many", steps_per_dispatch=at_once))
+    one, many = (rows_without_times(tmp_path / name) for name in ("run", "many"))
+    assert len(one) == len(many)
+    for a, b in zip(one, many, strict=True):
+        assert a.keys() == b.keys()
+        for name in a.keys() - {"kind"}:
+            np.testing.assert_allclose(a[name], b[name], rtol=1e-4)
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_programs_are_kept_for_the_next_start(config, tmp_path, keep):
+    """In the user's cache folder; a process of its own, as JAX decides once where it is."""
+    arguments = ["--variant", config.variant, "--dataset", "digits", "--image-size", "16"]
+    arguments += ["--limit-train", "8", "--limit-test", "8", "--epochs", "1"]
+    arguments += ["--workdir", str(tmp_path / "run")]
+    arguments += [] if keep else ["--no-compilation-cache"]
+    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
+    environment.pop("JAX_COMPILATION_CACHE_DIR", None)
+    done = subprocess.run(
+        [sys.executable, SCRIPTS / "train.py", *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    kept = [path.name for path in tmp_path.glob("nin_jax/xla/*")]
+    assert any("step" in name for name in kept) == keep
+
+
+def test_the_first_step_is_timed(config, capsys):
+    summary = loop.fit(config)
+    assert 0 < summary["time_to_first_step_seconds"] < 600
+    assert "first step after " in capsys.readouterr().out
 
 
 def test_a_resumed_run_ends_as_the_undisturbed_one(config, tmp_path, monkeypatch):

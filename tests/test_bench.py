@@ -1,0 +1,156 @@
+"""The benchmark's own logic: turns, ratios, error rows, output; no figure is asserted."""
+
+import csv
+import json
+
+import pytest
+
+from nin_bench import jobs, machine, ours, pictures, pytorch, report
+from nin_bench.timing import Timing, interleave
+from nin_bench.work import Work
+
+PLAN = jobs.Plan(
+    variants=("nin_one_1x1",),
+    batch_sizes=(2,),
+    image_size=67,
+    in_channels=1,
+    precision="float32",
+    rounds=2,
+    workers=0,
+)
+
+
+@pytest.fixture
+def one_rival(monkeypatch):
+    """torch.compile takes a minute; one rival is enough to see how rows are made."""
+    eager = {"torch eager": lambda work: pytorch.torch_call(work, channels_last=True)}
+    monkeypatch.setattr(
+        pytorch, "rivals", lambda work: {n: lambda c=c: c(work) for n, c in eager.items()}
+    )
+
+
+def test_everyone_takes_turns_and_the_slow_drop_out(monkeypatch):
+    clock, order = [0.0], []
+    monkeypatch.setattr("nin_bench.timing.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("nin_bench.timing.time.sleep", lambda seconds: None)
+
+    def call(name, seconds):
+        def run():
+            order.append(name)
+            clock[0] += seconds
+
+        return run
+
+    speeds = {"ours": 9.0, "fast": 1.0, "near": 1.2, "slow": 2.0}
+    timings = interleave({n: call(n, s) for n, s in speeds.items()}, rounds=4, keep="ours")
+    assert order[:8] == [*speeds, *speeds]
+    assert order[8:] == ["ours", "fast", "near"] * 2
+    assert timings["ours"] == Timing((9.0,) * 4)
+    assert timings["slow"] == Timing((2.0,) * 2)
+    assert timings["near"].row(images=6)["images_per_second"] == 5.0
+
+
+def test_short_calls_are_repeated_within_a_round(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("nin_bench.timing.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("nin_bench.timing.time.sleep", lambda seconds: None)
+
+    def short():
+        clock[0] += 0.01
+
+    timing = interleave({"ours": short}, rounds=2, keep="ours", expected={"ours": 0.01})["ours"]
+    assert timing.seconds == pytest.approx((0.01, 0.01))
+    assert clock[0] == pytest.approx(0.4)  # 20 calls a round
+
+
+@pytest.mark.usefixtures("one_rival")
+@pytest.mark.parametrize("job", ["train", "predict"])
+def test_a_job_yields_flat_rows_with_a_ratio(job):
+    rows = list(jobs.JOBS[job](PLAN))
+    mine, rival = rows[:2]
+    assert mine["contender"] == ours.OURS
+    assert mine["best_rival"] == rival["contender"] == "torch eager"
+    ratio = rival["median_ms"] / mine["median_ms"]
+    assert mine["best_rival_over_ours"] == pytest.approx(ratio, rel=2e-3)
+    assert all(isinstance(v, str | int | float) for row in rows for v in row.values())
+
+
+@pytest.mark.usefixtures("one_rival")
+def test_what_fails_is_a_row_and_the_others_go_on(monkeypatch):
+    def broken(work):
+        raise RuntimeError("a long story\nno compiler here")
+
+    monkeypatch.setattr(ours, "plain_flax_call", broken)
+    rows = {row["contender"]: row for row in jobs.train(PLAN)}
+    assert rows[ours.PLAIN]["error"] == "RuntimeError: no compiler here"
+    assert rows[ours.OURS]["median_ms"] > 0
+
+
+def test_every_ablation_trains():
+    work = Work("train", "nin_one_1x1", 2, 67)
+    for build in ours.ablations(work).values():
+        build()()
+
+
+def test_an_epoch_and_its_published_rival(monkeypatch):
+    monkeypatch.setattr(jobs, "EPOCH_IMAGES", 5)
+    rows = list(jobs.epoch(PLAN))
+    assert [row["images"] for row in rows] == [5] * 3
+    assert not any("error" in row for row in rows)
+
+
+def test_cost_per_image(monkeypatch):
+    monkeypatch.setattr(jobs, "DATA_SET_SIZES", (4, 9))
+    rows = list(jobs.images(PLAN))
+    assert [row["images"] for row in rows] == [4, 9]
+    assert all(row["ms_per_image"] > row["order_ms_per_image"] > 0 for row in rows)
+
+
+def test_the_probe_reports_a_peak():
+    from nin_bench.probe import probe
+
+    peak = probe(Work("predict", "nin_one_1x1", 1, 67), ours.OURS)["peak_resident_mib"]
+    assert 50 < peak < 50_000  # no process that holds JAX is smaller
+
+
+def test_a_sweep_is_drawn_under_a_measured_roof(monkeypatch, tmp_path):
+    monkeypatch.setattr(jobs, "SWEEP_IMAGE_SIZES", (67, 71))
+    monkeypatch.setattr(jobs, "SWEEP_BATCH_SIZES", (1, 2))
+    monkeypatch.setattr(machine, "matmul_gflops", lambda precision: 400.0)
+    monkeypatch.setattr(machine, "copy_gb_per_s", lambda: 20.0)
+    rows = list(jobs.sweep(PLAN))
+    assert [row["benchmark"] for row in rows] == ["roof"] + ["sweep"] * 4
+    assert pictures.draw_sweep(rows, tmp_path / "sweep.png").stat().st_size > 10_000
+
+
+def test_paper_costs_follow_the_macs():
+    flops, _ = jobs._cost(Work("train", "nin", 1))
+    first_layer = 54 * 54 * 96 * 121
+    assert flops == 2 * (3 * 762_297_352 - first_layer)
+
+
+def test_results_as_json_csv_and_markdown(tmp_path):
+    rows = [
+        {"benchmark": "train", "variant": "nin", "contender": "nin_jax", "median_ms": 1.5},
+        {"benchmark": "train", "variant": "nin", "contender": "x", "error": "RuntimeError: y, z"},
+    ]
+    report.write(tmp_path, rows, {"jax": "1"}, "python scripts/bench.py")
+    saved = json.loads((tmp_path / "results.json").read_text())
+    assert saved["rows"] == rows
+    with open(tmp_path / "results.csv", newline="") as file:
+        read = list(csv.DictReader(file))
+    assert read[0]["median_ms"] == "1.5"
+    assert read[1]["error"] == "RuntimeError: y, z"
+    assert "| nin | nin_jax | 1.5 |" in (tmp_path / "results.md").read_text()
+
+
+def test_bad_input_is_one_line(script):
+    for arguments, message in {
+        ("--rounds", "0"): "--rounds must be",
+        ("--batch-sizes", "0"): "--batch-sizes must be",
+        ("--variants", "nim"): "nin",
+        ("nothing",): "must be one of",
+    }.items():
+        outcome = script("bench", *arguments)
+        assert (outcome.code, outcome.err.count("\n")) == (2, 1), outcome.err
+        assert message in outcome.err

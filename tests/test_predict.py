@@ -1,0 +1,131 @@
+"""scripts/predict.py: pictures of every kind, and those that are none."""
+
+import json
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from nin_jax import Predictor, pictures, record
+from nin_jax.config import TrainConfig
+from nin_jax.loop import fit
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A short run on the digits; its folder."""
+    folder = tmp_path_factory.mktemp("trained")
+    variant = folder / "tiny.toml"
+    variant.write_text("[[stages]]\nchannels = 8\nkernel = 3\npadding = 1\n")
+    config = TrainConfig(
+        variant=str(variant),
+        dataset="digits",
+        image_size=16,
+        limit_train=64,
+        limit_test=8,
+        epochs=1,
+        workdir=folder / "run",
+    )
+    fit(config)
+    return folder / "run"
+
+
+def save(path, mode="L", size=(8, 8), **options):
+    channels = {"L": (), "RGB": (3,), "RGBA": (4,)}[mode]
+    pixels = np.random.default_rng(0).integers(0, 256, (*size[::-1], *channels), np.uint8)
+    Image.fromarray(pixels).save(path, **options)
+    return path
+
+
+def test_prints_the_models_own_probabilities(script, run, tmp_path):
+    path = save(tmp_path / "one.png")
+    outcome = script("predict", path, "--workdir", run, "--top", 10, "--json")
+    assert outcome.code == 0, outcome.err
+    (answer,) = json.loads(outcome.out)
+    assert answer["path"] == str(path)
+    assert answer["probabilities"] == sorted(answer["probabilities"], reverse=True)
+    image = np.asarray(Image.open(path))[None, :, :, None]
+    (expected,) = Predictor(record.load_model(run), 1).probabilities(image)
+    by_class = dict(zip(answer["classes"], answer["probabilities"], strict=True))
+    names = record.class_names(run)
+    np.testing.assert_allclose([by_class[name] for name in names], expected, atol=1e-6)
+
+
+def test_grey_colour_jpeg_folders_and_the_unreadable(script, run, tmp_path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    save(folder / "b.jpg", "RGB", (40, 30))
+    save(folder / "a.png", "RGBA", (5, 9))
+    (folder / "broken.png").write_bytes(save(tmp_path / "c.png").read_bytes()[:60])
+    (folder / "notes.txt").write_text("no picture, and not asked for")
+    alone = save(tmp_path / "alone.png")
+    outcome = script("predict", folder, alone, "--workdir", run, "--batch-size", 2)
+    assert outcome.code == 1
+    for name in ("a.png", "b.jpg", "alone.png"):
+        assert name in outcome.out
+    assert "broken.png" not in outcome.out
+    assert outcome.err.count("error: cannot read") == 1
+    assert "broken.png" in outcome.err
+
+
+WRONG = {
+    "no picture": ([], "give one or more pictures"),
+    "missing": (["nowhere.png"], "there is no nowhere.png"),
+    "top": (["p.png", "--top", "0"], "--top must be"),
+    "batch": (["p.png", "--batch-size", "0"], "batch_size must be"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_bad_input_is_one_line(script, run, case):
+    save("p.png")
+    arguments, message = WRONG[case]
+    outcome = script("predict", *arguments, "--workdir", run)
+    assert outcome.code == 2
+    assert outcome.err.startswith("error: ")
+    assert outcome.err.count("\n") == 1
+    assert message in outcome.err
+
+
+def test_a_folder_without_a_run_and_one_without_pictures(script, run, tmp_path):
+    save("p.png")
+    assert "holds no run" in script("predict", "p.png", "--workdir", tmp_path).err
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert "no pictures in" in script("predict", empty, "--workdir", run).err
+
+
+def test_a_picture_the_size_of_the_data_set_becomes_what_training_saw(tmp_path):
+    from nin_jax import data
+
+    path = save(tmp_path / "p.png", size=(28, 28))
+    picture = jnp.asarray(np.asarray(Image.open(path)))[None, :, :, None]
+    seen = data.resize(picture, (96, 96))
+    np.testing.assert_array_equal(pictures.read(path, 1, (96, 96)), seen[0])
+
+
+def test_transparency_16_bits_and_orientation(tmp_path):
+    transparent = np.full((4, 4, 4), 255, np.uint8)
+    transparent[:, 2:, 3] = 0
+    Image.fromarray(transparent).save(tmp_path / "alpha.png")
+    read = pictures.read(tmp_path / "alpha.png", 1, (4, 4))[..., 0]
+    assert (read[:, :2] == 255).all()
+    assert (read[:, 2:] == 0).all()
+
+    Image.fromarray(np.full((4, 4), 256 * 77, np.uint16)).save(tmp_path / "deep.png")
+    assert (pictures.read(tmp_path / "deep.png", 3, (4, 4)) == 77).all()
+
+    exif = Image.Exif()
+    exif[0x0112] = 3  # turned by 180 degrees
+    half = np.zeros((4, 4), np.uint8)
+    half[:2] = 255
+    Image.fromarray(half).save(tmp_path / "turned.png", exif=exif)
+    assert (pictures.read(tmp_path / "turned.png", 1, (4, 4))[:2] == 0).all()
+
+
+def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
+    path = save(tmp_path / "bomb.png", size=(30, 30))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(pictures.UserError, match="cannot read"):
+        pictures.read(path, 1, (4, 4))

@@ -1,0 +1,99 @@
+"""The Predictor: any number of images, one compilation, the model's own logits."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import nin_jax
+from nin_jax import Predictor, Stage, UserError, Variant, data, predictor
+
+TINY = Variant("tiny", stages=(Stage(8, 3, padding=1), Stage(16, 3, padding=1)))
+SIZE = (20, 24)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return nin_jax.create_model(TINY, in_channels=3, image_size=SIZE, seed=1)
+
+
+def images(count, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (count, 9, 11, 3), np.uint8)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 8, 11])
+@pytest.mark.parametrize("count", [0, 1, 3, 8])
+def test_logits_are_the_models_whatever_the_batch(model, batch_size, count):
+    x = images(count)
+    logits = Predictor(model, batch_size)(x)
+    assert logits.shape == (count, 10)
+    assert logits.dtype == np.float32
+    if count:
+        # A batch's size may change the order of a sum: some units in the last place.
+        np.testing.assert_allclose(
+            logits, model(data.prepare(jnp.asarray(x), SIZE)), rtol=1e-5, atol=1e-6
+        )
+
+
+def test_float_images_are_taken_as_they_are(model):
+    x = np.random.default_rng(0).random((5, *SIZE, 3), np.float32)
+    for given in (x, jnp.asarray(x)):
+        np.testing.assert_allclose(Predictor(model, 4)(given), model(x), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("micro", [2, 3, 5])
+def test_parts_of_a_batch_make_the_batch(model, micro, monkeypatch):
+    x = images(7)
+    whole = Predictor(model, 5)(x)
+    monkeypatch.setattr(predictor, "default_micro_batch_size", lambda model: micro)
+    np.testing.assert_allclose(Predictor(model, 5)(x), whole, rtol=1e-5, atol=1e-6)
+
+
+def test_a_partial_batch_compiles_nothing_new(model):
+    predict = Predictor(model, 4)
+    for count in (1, 2, 3, 4, 5, 9):
+        predict(images(count))
+    assert predict._batch._cache_size() == 1  # type: ignore[attr-defined]
+
+
+def test_probabilities_are_the_softmax(model):
+    predict = Predictor(model, 4)
+    x = images(6)
+    probabilities = predict.probabilities(x)
+    np.testing.assert_allclose(probabilities.sum(1), 1, atol=1e-6)
+    np.testing.assert_array_equal(probabilities, jax.nn.softmax(predict(x)))
+
+
+def test_bfloat16_computes_so_and_keeps_the_model(model):
+    x = images(4)
+    exact, rough = Predictor(model, 4)(x), Predictor(model, 4, "bfloat16")(x)
+    assert rough.dtype == np.float32
+    assert 0 < np.abs(rough - exact).max() <= 0.05 * np.abs(exact).max()  # 8 significant bits
+    assert model.dtype == jnp.float32
+    np.testing.assert_array_equal(Predictor(model, 4)(x), exact)
+
+
+def test_later_training_does_not_reach_it(model):
+    x = images(2)
+    mine = nin_jax.create_model(TINY, in_channels=3, image_size=SIZE, seed=2)
+    predict = Predictor(mine, 2)
+    before = predict(x)
+    mine.head.convs[0].bias[...] += 1
+    np.testing.assert_array_equal(predict(x), before)
+
+
+WRONG = {
+    "batch": (lambda m: Predictor(m, 0), "batch_size must be"),
+    "precision": (lambda m: Predictor(m, 1, "float16"), "precision must be"),  # type: ignore
+    "rank": (lambda m: Predictor(m)(images(2)[0]), r"must be \[N, H, W, 3\]"),
+    "channels": (lambda m: Predictor(m)(images(2)[..., :1]), "3 channels"),
+    "integers": (lambda m: Predictor(m)(images(2).astype(np.int32)), "uint8 or floating"),
+    "size": (lambda m: Predictor(m)(images(2).astype(np.float32)), "must be 20x24"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_does_not_fit_is_refused(model, case):
+    call, message = WRONG[case]
+    with pytest.raises(UserError, match=message):
+        call(model)
