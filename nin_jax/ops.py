@@ -160,19 +160,41 @@ def _kernel_gradient(
         return winograd.kernel_gradient(x, grad, kernel_shape, padding)
     size, _, channels, features = kernel_shape
     x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
-    out_height, out_width = grad.shape[1:3]
-
-    def tap(i: int, j: int) -> jax.Array:  # [B, H', W', C]
-        rows = slice(i, i + stride * (out_height - 1) + 1, stride)
-        columns = slice(j, j + stride * (out_width - 1) + 1, stride)
-        return x[:, rows, columns]
+    if stride > 1:
+        return _strided_kernel_gradient(x, grad, kernel_shape, stride)
+    height, width = grad.shape[1:3]
 
     def kernel_row(i: int) -> jax.Array:
         """One product for a whole row of taps: with few channels a tap alone is a sliver."""
-        patches = jnp.concatenate([tap(i, j) for j in range(size)], axis=3)  # [B, H', W', K C]
+        taps = [x[:, i : i + height, j : j + width] for j in range(size)]
+        patches = jnp.concatenate(taps, axis=3)  # [B, H', W', K C]
         return _sum_of_products(patches, grad).reshape(size, channels, features)
 
     return jnp.stack([kernel_row(i) for i in range(size)])
+
+
+def _strided_kernel_gradient(
+    x: jax.Array, grad: jax.Array, kernel_shape: tuple[int, ...], stride: int
+) -> jax.Array:
+    """The kernel's gradient of a strided convolution without padding.
+
+    Seen in blocks of stride x stride pixels, each a pixel of stride^2 C channels, it is a
+    convolution of stride 1, with fewer and wider products.
+    """
+    size, _, channels, features = kernel_shape
+    blocks = -(-size // stride)  # a side of the kernel
+    height, width = (side + blocks - 1 for side in grad.shape[1:3])
+    short = [
+        max(0, stride * n - side) for n, side in zip((height, width), x.shape[1:3], strict=True)
+    ]
+    x = jnp.pad(x, ((0, 0), (0, short[0]), (0, short[1]), (0, 0)))
+    x = x[:, : stride * height, : stride * width]
+    x = x.reshape(len(x), height, stride, width, stride, channels).transpose(0, 1, 3, 2, 4, 5)
+    # The blocks are made once, not anew for each tap.
+    x = lax.optimization_barrier(x.reshape(len(x), height, width, stride * stride * channels))
+    dk = _kernel_gradient(x, grad, (blocks, blocks, x.shape[3], features), 1, 0)
+    dk = dk.reshape(blocks, blocks, stride, stride, channels, features).transpose(0, 2, 1, 3, 4, 5)
+    return dk.reshape(stride * blocks, stride * blocks, channels, features)[:size, :size]
 
 
 def _sum_of_products(x: jax.Array, grad: jax.Array) -> jax.Array:

@@ -1,15 +1,15 @@
 """Convolutions of stride 1 with fewer products: Winograd's minimal filtering, along the rows.
 
-Four neighbouring outputs of a row need 4 K products a channel and kernel row when taken one by
-one, and K + 3 when taken together (Lavin and Gray, "Fast Algorithms for Convolutional Neural
-Networks", 2016, eq. 8)::
+A tile of m neighbouring outputs of a row needs m K products a channel and kernel row when they are
+taken one by one, and m + K - 1 when taken together (Lavin and Gray, "Fast Algorithms for
+Convolutional Neural Networks", 2016, eq. 8)::
 
-    y = A^T ((G g) * (B^T d))        g: K taps, d: K + 3 inputs, y: 4 outputs, * by element
+    y = A^T ((G g) * (B^T d))        g: K taps, d: m + K - 1 inputs, y: m outputs, * by element
 
-so a 3x3 kernel takes half of the products and a 5x5 two fifths. Across the columns the sum stays
-as it is. The usual form, which transforms both axes, saves more products still, but it moves four
-times as much memory and rounds more coarsely: here float32 errors stay within a few units of 1e-6
-of the largest output.
+so with m = 4 a 3x3 kernel takes half of the products and a 5x5 two fifths. Across the columns the
+sum stays as it is. The usual form, which transforms both axes, saves more products still, but it
+moves four times as much memory and rounds more coarsely: here float32 errors stay within a few
+units of 1e-6 of the largest output.
 
 Plain JAX, NHWC and HWIO; used by `ops` where it is the fastest form.
 """
@@ -22,24 +22,30 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-TILE = 4  # outputs taken together
+KERNELS = (3, 5)
+WIDE = 24  # columns from which the longer tile of a 3x3 kernel wastes little at the right edge
 
-# Toom-Cook's interpolation points besides infinity, by kernel size: small, and with small
+# Toom-Cook's interpolation points besides infinity, by their number with it: small, and with small
 # reciprocals, as their powers are the transforms' coefficients and so set the rounding errors.
-POINTS = {3: (0.0, 1.0, -1.0, 0.5, -2.0), 5: (0.0, 1.0, -1.0, 0.5, -0.5, 2.0, -2.0)}
+POINTS = {6: (0.0, 1.0, -1.0, 0.5, -2.0), 8: (0.0, 1.0, -1.0, 0.5, -0.5, 2.0, -2.0)}
+
+
+def tile_length(size: int, out_width: int) -> int:
+    """m: outputs of a row taken together."""
+    return 6 if size == 3 and out_width >= WIDE else 4
 
 
 @cache
-def matrices(size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def matrices(size: int, tile: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """A^T, G and B^T for kernels of ``size`` taps, by Toom and Cook's construction.
 
     A kernel and an output are polynomials, evaluated at P - 1 points p and at infinity (their
     leading coefficient); B^T is the transpose of Lagrange's interpolation from such values.
 
     Returns:
-        float64 [TILE, P], [P, size] and [P, P], with P = TILE + size - 1.
+        float64 [tile, P], [P, size] and [P, P], with P = tile + size - 1.
     """
-    points = np.array(POINTS[size])
+    points = np.array(POINTS[tile + size - 1])
     others = [np.delete(points, i) for i in range(len(points))]
     scale = np.array([np.prod(p - rest) for p, rest in zip(points, others, strict=True)])
 
@@ -51,13 +57,13 @@ def matrices(size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     b_t = np.stack([*numerators, np.poly(points)[::-1]])
     g = evaluate(size)
     g[:-1] /= scale[:, None]
-    return evaluate(TILE).T, g, b_t
+    return evaluate(tile).T, g, b_t
 
 
 def applies(kernel_shape: Sequence[int], stride: int, out_width: int) -> bool:
     """Whether the form exists, and pays for its transforms: measured by scripts/bench.py ops."""
     size, _, channels, features = kernel_shape
-    return stride == 1 and size in POINTS and min(channels, features) >= 32 and out_width >= TILE
+    return stride == 1 and size in KERNELS and min(channels, features) >= 32 and out_width >= 4
 
 
 def conv(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
@@ -72,17 +78,17 @@ def conv(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
         float [B, H', W', O].
     """
     size, _, channels, features = kernel.shape
-    a_t, g, _ = matrices(size)
+    out_width = x.shape[2] + 2 * padding - size + 1
+    a_t, g, b_t = matrices(size, tile_length(size, out_width))
     taps = [kernel[:, j] for j in range(size)]  # [K, C, O]
     kernels = [_combine(row, taps) for row in g]  # P of [K, C, O]
-    tiles = _input_tiles(x, size, padding)  # P of [B, H, T, C]
+    tiles = _input_tiles(x, b_t, padding, out_width)  # P of [B, H, T, C]
     # What the sum over kernel rows costs besides its products is copies of its input, where it
     # is one product, or of its output, where it is XLA's convolution: the smaller one is better.
     column = _column_product if channels < features else _column_conv
     products = [column(*pair, padding) for pair in zip(tiles, kernels, strict=True)]
-    y = jnp.stack([_combine(row, products) for row in a_t], axis=3)  # [B, H', T, TILE, O]
+    y = jnp.stack([_combine(row, products) for row in a_t], axis=3)  # [B, H', T, m, O]
     batch, height, _, _, _ = y.shape
-    out_width = x.shape[2] + 2 * padding - size + 1
     return y.reshape(batch, height, -1, features)[:, :, :out_width]
 
 
@@ -101,10 +107,11 @@ def kernel_gradient(
         float [K, K, C, O].
     """
     size, _, channels, features = kernel_shape
-    a_t, g, _ = matrices(size)
-    short = -grad.shape[2] % TILE
-    grad = jnp.pad(grad, ((0, 0), (0, 0), (0, short), (0, 0)))
-    columns = [grad[:, :, i::TILE] for i in range(TILE)]  # [B, H', T, O]
+    out_width = grad.shape[2]
+    length = tile_length(size, out_width)
+    a_t, g, b_t = matrices(size, length)
+    grad = jnp.pad(grad, ((0, 0), (0, 0), (0, -out_width % length), (0, 0)))
+    columns = [grad[:, :, i::length] for i in range(length)]  # [B, H', T, O]
 
     def product(tile: jax.Array, coefficients: np.ndarray) -> jax.Array:
         rows = _stacked_rows(tile, size, padding)  # [B, H', T, K C]
@@ -113,19 +120,19 @@ def kernel_gradient(
         )
         return sums.reshape(size, channels, features)
 
-    tiles = _input_tiles(x, size, padding)
+    tiles = _input_tiles(x, b_t, padding, out_width)
     products = [product(*pair) for pair in zip(tiles, a_t.T, strict=True)]
     return jnp.stack([_combine(column, products) for column in g.T], axis=1)
 
 
-def _input_tiles(x: jax.Array, size: int, padding: int) -> list[jax.Array]:
+def _input_tiles(x: jax.Array, b_t: np.ndarray, padding: int, out_width: int) -> list[jax.Array]:
     """B^T d of every tile of every row: for each of the P points, [B, H, T, C]."""
-    width = x.shape[2]
-    count = -(-(width + 2 * padding - size + 1) // TILE)
-    after = TILE * (count - 1) + TILE + size - 1 - width - padding
-    x = jnp.pad(x, ((0, 0), (0, 0), (padding, after), (0, 0)))
-    _, _, b_t = matrices(size)
-    columns = [x[:, :, i : i + TILE * (count - 1) + 1 : TILE] for i in range(len(b_t))]
+    points, width = len(b_t), x.shape[2]
+    size = width + 2 * padding - out_width + 1
+    length = points - size + 1
+    last = length * (-(-out_width // length) - 1)  # where the last tile begins
+    x = jnp.pad(x, ((0, 0), (0, 0), (padding, last + points - width - padding), (0, 0)))
+    columns = [x[:, :, i : i + last + 1 : length] for i in range(points)]
     return [_combine(row, columns) for row in b_t]
 
 

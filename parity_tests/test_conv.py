@@ -89,14 +89,14 @@ def test_gradients(kernel, stride, padding, channels):
 @pytest.mark.parametrize("padding", [0, 1, 2, 5])
 @pytest.mark.parametrize("kernel", [3, 5])
 def test_gradients_by_winograd(kernel, padding, channels):
-    """Enough channels for `winograd.applies`, and outputs of 3 (too narrow for it) to 8 columns.
+    """Enough channels for `winograd.applies`, and outputs of 3 (too narrow for it) to 30 columns.
 
     With 31 channels it does not apply; with a padding of 5 the input's gradient is not of its
     form.
     """
     rng = np.random.default_rng(kernel + 8 * padding)
     inputs, outputs = channels
-    for out_width in range(3, 9):
+    for out_width in (*range(3, 9), *range(winograd.WIDE - 1, winograd.WIDE + 6)):
         width = out_width + kernel - 1 - 2 * padding
         if width < 1:
             continue
@@ -108,13 +108,13 @@ def test_gradients_by_winograd(kernel, padding, channels):
         _check(run(x, weights, grad), _torch_conv_and_gradients(x, weights, grad, 1, padding))
 
 
-@pytest.mark.parametrize("size", winograd.POINTS)
-def test_winograds_transforms_are_exact(size):
+@pytest.mark.parametrize(("size", "length"), [(3, 4), (3, 6), (5, 4)])
+def test_winograds_transforms_are_exact(size, length):
     """Their defining identity, tap by tap: the outputs of a unit kernel are the inputs, moved."""
-    a_t, g, b_t = winograd.matrices(size)
+    a_t, g, b_t = winograd.matrices(size, length)
     for tap in range(size):
-        filtered = a_t @ (g[:, tap, None] * b_t)  # [TILE, P]
-        moved = np.eye(winograd.TILE, len(b_t), k=tap)
+        filtered = a_t @ (g[:, tap, None] * b_t)  # [m, P]
+        moved = np.eye(length, len(b_t), k=tap)
         # Every figure is a fraction with a small power of 2, or 3 or 5 times one, below it.
         np.testing.assert_allclose(filtered, moved, atol=1e-14)
 
