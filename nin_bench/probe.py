@@ -7,6 +7,7 @@ import json
 import resource
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from nin_bench.work import Call, Work
 
@@ -18,13 +19,19 @@ def probe(work: Work, contender: str) -> dict[str, float]:
     call, device_peak = _ours(work) if contender == "nin_jax" else _torch(work, contender)
     for _ in range(STEPS):
         call()
-    # Linux counts in KiB, macOS in bytes.
-    unit = 2**20 if sys.platform == "darwin" else 2**10
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-    row = {"peak_resident_mib": round(peak, 1)}
+    row = {"peak_resident_mib": round(_peak_resident_kib() / 1024, 1)}
     if (on_device := device_peak()) is not None:
         row["peak_device_mib"] = round(on_device / 2**20, 1)
     return row
+
+
+def _peak_resident_kib() -> float:
+    """Of this process alone: Linux's ru_maxrss begins with that of the process that started it."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        return float(status.read_text().split("VmHWM:")[1].split()[0])
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1024 if sys.platform == "darwin" else peak  # macOS counts bytes
 
 
 def _ours(work: Work) -> tuple[Call, Callable[[], int | None]]:
