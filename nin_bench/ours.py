@@ -161,16 +161,12 @@ def ablations(work: Work) -> dict[str, Callable[[], Call]]:
     def plain_pointwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
         return ops._plain_conv(x, kernel[None, None], 1, 0)
 
-    def dot_pointwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        return jax.lax.dot_general(x, kernel, (((3,), (0,)), ((), ())))
-
     def call(*patches: tuple[Any, str, Any], whole: bool = False) -> Callable[[], Call]:
         micro = work.batch_size if whole else None
         return lambda: nin_jax_call(work, micro, without(*patches))
 
     return {
         "without Winograd": call(no_winograd),
-        "without sums in halves": call((ops, "_pointwise", dot_pointwise)),
         "max pool as nnx.max_pool": call((ops, "max_pool", plain_pool)),
         "without micro-batches": call(whole=True),
         # XLA's own gradients of convolutions fall to naive loops inside a loop.

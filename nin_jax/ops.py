@@ -44,37 +44,9 @@ def conv(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: int = 0) -> 
     return _conv(x, kernel, stride, padding)
 
 
-@jax.custom_vjp
 def _pointwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """[B, H, W, C], [C, O] -> [B, H, W, O]."""
     return lax.dot_general(x, kernel, (((3,), (0,)), ((), ())))
-
-
-def _pointwise_forward(x: jax.Array, kernel: jax.Array):
-    return _pointwise(x, kernel), (x, kernel)
-
-
-def _pointwise_backward(residuals, grad: jax.Array):
-    x, kernel = residuals
-    dx = lax.dot_general(grad, kernel, (((3,), (1,)), ((), ())))
-    dk = lax.platform_dependent(x, grad, cpu=_sum_in_halves, default=_sum_of_products)
-    return dx, dk
-
-
-_pointwise.defvjp(_pointwise_forward, _pointwise_backward)
-
-
-def _sum_in_halves(x: jax.Array, grad: jax.Array) -> jax.Array:
-    """`_sum_of_products` for a small result of many terms.
-
-    XLA's CPU back end divides a product among cores by its result alone; two halves give it two
-    products, and nin15's training step 6 % of its time back.
-    """
-    terms = x.size // x.shape[3]
-    if terms % 2 or terms < 8 * max(x.shape[3], grad.shape[3]):
-        return _sum_of_products(x, grad)
-    x, grad = (a.reshape(2, -1, a.shape[3]) for a in (x, grad))  # [2, B H W / 2, C]
-    return lax.dot_general(x, grad, (((1,), (1,)), ((0,), (0,)))).sum(0)
 
 
 def cast(x: jax.Array, dtype: DTypeLike) -> jax.Array:
