@@ -27,6 +27,10 @@ class BenchConfig:
     data set. ops: what each of our operations earns. sweep: cost by batch and image size, and the
     roofline."""
 
+    sweep: bool = False
+    """How the cost grows with batch size, image size and number of images: the benchmarks sweep
+    and images."""
+
     variants: tuple[str, ...] = ()
     """Networks, for train, ops and sweep, and with --batch-sizes for the others. Default: all."""
 
@@ -97,7 +101,8 @@ def _run(config: BenchConfig, variants: tuple[str, ...]) -> None:
             workers=config.workers,
             say=say,
         )
-        for job in config.jobs or jobs.HEADLINE:
+        swept = ("sweep", "images") if config.sweep else ()
+        for job in (*config.jobs, *swept) or jobs.HEADLINE:
             for row in jobs.JOBS[job](plan):
                 rows.append(row)
                 console.print(report.line(row), soft_wrap=True)
