@@ -5,7 +5,6 @@ import os
 from typing import Literal
 
 import jax
-from platformdirs import user_cache_path
 
 from nin_jax.errors import UserError
 from nin_jax.geometry import trace
@@ -48,6 +47,8 @@ def use_compilation_cache(wanted: bool) -> None:
         jax.config.update("jax_enable_compilation_cache", False)
         return
     if jax.config.jax_compilation_cache_dir is None:  # pyright: ignore[reportAttributeAccessIssue]
+        from platformdirs import user_cache_path  # not needed by who imports a model
+
         folder = user_cache_path("nin_jax") / "xla"
         try:
             folder.mkdir(parents=True, exist_ok=True)
