@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
@@ -14,6 +15,7 @@ from nin_bench.work import LEARNING_RATE, Call, Work
 from nin_jax import data, ops
 from nin_jax.config import Recipe
 from nin_jax.device import default_micro_batch_size
+from nin_jax.model import with_operations
 from nin_jax.optim import make_optimizer
 from nin_jax.step import TrainState, make_train_step
 
@@ -153,10 +155,8 @@ def without(*replacements: tuple[Any, str, Any]) -> Iterator[None]:
 def ablations(work: Work) -> dict[str, Callable[[], Call]]:
     """Our step with one of its operations given up, by what is given up."""
     plain_gradient = (ops, "_conv", ops._plain_conv)
+    plain_pool = replace(ops.FAST, max_pool=ops.PLAIN.max_pool)
     no_winograd = (ops, "_winograd_pays", lambda *_: False)
-
-    def plain_pool(x: jax.Array) -> jax.Array:
-        return nnx.max_pool(x, (3, 3), (2, 2), "VALID")
 
     def plain_pointwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
         return ops._plain_conv(x, kernel[None, None], 1, 0)
@@ -167,7 +167,9 @@ def ablations(work: Work) -> dict[str, Callable[[], Call]]:
 
     return {
         "without Winograd": call(no_winograd),
-        "max pool as nnx.max_pool": call((ops, "max_pool", plain_pool)),
+        "max pool as nnx.max_pool": lambda: nin_jax_call(
+            work, make_model=lambda work: with_operations(_our_model(work), plain_pool)
+        ),
         "without micro-batches": call(whole=True),
         # XLA's own gradients of convolutions fall to naive loops inside a loop.
         "without micro-batches, XLA's gradients": call(plain_gradient, whole=True),

@@ -28,17 +28,22 @@ class Layer:
     Attributes:
         name: block and position, such as ``block2.conv1`` or ``head.conv3``.
         kind: what it computes.
+        detail: its kernel and the like, for people.
+        in_shape: [H, W, C] of its input.
         out_shape: [H, W, C] of its output, or [C] once the map is gone.
         params: number of weights and biases.
         macs: multiply-adds of its products, taps on padding included, biases left out.
+        convolution: of kind "conv", its kernel, stride and padding.
     """
 
     name: str
     kind: Literal["conv", "pool", "dropout", "mean", "linear"]
     detail: str
+    in_shape: tuple[int, ...]
     out_shape: tuple[int, ...]
     params: int = 0
     macs: int = 0
+    convolution: Convolution | None = None
 
 
 def as_height_width(image_size: ImageSize) -> tuple[int, int]:
@@ -135,20 +140,23 @@ def trace(
     channels = in_channels
     for block, stage in _stages(variant):
         if stage is variant.head:
-            layers.append(Layer("dropout", "dropout", f"p={variant.dropout:g}", (*sides, channels)))
+            shape = (*sides, channels)
+            layers.append(Layer("dropout", "dropout", f"p={variant.dropout:g}", shape, shape))
         for i, conv in enumerate(stage.convolutions(channels, num_classes), start=1):
-            sides = _sides_after(conv, sides)
             layers.append(_conv_layer(f"{block}.conv{i}", conv, sides))
+            sides = _sides_after(conv, sides)
         channels = stage.channels or num_classes
         if stage.pool:
-            sides = _sides_after_pool(sides)
+            before, sides = sides, _sides_after_pool(sides)
+            shapes = (*before, channels), (*sides, channels)
             detail = f"max {POOL_SIZE}x{POOL_SIZE} /{POOL_STRIDE}"
-            layers.append(Layer(f"{block}.pool", "pool", detail, (*sides, channels)))
+            layers.append(Layer(f"{block}.pool", "pool", detail, *shapes))
     layers.append(_classifier_layer(variant, sides, channels, num_classes))
     return layers
 
 
-def _conv_layer(name: str, conv: Convolution, sides: tuple[int, int]) -> Layer:
+def _conv_layer(name: str, conv: Convolution, in_sides: tuple[int, int]) -> Layer:
+    sides = _sides_after(conv, in_sides)
     weights = conv.kernel**2 * conv.in_channels * conv.out_channels
     detail = f"{conv.kernel}x{conv.kernel}, {conv.in_channels} -> {conv.out_channels}"
     detail += f" /{conv.stride}" if conv.stride > 1 else ""
@@ -157,22 +165,26 @@ def _conv_layer(name: str, conv: Convolution, sides: tuple[int, int]) -> Layer:
         name,
         "conv",
         detail,
+        (*in_sides, conv.in_channels),
         (*sides, conv.out_channels),
         params=weights + conv.out_channels,
         macs=weights * math.prod(sides),
+        convolution=conv,
     )
 
 
 def _classifier_layer(
     variant: Variant, sides: tuple[int, int], channels: int, num_classes: int
 ) -> Layer:
+    shape = (*sides, channels)
     if variant.classifier == "mean":
-        return Layer("mean", "mean", f"{sides[0]}x{sides[1]}", (num_classes,))
+        return Layer("mean", "mean", f"{sides[0]}x{sides[1]}", shape, (num_classes,))
     features = math.prod(sides) * channels
     return Layer(
         "linear",
         "linear",
         f"{features} -> {num_classes}",
+        shape,
         (num_classes,),
         params=(features + 1) * num_classes,
         macs=features * num_classes,

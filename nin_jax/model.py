@@ -64,10 +64,11 @@ class Conv(nnx.Module):
             _initial_bias(rngs.params(), spec.out_channels, fan_in, init, param_dtype)
         )
         self.stride, self.padding, self.dtype = spec.stride, spec.padding, dtype
+        self.operations = ops.FAST
 
     def __call__(self, x: jax.Array) -> jax.Array:
         kernel, bias = (ops.cast(param[...], self.dtype) for param in (self.kernel, self.bias))
-        return ops.conv(x, kernel, self.stride, self.padding) + bias
+        return self.operations.conv(x, kernel, self.stride, self.padding) + bias
 
 
 class Linear(nnx.Module):
@@ -146,7 +147,7 @@ class NiN(nnx.Module):
         self.variant = variant
         self.in_channels, self.num_classes = in_channels, num_classes
         self.image_size = as_height_width(image_size)
-        self.dtype = dtype
+        self.dtype, self.operations = dtype, ops.FAST
         # Logits are float32, or float64 where the parameters are.
         self.logit_dtype = jnp.promote_types(param_dtype, jnp.float32)
         kw = {"init": init, "dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
@@ -165,7 +166,7 @@ class NiN(nnx.Module):
         x = ops.cast(x, self.dtype)
         for stage, block in zip(self.variant.stages, self.blocks, strict=True):
             x = block(x)  # [B, H, W, C]
-            x = ops.max_pool(x) if stage.pool else x
+            x = self.operations.max_pool(x) if stage.pool else x
         x = self.dropout(x, deterministic=rngs is None, rngs=rngs)
         maps = self.head(x)  # [B, H, W, num_classes]
         if self.linear is None:
@@ -238,4 +239,13 @@ def with_dtype(model: NiN, dtype: DTypeLike) -> NiN:
     for _, module in nnx.iter_modules(copy):
         if isinstance(module, NiN | Conv | Linear):
             module.dtype = dtype
+    return copy
+
+
+def with_operations(model: NiN, operations: ops.Operations) -> NiN:
+    """A copy that computes with other operations, `ops.PLAIN` or some of your own."""
+    copy = nnx.clone(model)
+    for _, module in nnx.iter_modules(copy):
+        if isinstance(module, NiN | Conv):
+            module.operations = operations
     return copy

@@ -12,6 +12,8 @@ form earns, ``python scripts/bench.py ops`` measures.
 """
 
 import functools
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 import jax
@@ -258,3 +260,27 @@ def _first_maximum(x: jax.Array, y: jax.Array) -> jax.Array:
 
 
 max_pool.defvjp(_max_pool_forward, _max_pool_backward)
+
+
+def _plain_max_pool(x: jax.Array) -> jax.Array:
+    return lax.reduce_window(x, -jnp.inf, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), "VALID")
+
+
+@dataclass(frozen=True)
+class Operations:
+    """What a network is computed with.
+
+    Attributes:
+        conv: as `conv`: (x, kernel, stride, padding) -> convolution without bias.
+        max_pool: as `max_pool`.
+    """
+
+    conv: Callable[[jax.Array, jax.Array, int, int], jax.Array]
+    max_pool: Callable[[jax.Array], jax.Array]
+
+
+FAST = Operations(conv, max_pool)
+
+# One XLA operation each, with XLA's own gradients: what the network says, as plainly as it can be
+# said. What counts operations starts here, and what is faster is compared with it.
+PLAIN = Operations(_plain_conv, _plain_max_pool)

@@ -68,7 +68,7 @@ def recording_flax() -> Iterator[tuple[list[jax.Array], list[jax.Array]]]:
 
     with (
         mock.patch.object(nnx, "relu", keep(nnx.relu, layers)),
-        mock.patch.object(ops, "max_pool", keep(ops.max_pool, layers)),
+        mock.patch.dict(vars(ops.FAST), max_pool=keep(ops.max_pool, layers)),
         mock.patch.object(nin_jax.NiNBlock, "__call__", keep(nin_jax.NiNBlock.__call__, blocks)),
     ):
         yield layers, blocks
