@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.typing import DTypeLike
 
 from nin_jax import data
 from nin_jax.device import default_micro_batch_size
@@ -89,6 +90,11 @@ class Predictor:
         return (
             np.concatenate(logits)[: len(images)] if len(logits) > 1 else logits[0][: len(images)]
         )
+
+    def lower(self, dtype: DTypeLike = jnp.float32) -> jax.stages.Lowered:
+        """The program of one batch of images of the model's size, for those who analyse it."""
+        shape = (self.batch_size, *self.model.image_size, self.model.in_channels)
+        return self._batch.lower(self._arrays, jax.ShapeDtypeStruct(shape, dtype))
 
     def probabilities(self, images: np.ndarray | jax.Array) -> np.ndarray:
         """The softmax of the logits, float32 [N, num_classes]; arguments as for the call."""

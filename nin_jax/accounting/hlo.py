@@ -19,19 +19,21 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+# Opcodes, by what XLA counts for them: one for each element, none, none.
 ELEMENTWISE = frozenset(
-    """abs add and bitcast-convert ceil clamp compare convert divide floor is-finite maximum minimum multiply negate
-    not or popcnt remainder round-nearest-afz round-nearest-even select shift-left
-    shift-right-arithmetic shift-right-logical sign subtract xor""".split()
+    {"abs", "add", "and", "bitcast-convert", "ceil", "clamp", "compare", "convert", "divide"}
+    | {"floor", "is-finite", "maximum", "minimum", "multiply", "negate", "not", "or", "popcnt"}
+    | {"remainder", "round-nearest-afz", "round-nearest-even", "select", "sign", "subtract", "xor"}
+    | {"shift-left", "shift-right-arithmetic", "shift-right-logical"}
 )
 TRANSCENDENTAL = frozenset(
-    "cbrt cosine exponential exponential-minus-one log log-plus-one logistic power rsqrt sine sqrt "
-    "tan tanh".split()
+    {"cbrt", "cosine", "exponential", "exponential-minus-one", "log", "log-plus-one", "logistic"}
+    | {"power", "rsqrt", "sine", "sqrt", "tan", "tanh"}
 )
 MOVES = frozenset(
-    """bitcast broadcast concatenate constant copy dynamic-slice
-    dynamic-update-slice gather get-tuple-element iota opt-barrier pad parameter reshape reverse
-    slice transpose tuple""".split()
+    {"bitcast", "broadcast", "concatenate", "constant", "copy", "dynamic-slice", "gather", "iota"}
+    | {"dynamic-update-slice", "get-tuple-element", "opt-barrier", "pad", "parameter", "reshape"}
+    | {"reverse", "slice", "transpose", "tuple"}
 )
 
 

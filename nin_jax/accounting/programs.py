@@ -1,0 +1,187 @@
+"""The programs that are analysed: a prediction, a training step, and a step's parts.
+
+Nothing is computed here: models and batches are shapes only, so that a batch of any size costs
+the same to analyse.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+from nin_jax import ops
+from nin_jax.config import Precision, Recipe
+from nin_jax.device import default_micro_batch_size
+from nin_jax.geometry import Layer, trace
+from nin_jax.model import NiN, create_model, with_operations
+from nin_jax.optim import make_optimizer
+from nin_jax.predictor import Predictor
+from nin_jax.step import TrainState, cross_entropy, make_train_step
+from nin_jax.variants import ImageSize, Variant
+
+Shape = jax.ShapeDtypeStruct
+TOTAL_STEPS = 1_000_000  # of the schedule; its length changes no operation
+
+
+def abstract_model(
+    variant: Variant,
+    in_channels: int,
+    num_classes: int,
+    image_size: ImageSize,
+    precision: Precision,
+    logit_relu: bool,
+) -> NiN:
+    """The network with shapes in place of parameters."""
+    return nnx.eval_shape(
+        lambda: create_model(
+            variant,
+            in_channels=in_channels,
+            num_classes=num_classes,
+            image_size=image_size,
+            dtype=precision,
+            logit_relu=logit_relu,
+        )
+    )
+
+
+@dataclass(frozen=True)
+class Programs:
+    """Lowered programs of one network, recipe and batch.
+
+    Attributes:
+        model: with shapes in place of parameters, or a real one.
+        recipe: optimiser and loss.
+        batch_size: images of a batch.
+        micro_batch_size: images worked on at a time in training; None for the device's default.
+    """
+
+    model: NiN
+    recipe: Recipe
+    batch_size: int
+    micro_batch_size: int | None = None
+
+    def plain(self) -> "Programs":
+        """The same network as XLA's own operations, the whole batch at once."""
+        model = with_operations(self.model, ops.PLAIN)
+        return Programs(model, self.recipe, self.batch_size, self.batch_size)
+
+    @property
+    def micro(self) -> int:
+        """Images that are worked on at a time."""
+        wanted = self.micro_batch_size or default_micro_batch_size(self.model) or self.batch_size
+        return min(wanted, self.batch_size)
+
+    @property
+    def micro_batches(self) -> int:
+        return -(-self.batch_size // self.micro)
+
+    def forward(self, batch_size: int) -> jax.stages.Lowered:
+        """The logits of so many images, all at once."""
+        graphdef, params = nnx.split(self.model, nnx.Param)
+        logits = jax.jit(lambda params, images: nnx.merge(graphdef, params)(images))
+        return logits.lower(params, self._images(batch_size))
+
+    def predict(self) -> jax.stages.Lowered:
+        """What `Predictor` runs for a batch."""
+        return Predictor(self.model, self.batch_size).lower()
+
+    def train_step(self) -> jax.stages.Lowered:
+        """What scripts/train.py runs for a batch of images that need no resize."""
+        return self._train_step(self.batch_size, self.micro)
+
+    def micro_step(self) -> jax.stages.Lowered:
+        """The training step of a single micro-batch: no loop that an analysis would miscount."""
+        return self._train_step(self.micro, self.micro)
+
+    def _train_step(self, batch_size: int, micro: int) -> jax.stages.Lowered:
+        graphdef, params = nnx.split(self.model, nnx.Param)
+        optimizer = make_optimizer(self.recipe, TOTAL_STEPS)
+        step = make_train_step(graphdef, optimizer, self.recipe, self.model.image_size, micro)
+        state = TrainState(
+            params,  # pyright: ignore[reportArgumentType]
+            jax.eval_shape(optimizer.init, params),
+            Shape((), jnp.int32),  # pyright: ignore[reportArgumentType]
+            jax.eval_shape(lambda: jax.random.key(0)),  # pyright: ignore[reportArgumentType]
+        )
+        return step.lower(
+            state,
+            self._images(batch_size, jnp.uint8),
+            Shape((batch_size,), jnp.int32),
+            Shape((1, batch_size), jnp.int32),
+        )
+
+    def loss(self) -> jax.stages.Lowered:
+        """Forward pass and loss of one micro-batch, dropout on."""
+        return jax.jit(self._loss).lower(*self._loss_arguments())
+
+    def gradient(self) -> jax.stages.Lowered:
+        """The same with the gradient to every parameter."""
+        return jax.jit(jax.value_and_grad(self._loss)).lower(*self._loss_arguments())
+
+    def _loss(self, params: Any, images: jax.Array, labels: jax.Array, key: jax.Array) -> jax.Array:
+        graphdef, _ = nnx.split(self.model, nnx.Param)
+        logits = nnx.merge(graphdef, params)(images, rngs=nnx.Rngs(dropout=key))
+        return cross_entropy(logits, labels, self.recipe.label_smoothing).sum()
+
+    def _loss_arguments(self) -> tuple[Any, ...]:
+        _, params = nnx.split(self.model, nnx.Param)
+        key = jax.eval_shape(lambda: jax.random.key(0))
+        return params, self._images(self.micro), Shape((self.micro,), jnp.int32), key
+
+    def optimizer(self) -> jax.stages.Lowered:
+        """From gradients to new parameters."""
+        _, params = nnx.split(self.model, nnx.Param)
+        optimizer = make_optimizer(self.recipe, TOTAL_STEPS)
+
+        def update(grads: Any, state: Any, params: Any) -> Any:
+            updates, state = optimizer.update(grads, state, params)
+            return optax.apply_updates(params, updates), state
+
+        state = jax.eval_shape(optimizer.init, params)
+        return jax.jit(update).lower(params, state, params)
+
+    def layer_gradients(self) -> list["LayerGradients"]:
+        """Of each convolution and linear layer, for one micro-batch."""
+        model = self.model
+        layers = trace(model.variant, model.in_channels, model.num_classes, model.image_size)
+        operations = self.model.operations
+        found = [_layer_gradients(layer, operations, self.micro) for layer in layers if layer.macs]
+        # No one asks for the gradient to the image.
+        return [replace(found[0], to_input=None), *found[1:]]
+
+    def _images(self, batch_size: int, dtype: Any = jnp.float32) -> Shape:
+        return Shape((batch_size, *self.model.image_size, self.model.in_channels), dtype)
+
+
+@dataclass(frozen=True)
+class LayerGradients:
+    """The gradients of one layer's products as programs: to its input, and to its weights."""
+
+    name: str
+    to_input: jax.stages.Lowered | None
+    to_weights: jax.stages.Lowered
+
+
+def _layer_gradients(layer: Layer, operations: ops.Operations, batch_size: int) -> LayerGradients:
+    if (conv := layer.convolution) is not None:
+        kernel = (conv.kernel, conv.kernel, conv.in_channels, conv.out_channels)
+        x, y = (batch_size, *layer.in_shape), (batch_size, *layer.out_shape)
+
+        def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
+            return operations.conv(x, kernel, conv.stride, conv.padding)
+    else:
+        features = math.prod(layer.in_shape)
+        kernel = (features, *layer.out_shape)
+        x, y = (batch_size, features), (batch_size, *layer.out_shape)
+
+        def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
+            return x @ kernel
+
+    shapes = [Shape(shape, jnp.float32) for shape in (x, kernel, y)]
+    to_input = jax.jit(lambda x, k, grad: jax.vjp(lambda x: product(x, k), x)[1](grad))
+    to_weights = jax.jit(lambda x, k, grad: jax.vjp(lambda k: product(x, k), k)[1](grad))
+    return LayerGradients(layer.name, to_input.lower(*shapes), to_weights.lower(*shapes))
