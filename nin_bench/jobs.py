@@ -1,17 +1,14 @@
 """The benchmarks: each yields flat rows, and an error row in place of what fails."""
 
-import json
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from nin_bench import machine, ours, pipelines, pytorch, startup
+from nin_bench import machine, ours, pipelines, probe, pytorch, startup
 from nin_bench.timing import Timing, interleave
 from nin_bench.work import Call, Task, Work
 from nin_jax.geometry import trace
@@ -157,12 +154,17 @@ def memory(plan: Plan) -> Iterator[Row]:
 def _probe(plan: Plan, work: Work, contender: str) -> Row:
     plan.say(f"memory: {work.task} {work.variant} {work.batch_size}, {contender}")
     row = work.row() | {"benchmark": "memory", "task": work.task, "contender": contender}
-    request = json.dumps({"work": asdict(work), "contender": contender})
-    command = [sys.executable, "-m", "nin_bench.probe", request]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        return row | {"error": _last_line(done.stderr)}
-    return row | json.loads(done.stdout.splitlines()[-1])
+    measured = probe.measure(work, contender)
+    if "error" in measured:
+        return row | measured
+    mib = {
+        name: f"peak_{name}_mib"
+        for name in ("resident", "device")
+        if f"peak_{name}_bytes" in measured
+    }
+    return row | {
+        column: round(measured[f"peak_{name}_bytes"] / 2**20, 1) for name, column in mib.items()
+    }
 
 
 def first_step(plan: Plan) -> Iterator[Row]:

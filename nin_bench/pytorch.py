@@ -10,9 +10,16 @@ import torch
 import nin_torch_ref
 from nin_bench.work import LEARNING_RATE, Call, Work
 
+WITH_GRADIENTS = "torch eager channels_last, gradients on"
+
 
 def torch_call(
-    work: Work, *, channels_last: bool, compiled: bool = False, cuda_graphs: bool = False
+    work: Work,
+    *,
+    channels_last: bool,
+    compiled: bool = False,
+    cuda_graphs: bool = False,
+    inference: bool = True,
 ) -> Call:
     """PyTorch's step or batch, in one of the ways its documentation recommends."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -42,12 +49,12 @@ def torch_call(
         forward = torch.compile(model, mode=mode) if compiled else model
 
         def predict() -> np.ndarray:
-            with torch.inference_mode(), autocast():
-                return forward(images).float().cpu().numpy()
+            with torch.inference_mode(inference), autocast():
+                return forward(images).detach().float().cpu().numpy()
 
         return predict
     model.train()
-    optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE)
+    optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE, momentum=work.momentum)
     forward = torch.compile(model, mode=mode) if compiled else model
 
     def train() -> None:
@@ -73,3 +80,11 @@ def rivals(work: Work) -> dict[str, Callable[[], Call]]:
             work, channels_last=True, compiled=True, cuda_graphs=True
         )
     return found
+
+
+def predict_with_gradients(work: Work) -> Call:
+    """A prediction without ``no_grad``: PyTorch keeps every activation for a backward pass.
+
+    Not a rival but a mistake, and the way the exercise's published figure was measured.
+    """
+    return torch_call(work, channels_last=True, inference=False)

@@ -22,6 +22,7 @@ class Work:
     image_size: int = 224
     in_channels: int = 1
     precision: Literal["float32", "bfloat16"] = "float32"
+    momentum: float = 0.0
 
     def images(self) -> np.ndarray:
         """uint8 [B, H, W, C], the same for everyone."""

@@ -106,11 +106,19 @@ def test_cost_per_image(monkeypatch):
     assert all(row["ms_per_image"] > row["order_ms_per_image"] > 0 for row in rows)
 
 
-def test_the_probe_reports_a_peak():
-    from nin_bench.probe import probe
+def test_the_probe_measures_a_process_of_its_own():
+    from nin_bench.probe import measure
 
-    peak = probe(Work("predict", "nin_one_1x1", 1, 67), ours.OURS)["peak_resident_mib"]
-    assert 50 < peak < 50_000  # no process that holds JAX is smaller
+    row = measure(Work("predict", "nin_one_1x1", 8, 67), ours.OURS)
+    assert 50 * 2**20 < row["peak_resident_bytes"] < 50 * 2**30  # no process with JAX is smaller
+    assert row["before_steps_bytes"] < row["peak_resident_bytes"]
+    assert 0 <= row["steps_bytes"] <= row["peak_resident_bytes"] - row["before_steps_bytes"]
+
+
+def test_the_probe_reports_what_fails():
+    from nin_bench.probe import measure
+
+    assert "too small" in measure(Work("predict", "nin", 1, 20), ours.OURS)["error"]
 
 
 def test_a_sweep_is_drawn_under_a_measured_roof(monkeypatch, tmp_path):
