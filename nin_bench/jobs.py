@@ -10,7 +10,7 @@ import numpy as np
 
 from nin_bench import machine, ours, pipelines, probe, pytorch, startup
 from nin_bench.timing import Timing, interleave
-from nin_bench.work import Call, Task, Work
+from nin_bench.work import OURS, Call, Task, Work
 from nin_jax.geometry import trace
 from nin_jax.variants import get_variant
 
@@ -64,7 +64,7 @@ def _against_rivals(
     plan: Plan, work: Work, more: Mapping[str, Callable[[], Call]]
 ) -> Iterator[Row]:
     rivals = pytorch.rivals(work)
-    contenders = {ours.OURS: lambda: ours.nin_jax_call(work)} | rivals | dict(more)
+    contenders = {OURS: lambda: ours.nin_jax_call(work)} | rivals | dict(more)
     timings, errors = _measure(plan, contenders, f"{work.task} {work.variant} {work.batch_size}")
     best = _best(timings, rivals)
     for name in contenders:
@@ -73,7 +73,7 @@ def _against_rivals(
             yield row | {"error": errors[name]}
             continue
         row |= timings[name].row(work.batch_size)
-        if name == ours.OURS and best is not None:
+        if name == OURS and best is not None:
             row |= {
                 "best_rival": best,
                 "best_rival_over_ours": round(timings[best].median / timings[name].median, 3),
@@ -86,10 +86,10 @@ def ops(plan: Plan) -> Iterator[Row]:
     for variant in plan.variants:
         for batch_size in plan.batch_sizes or (32,):
             work = plan.work("train", variant, batch_size)
-            contenders = {ours.OURS: lambda work=work: ours.nin_jax_call(work)}
+            contenders = {OURS: lambda work=work: ours.nin_jax_call(work)}
             contenders |= ours.ablations(work)
             timings, errors = _measure(plan, contenders, f"ops {variant}", screening=plan.rounds)
-            base = timings[ours.OURS].median
+            base = timings[OURS].median
             for name in contenders:
                 row = work.row() | {"benchmark": "ops", "contender": name}
                 if name in errors:
@@ -117,7 +117,7 @@ def epoch(plan: Plan) -> Iterator[Row]:
                     *job, channels_last=True, workers=plan.workers
                 ),
             }
-            contenders = {ours.OURS: lambda job=job: pipelines.nin_jax_epoch(*job)} | published
+            contenders = {OURS: lambda job=job: pipelines.nin_jax_epoch(*job)} | published
             few = replace(plan, rounds=min(plan.rounds, 3))
             timings, errors = _measure(few, contenders, f"epoch {variant}", screening=1)
             best = _best(timings, published)
@@ -128,7 +128,7 @@ def epoch(plan: Plan) -> Iterator[Row]:
                     yield row | {"error": errors[name]}
                     continue
                 row |= timings[name].row(EPOCH_IMAGES)
-                if name == ours.OURS and best is not None:
+                if name == OURS and best is not None:
                     ratio = timings[best].median / timings[name].median
                     row |= {"best_rival": best, "best_rival_over_ours": round(ratio, 3)}
                 yield row
@@ -141,7 +141,7 @@ def memory(plan: Plan) -> Iterator[Row]:
             for task in ("train", "predict"):
                 work = plan.work(task, variant, batch_size)
                 rivals = [name for name in pytorch.rivals(work) if "compile" not in name]
-                rows = [_probe(plan, work, name) for name in (ours.OURS, *rivals)]
+                rows = [_probe(plan, work, name) for name in (OURS, *rivals)]
                 column = "peak_device_mib" if "peak_device_mib" in rows[0] else "peak_resident_mib"
                 theirs = {row["contender"]: row[column] for row in rows[1:] if column in row}
                 if column in rows[0] and theirs:
@@ -175,7 +175,7 @@ def first_step(plan: Plan) -> Iterator[Row]:
             try:
                 yield from startup.first_step(variant, batch_size, plan.image_size)
             except (RuntimeError, OSError) as error:
-                row = {"benchmark": "startup", "variant": variant, "contender": ours.OURS}
+                row = {"benchmark": "startup", "variant": variant, "contender": OURS}
                 yield row | {"error": _last_line(str(error))}
 
 
@@ -194,7 +194,7 @@ def images(plan: Plan) -> Iterator[Row]:
         timings, errors = _measure(plan, steps, f"images {variant}", screening=plan.rounds)
         order_timings, _ = _measure(plan, orders, "order", screening=plan.rounds)
         for name in steps:
-            row = work.row() | {"benchmark": "images", "contender": ours.OURS, "images": int(name)}
+            row = work.row() | {"benchmark": "images", "contender": OURS, "images": int(name)}
             if name in errors:
                 yield row | {"error": errors[name]}
                 continue
@@ -229,14 +229,14 @@ def sweep(plan: Plan) -> Iterator[Row]:
 def _sweep_row(plan: Plan, work: Work, swept: str) -> Iterator[Row]:
     few = replace(plan, rounds=min(plan.rounds, 3))
     name = f"sweep {work.variant} {swept}"
-    timings, errors = _measure(few, {ours.OURS: lambda: ours.nin_jax_call(work)}, name)
-    row = work.row() | {"benchmark": "sweep", "swept": swept, "contender": ours.OURS}
-    if ours.OURS in errors:
-        yield row | {"error": errors[ours.OURS]}
+    timings, errors = _measure(few, {OURS: lambda: ours.nin_jax_call(work)}, name)
+    row = work.row() | {"benchmark": "sweep", "swept": swept, "contender": OURS}
+    if OURS in errors:
+        yield row | {"error": errors[OURS]}
         return
     flops, moved = _cost(work)
-    row |= timings[ours.OURS].row(work.batch_size)
-    seconds = timings[ours.OURS].median / work.batch_size
+    row |= timings[OURS].row(work.batch_size)
+    seconds = timings[OURS].median / work.batch_size
     yield row | {
         "ms_per_image": round(1e3 * seconds, 4),
         "gflops": round(flops / seconds / 1e9, 1),
@@ -251,8 +251,7 @@ def _cost(work: Work) -> tuple[float, float]:
     has no input gradient). Bytes: each activation is written and read going forward, and going
     back read again, its gradient written and read twice (by both gradients): 6 passes.
     """
-    size = (work.image_size, work.image_size)
-    layers = trace(get_variant(work.variant), work.in_channels, 10, size)
+    layers = trace(get_variant(work.variant), work.in_channels, work.num_classes, work.sides)
     macs = sum(layer.macs for layer in layers)
     first = next(layer.macs for layer in layers if layer.macs)
     width = 2 if work.precision == "bfloat16" else 4
@@ -284,7 +283,7 @@ def _measure(
     timings = interleave(
         calls,
         plan.rounds,
-        ours.OURS,
+        OURS,
         lambda text: plan.say(f"{what}, {text}"),
         screening,
         expected,

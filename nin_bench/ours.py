@@ -19,7 +19,6 @@ from nin_jax.model import with_operations
 from nin_jax.optim import make_optimizer
 from nin_jax.step import TrainState, make_train_step
 
-OURS = "nin_jax"
 PLAIN = "plain Flax: nnx.Conv, nnx.max_pool"
 
 
@@ -60,7 +59,8 @@ def _our_model(work: Work) -> nin_jax.NiN:
     return nin_jax.create_model(
         work.variant,
         in_channels=work.in_channels,
-        image_size=work.image_size,
+        num_classes=work.num_classes,
+        image_size=work.sides,
         dtype=work.precision,
     )
 
@@ -76,8 +76,7 @@ def _our_training(
     recipe = Recipe(lr=LEARNING_RATE, momentum=work.momentum, batch_size=work.batch_size)
     optimizer = make_optimizer(recipe, 1_000_000)
     micro = micro_batch_size or default_micro_batch_size(_our_model(work)) or work.batch_size
-    size = (work.image_size, work.image_size)
-    step = make_train_step(graphdef, optimizer, recipe, size, min(micro, work.batch_size))
+    step = make_train_step(graphdef, optimizer, recipe, work.sides, min(micro, work.batch_size))
     state = TrainState(
         params, optimizer.init(params), jax.device_put(np.int32(0)), jax.random.key(0)
     )

@@ -20,7 +20,7 @@ from nin_jax.loop import prepare_run
 class _Pictures(Dataset):
     """The published pipeline: torchvision's Resize on the PIL image, then ToTensor."""
 
-    def __init__(self, images: np.ndarray, labels: np.ndarray, size: int):
+    def __init__(self, images: np.ndarray, labels: np.ndarray, size: tuple[int, int]):
         self.images, self.labels, self.size = images, labels, size
 
     def __len__(self) -> int:
@@ -28,7 +28,7 @@ class _Pictures(Dataset):
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
         image = Image.fromarray(self.images[index, :, :, 0])
-        image = image.resize((self.size, self.size), Image.Resampling.BILINEAR)
+        image = image.resize(self.size[::-1], Image.Resampling.BILINEAR)
         pixels = torch.from_numpy(np.array(image))[None]  # [1, H, W]
         return pixels.to(torch.float32).div(255), int(self.labels[index])
 
@@ -39,10 +39,10 @@ def torch_epoch(
     """The published training loop: a shuffling DataLoader with workers, SGD, loss read a step."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    model = nin_torch_ref.create_model(work.variant, image_size=work.image_size)
+    model = nin_torch_ref.create_model(work.variant, image_size=work.sides)
     model = model.to(device).to(memory_format=layout).train()  # pyright: ignore[reportCallIssue]
     optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE)
-    pictures = _Pictures(images, labels, work.image_size)
+    pictures = _Pictures(images, labels, work.sides)
 
     def epoch() -> None:
         loader = DataLoader(pictures, work.batch_size, shuffle=True, num_workers=workers)

@@ -15,13 +15,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from nin_bench.work import Call, Work
+from nin_bench.work import OURS, TORCH_WITH_GRADIENTS, Call, Work
 
 STEPS = 3
 # Blocks of 128 KiB or more go back to the system when they are freed, as glibc has it at first: a
 # threshold that rises as it runs would keep some, and hide growth that comes later.
 GLIBC = {"MALLOC_MMAP_THRESHOLD_": str(128 * 1024)}
-OURS = "nin_jax"
 
 
 def measure(work: Work, contender: str) -> dict[str, Any]:
@@ -93,12 +92,12 @@ def _ours(work: Work) -> tuple[Call, Callable[[], int | None]]:
 def _torch(work: Work, contender: str) -> tuple[Call, Callable[[], int | None]]:
     import torch
 
-    from nin_bench.pytorch import WITH_GRADIENTS, predict_with_gradients, rivals
+    from nin_bench.pytorch import predict_with_gradients, rivals
 
     def peak() -> int | None:
         return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
 
-    calls = rivals(work) | {WITH_GRADIENTS: lambda: predict_with_gradients(work)}
+    calls = rivals(work) | {TORCH_WITH_GRADIENTS: lambda: predict_with_gradients(work)}
     return calls[contender](), peak
 
 

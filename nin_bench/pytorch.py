@@ -8,9 +8,8 @@ import numpy as np
 import torch
 
 import nin_torch_ref
-from nin_bench.work import LEARNING_RATE, Call, Work
-
-WITH_GRADIENTS = "torch eager channels_last, gradients on"
+from nin_bench.work import LEARNING_RATE, TORCH, Call, Work
+from nin_jax.variants import get_variant
 
 
 def torch_call(
@@ -28,7 +27,10 @@ def torch_call(
         torch.backends.cudnn.benchmark = True
     layout = torch.channels_last if channels_last else torch.contiguous_format
     model = nin_torch_ref.create_model(
-        work.variant, in_channels=work.in_channels, image_size=work.image_size
+        _architecture(work.variant),
+        in_channels=work.in_channels,
+        num_classes=work.num_classes,
+        image_size=work.sides,
     )
     model = model.to(device).to(memory_format=layout)  # pyright: ignore[reportCallIssue]
     images = torch.from_numpy(work.images().transpose(0, 3, 1, 2).astype(np.float32) / 255)
@@ -68,11 +70,26 @@ def torch_call(
     return train
 
 
+def _architecture(name: str) -> nin_torch_ref.Architecture:
+    """The reference's own, or that of a variant file."""
+    if name in nin_torch_ref.ARCHITECTURES:
+        return nin_torch_ref.ARCHITECTURES[name]
+    variant = get_variant(name)
+    blocks = (*variant.stages, variant.head)
+    return nin_torch_ref.Architecture(
+        tuple((b.channels, b.kernel, b.stride, b.padding) for b in blocks),
+        tuple(b.mlp for b in blocks),
+        tuple(b.pool for b in variant.stages),
+        variant.classifier,
+        variant.dropout,
+    )
+
+
 def rivals(work: Work) -> dict[str, Callable[[], Call]]:
     """What PyTorch offers, by name; the fastest of them is the rival."""
     found: dict[str, Callable[[], Call]] = {
         "torch eager NCHW": lambda: torch_call(work, channels_last=False),
-        "torch eager channels_last": lambda: torch_call(work, channels_last=True),
+        TORCH: lambda: torch_call(work, channels_last=True),
         "torch.compile channels_last": lambda: torch_call(work, channels_last=True, compiled=True),
     }
     if torch.cuda.is_available():

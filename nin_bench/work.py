@@ -6,7 +6,16 @@ from typing import Any, Literal
 
 import numpy as np
 
+from nin_jax.geometry import as_height_width
+from nin_jax.variants import ImageSize
+
 LEARNING_RATE = 0.01
+
+# The contenders that are measured in processes of their own, where only their framework is.
+OURS = "nin_jax"
+TORCH = "torch eager channels_last"
+TORCH_WITH_GRADIENTS = "torch eager channels_last, gradients on"
+
 Task = Literal["train", "predict"]
 Call = Callable[[], Any]
 """Does one training step or one batch, and returns when it is done."""
@@ -14,23 +23,33 @@ Call = Callable[[], Any]
 
 @dataclass(frozen=True)
 class Work:
-    """What is to be done: one training step, or the logits of one batch."""
+    """What is to be done: one training step, or the logits of one batch.
+
+    The variant is a name or a file, the image size a side or (height, width).
+    """
 
     task: Task
     variant: str
     batch_size: int
-    image_size: int = 224
+    image_size: ImageSize = 224
     in_channels: int = 1
     precision: Literal["float32", "bfloat16"] = "float32"
     momentum: float = 0.0
+    num_classes: int = 10
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        return as_height_width(self.image_size)
 
     def images(self) -> np.ndarray:
         """uint8 [B, H, W, C], the same for everyone."""
-        shape = (self.batch_size, self.image_size, self.image_size, self.in_channels)
+        shape = (self.batch_size, *self.sides, self.in_channels)
         return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
 
     def labels(self) -> np.ndarray:
-        return np.random.default_rng(1).integers(0, 10, self.batch_size).astype(np.int32)
+        return (
+            np.random.default_rng(1).integers(0, self.num_classes, self.batch_size).astype(np.int32)
+        )
 
     def row(self) -> dict[str, Any]:
         return {

@@ -1,6 +1,7 @@
 """The Network-in-Network family in JAX/Flax, held to a PyTorch reference."""
 
 from nin_jax import convert
+from nin_jax.accounting import account
 from nin_jax.errors import UserError
 from nin_jax.model import NiN, NiNBlock, count_params, create_model
 from nin_jax.predictor import Predictor
@@ -16,6 +17,7 @@ __all__ = [
     "Stage",
     "UserError",
     "Variant",
+    "account",
     "convert",
     "count_params",
     "create_model",

@@ -1,13 +1,18 @@
-"""Metrics as figures; the only file that imports matplotlib."""
+"""Metrics and accounts as figures; the only file that imports matplotlib."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
+
+from nin_jax.accounting.account import Account
 
 # Okabe and Ito's colours, which colour-blind readers tell apart.
 TRAIN, TEST = "#0072B2", "#D55E00"
+PALETTE = (TRAIN, TEST, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")
 
 
 def plot_curves(rows: list[dict[str, Any]], title: str, path: Path) -> None:
@@ -77,3 +82,94 @@ def plot_confusion(
             )
     figure.colorbar(image, label="share of the label", shrink=0.8)
     figure.savefig(path)
+
+
+def plot_layers(account: Account, path: Path) -> None:
+    """Parameters and MACs of each layer that has any, as bars.
+
+    Args:
+        account: of one network.
+        path: of the PNG.
+    """
+    costs = [cost for cost in account.layers if cost.params]
+    figure = Figure(figsize=(9, 0.9 + 0.3 * len(costs)), dpi=150, layout="constrained")
+    height, width = account.image_size
+    figure.suptitle(
+        f"{account.variant}, {height}x{width}x{account.in_channels}: "
+        f"{account.params:,} parameters, {account.macs:,} MACs",
+        fontsize=11,
+    )
+    left, right = figure.subplots(1, 2, sharey=True)
+    names = [f"{cost.name}  {cost.detail.split(',')[0]}" for cost in costs]
+    quantities = (("params", "parameters", TRAIN), ("macs", "MACs of one image", TEST))
+    for axes, (field, label, colour) in zip((left, right), quantities, strict=True):
+        values = [getattr(cost, field) for cost in costs]
+        bars = axes.barh(names, values, color=colour)
+        shares = [f" {value / sum(values):.1%}" for value in values]
+        axes.bar_label(bars, shares, fontsize=8)
+        axes.set_xlabel(label)
+        axes.set_xlim(0, 1.18 * max(values))
+        axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(axis="y", labelsize=8)
+    left.invert_yaxis()
+    figure.savefig(path)
+
+
+def plot_variants(accounts: Sequence[Account], path: Path) -> None:
+    """Parameters against MACs, a circle for each network, its area the memory of training.
+
+    Args:
+        accounts: of the networks, for the same images and batch.
+        path: of the PNG.
+    """
+    figure = Figure(figsize=(9, 4.8), dpi=150, layout="constrained")
+    axes = figure.subplots()
+    memory = [account.memory["train"].paper.total_bytes for account in accounts]
+    order = sorted(range(len(accounts)), key=lambda i: -memory[i])  # small circles on top
+    offsets = _apart([(a.params, a.macs) for a in accounts])
+    for i in order:
+        account = accounts[i]
+        area = 2600 * memory[i] / max(memory)
+        axes.scatter(
+            account.params, account.macs, s=area, color=PALETTE[i % len(PALETTE)], alpha=0.55
+        )
+        axes.plot(account.params, account.macs, ".", color="black", ms=3)
+        axes.annotate(
+            f"{account.variant}, {memory[i] / 2**20:,.0f} MiB",
+            (account.params, account.macs),
+            xytext=offsets[i],
+            textcoords="offset points",
+            fontsize=9,
+            arrowprops={"arrowstyle": "-", "lw": 0.5, "color": "0.4"},
+            va="center",
+        )
+    first = accounts[0]
+    axes.set_title(
+        f"area: memory of a training step of {first.batch_size} images, on paper", fontsize=10
+    )
+    axes.set_xlabel("parameters")
+    axes.set_ylabel("MACs of one image")
+    axes.set_xlim(0, 1.3 * max(a.params for a in accounts))
+    axes.set_ylim(0, 1.25 * max(a.macs for a in accounts))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(EngFormatter(sep=" "))
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path)
+
+
+def _apart(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Where each point's label goes, in points from it: beside it, and clear of its neighbours'."""
+    widest, highest = (max(values) for values in zip(*points, strict=True))
+    order = sorted(range(len(points)), key=lambda i: points[i][1])
+    offsets: list[tuple[float, float]] = [(0, 0)] * len(points)
+    taken: list[tuple[float, float]] = []
+    for i in order:
+        x, y = 420 * points[i][0] / widest, 230 * points[i][1] / highest
+        label = y
+        while any(abs(label - other) < 14 and abs(x - at) < 150 for at, other in taken):
+            label += 2
+        taken.append((x, label))
+        offsets[i] = (46, label - y)
+    return offsets

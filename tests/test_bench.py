@@ -7,7 +7,7 @@ import pytest
 
 from nin_bench import jobs, machine, ours, pictures, pytorch, report
 from nin_bench.timing import Timing, interleave
-from nin_bench.work import Work
+from nin_bench.work import OURS, Work
 
 PLAN = jobs.Plan(
     variants=("nin_one_1x1",),
@@ -68,7 +68,7 @@ def test_short_calls_are_repeated_within_a_round(monkeypatch):
 def test_a_job_yields_flat_rows_with_a_ratio(job):
     rows = list(jobs.JOBS[job](PLAN))
     mine, rival = rows[:2]
-    assert mine["contender"] == ours.OURS
+    assert mine["contender"] == OURS
     assert mine["best_rival"] == rival["contender"] == "torch eager"
     ratio = rival["median_ms"] / mine["median_ms"]
     assert mine["best_rival_over_ours"] == pytest.approx(ratio, rel=2e-3)
@@ -83,7 +83,7 @@ def test_what_fails_is_a_row_and_the_others_go_on(monkeypatch):
     monkeypatch.setattr(ours, "plain_flax_call", broken)
     rows = {row["contender"]: row for row in jobs.train(PLAN)}
     assert rows[ours.PLAIN]["error"] == "RuntimeError: no compiler here"
-    assert rows[ours.OURS]["median_ms"] > 0
+    assert rows[OURS]["median_ms"] > 0
 
 
 def test_every_ablation_trains():
@@ -109,7 +109,7 @@ def test_cost_per_image(monkeypatch):
 def test_the_probe_measures_a_process_of_its_own():
     from nin_bench.probe import measure
 
-    row = measure(Work("predict", "nin_one_1x1", 8, 67), ours.OURS)
+    row = measure(Work("predict", "nin_one_1x1", 8, 67), OURS)
     assert 50 * 2**20 < row["peak_resident_bytes"] < 50 * 2**30  # no process with JAX is smaller
     assert row["before_steps_bytes"] < row["peak_resident_bytes"]
     assert 0 <= row["steps_bytes"] <= row["peak_resident_bytes"] - row["before_steps_bytes"]
@@ -118,7 +118,7 @@ def test_the_probe_measures_a_process_of_its_own():
 def test_the_probe_reports_what_fails():
     from nin_bench.probe import measure
 
-    assert "too small" in measure(Work("predict", "nin", 1, 20), ours.OURS)["error"]
+    assert "too small" in measure(Work("predict", "nin", 1, 20), OURS)["error"]
 
 
 def test_a_sweep_is_drawn_under_a_measured_roof(monkeypatch, tmp_path):

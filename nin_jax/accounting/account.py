@@ -7,7 +7,7 @@ from typing import Any, Literal
 import jax
 from flax import nnx
 
-from nin_jax.accounting.conventions import all_counts
+from nin_jax.accounting.conventions import CONVENTIONS, all_counts
 from nin_jax.accounting.layers import LayerCost, layer_costs
 from nin_jax.accounting.memory import (
     LargestBatch,
@@ -103,6 +103,24 @@ class Account:
         going_back = self.counts["flop_counter_mode_backward"]
         return self.batch_size * (2 * self.macs + going_back)
 
+    def predicted_step_bytes(self, task: Task) -> int | None:
+        """By how much our process should grow within a step: temporaries and new outputs.
+
+        None if XLA was not asked, or does not tell.
+        """
+        plan = self.memory[task].as_run
+        if plan is None or plan.total_bytes is None or plan.argument_bytes is None:
+            return None
+        return plan.total_bytes - plan.argument_bytes
+
+    def predicted_torch_step_bytes(self, with_gradients: bool) -> int | None:
+        """The same for PyTorch in float32: what autograd keeps, or the largest layer's maps."""
+        if self.precision != "float32":
+            return None
+        if with_gradients:
+            return self.batch_size * torch_kept_bytes(self.layers)
+        return self.memory["predict"].paper.activations_bytes
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data, ready for JSON; keys say their units."""
         largest = [batch.to_dict() for batch in self.largest_batches]
@@ -120,7 +138,10 @@ class Account:
             "flops_per_training_step": self.flops_per_training_step,
             "activations_kept_bytes": kept_bytes(self.layers, self.precision),
             "activations_kept_by_torch_bytes": torch_kept_bytes(self.layers),
-            "conventions": dict(self.counts),
+            "conventions": {
+                c.key: {"count": self.counts[c.key], "unit": c.unit, "source": c.source}
+                for c in CONVENTIONS
+            },
             "layers": [layer.to_dict() | self._more(layer) for layer in self.layers],
             "forward": {name: cost.to_dict() for name, cost in self.forward.items()},
             "training": self.training and self.training.to_dict(),
@@ -191,7 +212,7 @@ def account(
         "predict": prediction_memory(costs, batch_size, precision),
         "train": training_memory(costs, batch_size, precision, recipe),
     }
-    memory = {task: TaskMemory(figures) for task, figures in paper.items()}
+    memory: dict[Task, TaskMemory] = {task: TaskMemory(figures) for task, figures in paper.items()}
     forward: dict[str, ProgramCost] = {}
     training, largest = None, ()
     if xla or train or memory_bytes is not None:

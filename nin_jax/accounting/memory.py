@@ -121,6 +121,15 @@ class LargestBatch:
         return asdict(self)
 
 
+def check_memory(memory_bytes: int, params_bytes: int) -> None:
+    """Raises a UserError if the memory does not even hold the parameters."""
+    if memory_bytes < params_bytes:
+        raise UserError(
+            f"a memory of {memory_bytes:,} bytes is smaller than the parameters alone: "
+            f"{params_bytes:,} bytes"
+        )
+
+
 def largest_batch(
     task: str, memory_bytes: int, params_bytes: int, needed: Callable[[int], int | None]
 ) -> LargestBatch:
@@ -135,11 +144,7 @@ def largest_batch(
     Raises:
         UserError: the memory does not even hold the parameters.
     """
-    if memory_bytes < params_bytes:
-        raise UserError(
-            f"--memory of {memory_bytes:,} bytes is smaller than the parameters alone: "
-            f"{params_bytes:,} bytes"
-        )
+    check_memory(memory_bytes, params_bytes)
     known: dict[int, int] = {}
 
     def fits(batch: int) -> bool | None:

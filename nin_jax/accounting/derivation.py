@@ -1,0 +1,137 @@
+"""A worked derivation of a network's costs, layer by layer, for a student to follow."""
+
+import math
+
+from nin_jax.accounting.account import Account
+from nin_jax.accounting.layers import LayerCost
+from nin_jax.accounting.tables import title
+from nin_jax.geometry import Layer, trace
+from nin_jax.variants import POOL_SIZE, POOL_STRIDE, Variant
+
+
+def derivation(account: Account, variant: Variant) -> str:
+    """Markdown: each layer's map, parameters and operations with the numbers filled in.
+
+    Args:
+        account: of that variant.
+        variant: what was counted.
+    """
+    layers = trace(variant, account.in_channels, account.num_classes, account.image_size)
+    parts = [
+        f"# {title(account)}",
+        "A convolution with a k x k kernel from C to O maps has k * k * C * O weights and O "
+        "biases. Each of its H' x W' output positions takes every weight once, so it needs "
+        "H' * W' * k * k * C * O multiply-adds (MACs). Its side is "
+        "floor((side + 2 * padding - k) / stride) + 1. Counts are of one image.",
+    ]
+    for layer, cost in zip(layers, account.layers, strict=True):
+        parts.append(
+            f"**{layer.name}** ({_what(layer, cost)})\n\n" + "\n".join(_steps(layer, cost))
+        )
+    return "\n\n".join([*parts, *_sums(account)]) + "\n"
+
+
+def _what(layer: Layer, cost: LayerCost) -> str:
+    conv = layer.convolution
+    if conv is None:
+        return f"{layer.kind} {layer.detail}"
+    relu = ", then ReLU" if cost.relu_comparisons else ""
+    return (
+        f"{conv.kernel}x{conv.kernel} convolution, {conv.in_channels} -> {conv.out_channels}{relu}"
+    )
+
+
+def _steps(layer: Layer, cost: LayerCost) -> list[str]:
+    match layer.kind:
+        case "conv":
+            return _convolution(layer)
+        case "pool":
+            return _pool(layer, cost)
+        case "dropout":
+            return ["- no parameters and, in prediction, nothing to compute"]
+        case "mean":
+            height, width, maps = layer.in_shape
+            return [
+                "- parameters: none",
+                f"- additions: {maps} maps x ({height} x {width} - 1) = {cost.mean_additions:,}; "
+                f"divisions: {cost.mean_divisions:,}",
+            ]
+        case "linear":
+            inputs = math.prod(layer.in_shape)
+            (outputs,) = layer.out_shape
+            shape = " x ".join(map(str, layer.in_shape))
+            return [
+                f"- inputs: {shape} = {inputs:,}",
+                f"- parameters: {inputs:,} x {outputs} + {outputs} = {layer.params:,}",
+                f"- MACs: {inputs:,} x {outputs} = {layer.macs:,}",
+            ]
+        case _:
+            raise ValueError(f"no derivation for {layer.name} of kind {layer.kind!r}")
+
+
+def _convolution(layer: Layer) -> list[str]:
+    conv = layer.convolution
+    assert conv is not None
+    k, c, o = conv.kernel, conv.in_channels, conv.out_channels
+    height, width, _ = layer.out_shape
+    weights = f"{k} x {k} x {c} x {o}"
+    sides = _side(layer, k, conv.stride, conv.padding)
+    return [
+        f"- map: {sides}",
+        f"- parameters: {weights} + {o} = {layer.params:,}",
+        f"- MACs: {height} x {width} x {weights} = {layer.macs:,}",
+    ]
+
+
+def _pool(layer: Layer, cost: LayerCost) -> list[str]:
+    outputs = " x ".join(map(str, layer.out_shape))
+    return [
+        f"- map: {_side(layer, POOL_SIZE, POOL_STRIDE, 0)}",
+        f"- comparisons: {outputs} outputs x ({POOL_SIZE} x {POOL_SIZE} - 1) = "
+        f"{cost.pool_comparisons:,}",
+    ]
+
+
+def _side(layer: Layer, kernel: int, stride: int, padding: int) -> str:
+    def one(side: int, out_side: int) -> str:
+        padded = f"{side} + 2 x {padding}" if padding else str(side)
+        return f"floor(({padded} - {kernel}) / {stride}) + 1 = {out_side}"
+
+    sides = list(zip(layer.in_shape[:2], layer.out_shape[:2], strict=True))
+    if sides[0] == sides[1]:
+        return one(*sides[0])
+    return f"height {one(*sides[0])}, width {one(*sides[1])}"
+
+
+def _sums(account: Account) -> list[str]:
+    products = [cost for cost in account.layers if cost.macs]
+    params = " + ".join(f"{cost.params:,}" for cost in products)
+    macs = " + ".join(f"{cost.macs:,}" for cost in products)
+    counts, batch = account.counts, account.batch_size
+    back = counts["flop_counter_mode_backward"]
+    memory = account.memory["train"].paper
+    lines = [
+        "## All together",
+        f"- parameters: {params} = **{account.params:,}**",
+        f"- MACs: {macs} = **{account.macs:,}**",
+        f"- FLOPs, two for each MAC: 2 x {account.macs:,} = **{counts['flops']:,}**",
+    ]
+    last = account.layers[-1]
+    if last.kind == "mean":
+        height, width, maps = last.in_shape
+        lines.append(
+            f"- thop adds {maps} x ({height} x {width} + 1) = {last.inputs + last.outputs:,} for "
+            f"the mean and prints **{counts['thop']:,}**, which is often published as FLOPs"
+        )
+    lines += [
+        "- going back, each layer takes its MACs twice, for the gradient to its weights and the "
+        "gradient to its input; the first layer once, as no one asks for the image's gradient: "
+        f"2 x (2 x {account.macs:,} - {products[0].macs:,}) = **{back:,}** FLOPs",
+        f"- a training step of {batch} images: {batch} x ({counts['flops']:,} + {back:,}) = "
+        f"**{account.flops_per_training_step:,}** FLOPs",
+        f"- memory of that step, in bytes: parameters {memory.params_bytes:,} + gradients "
+        f"{memory.gradients_bytes:,} + optimiser state {memory.optimizer_bytes:,} + images "
+        f"{memory.images_bytes:,} + activations kept {memory.activations_bytes:,} = "
+        f"**{memory.total_bytes:,}**",
+    ]
+    return [lines[0], "\n".join(lines[1:])]
