@@ -28,7 +28,8 @@ class _Pictures(Dataset):
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
         image = Image.fromarray(self.images[index, :, :, 0])
-        image = image.resize(self.size[::-1], Image.Resampling.BILINEAR)
+        height, width = self.size
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
         pixels = torch.from_numpy(np.array(image))[None]  # [1, H, W]
         return pixels.to(torch.float32).div(255), int(self.labels[index])
 

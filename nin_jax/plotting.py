@@ -160,16 +160,17 @@ def plot_variants(accounts: Sequence[Account], path: Path) -> None:
 
 
 def _apart(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Where each point's label goes, in points from it: beside it, and clear of its neighbours'."""
+    """Where each point's label goes, in points from it: right of its neighbours, all apart."""
     widest, highest = (max(values) for values in zip(*points, strict=True))
-    order = sorted(range(len(points)), key=lambda i: points[i][1])
+    places = [(430 * x / widest, 230 * y / highest) for x, y in points]
     offsets: list[tuple[float, float]] = [(0, 0)] * len(points)
     taken: list[tuple[float, float]] = []
-    for i in order:
-        x, y = 420 * points[i][0] / widest, 230 * points[i][1] / highest
+    for i in sorted(range(len(points)), key=lambda i: places[i][1]):
+        x, y = places[i]
         label = y
         while any(abs(label - other) < 14 and abs(x - at) < 150 for at, other in taken):
             label += 2
         taken.append((x, label))
-        offsets[i] = (46, label - y)
+        right = max(at for at, height in places if abs(at - x) < 60 and abs(height - y) < 60)
+        offsets[i] = (right - x + 46, label - y)
     return offsets

@@ -24,7 +24,11 @@ def derivation(account: Account, variant: Variant) -> str:
         "H' * W' * k * k * C * O multiply-adds (MACs). Its side is "
         "floor((side + 2 * padding - k) / stride) + 1. Counts are of one image.",
     ]
-    for layer, cost in zip(layers, account.layers, strict=True):
+    costs = {cost.name: cost for cost in account.layers}
+    for layer in layers:
+        if layer.name not in costs:  # dropout at a rate of 0
+            continue
+        cost = costs[layer.name]
         parts.append(
             f"**{layer.name}** ({_what(layer, cost)})\n\n" + "\n".join(_steps(layer, cost))
         )

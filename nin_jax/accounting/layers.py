@@ -28,8 +28,8 @@ class LayerCost:
         macs_input_gradient: going back, of the gradient to the layer's input. The first layer with
             parameters has none: no one asks how to change the image.
         macs_weight_gradient: of the gradient to its weights.
-        kept_elements: of its output, if the backward pass has to find it again: as the next
-            layer's input, as the mask of the ReLU, or as the winner of a pool's window.
+        kept_elements: of its output, if the backward pass asks for it again: as the mask of its
+            ReLU, or as the input of the next layer's weights.
         mask_elements: dropout's draws, which the backward pass has to find again too.
     """
 
@@ -99,20 +99,18 @@ def _convolution(layer: Layer, relu: bool) -> dict[str, int]:
         "bias_additions": outputs,
         "relu_comparisons": outputs if relu else 0,
         "macs_weight_gradient": layer.macs,
-        "kept_elements": outputs if relu else 0,
     }
 
 
 def _pool(layer: Layer, relu: bool) -> dict[str, int]:
     del relu
     outputs = math.prod(layer.out_shape)
-    return {"pool_comparisons": (POOL_SIZE**2 - 1) * outputs, "kept_elements": outputs}
+    return {"pool_comparisons": (POOL_SIZE**2 - 1) * outputs}
 
 
 def _dropout(layer: Layer, relu: bool) -> dict[str, int]:
     del relu
-    outputs = math.prod(layer.out_shape)
-    return {"kept_elements": outputs, "mask_elements": outputs}
+    return {"mask_elements": math.prod(layer.out_shape)}
 
 
 def _mean(layer: Layer, relu: bool) -> dict[str, int]:
@@ -154,33 +152,28 @@ def layer_costs(
     Args:
         layers: of one network, in the order they run.
         logit_relu: whether the last convolution is followed by ReLU.
-        dropout: its rate; at 0 nothing is drawn, and nothing of it kept.
+        dropout: its rate; at 0 the layer is left out.
 
     Raises:
         ValueError: a layer is of a kind that no rule counts.
     """
-    convolutions = [layer for layer in layers if layer.kind == "conv"]
-    with_params = [layer for layer in layers if layer.params]
+    if dropout == 0:
+        layers = [layer for layer in layers if layer.kind != "dropout"]
+    *_, last_convolution = (layer for layer in layers if layer.kind == "conv")
+    first = next(layer for layer in layers if layer.params)
     costs = []
-    for layer in layers:
+    for layer, following in zip(layers, [*layers[1:], None], strict=True):
         if layer.kind not in RULES:
             raise ValueError(f"no rule counts layer {layer.name} of kind {layer.kind!r}")
-        counts = RULES[layer.kind](layer, logit_relu or layer is not convolutions[-1])
-        if layer.kind == "dropout" and dropout == 0:
-            counts = {}
-        if layer.macs and layer is not with_params[0]:
+        relu = layer.kind == "conv" and (logit_relu or layer is not last_convolution)
+        counts = RULES[layer.kind](layer, relu)
+        if layer.macs and layer is not first:
             counts["macs_input_gradient"] = layer.macs
-        if layers[-1].kind == "linear" and layer is layers[-2]:
-            counts["kept_elements"] = math.prod(layer.out_shape)  # as its input, whatever the ReLU
+        # For the mask of the ReLU, or as the input that the next layer's weights were applied to.
+        if relu or (following is not None and following.macs):
+            counts["kept_elements"] = math.prod(layer.out_shape)
+        shapes = layer.in_shape, layer.out_shape
         costs.append(
-            LayerCost(
-                layer.name,
-                layer.kind,
-                layer.detail,
-                layer.in_shape,
-                layer.out_shape,
-                layer.params,
-                **counts,
-            )
+            LayerCost(layer.name, layer.kind, layer.detail, *shapes, layer.params, **counts)
         )
     return costs

@@ -198,7 +198,14 @@ def _training(account: Account) -> Table:
     assert training is not None
     return Table(
         f"Training step of {account.batch_size} images, recipe {account.recipe}: FLOPs",
-        ("part", "on paper", "plain: products", "plain: other", "as run: products", "other"),
+        (
+            "part",
+            "on paper",
+            "plain: products",
+            "plain: other",
+            "as run: products",
+            "as run: other",
+        ),
         [
             (
                 part.name,
@@ -212,7 +219,10 @@ def _training(account: Account) -> Table:
         ],
         "On paper: twice the MACs that meet pixels, once forward, once for each gradient; nothing "
         "for the image's own gradient. Plain: XLA's own operations. As run: "
-        f"{training.micro_batches} x {training.micro_batch_size} images.",
+        f"{training.micro_batches} x {training.micro_batch_size} images. It has fewer products "
+        "where Winograd's filtering takes m + k - 1 of them for m outputs instead of m k, and "
+        "additions for its transforms; gradients written as products over padded rows count the "
+        "padding.",
     )
 
 

@@ -1,0 +1,154 @@
+"""Other people's counters, run for real: each must print what the rule table says, to the unit."""
+
+import copy
+from dataclasses import replace
+
+import pytest
+import thop
+import torch
+from fvcore.nn import FlopCountAnalysis
+from hypothesis import HealthCheck, given, settings
+from ptflops import get_model_complexity_info
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+import nin_jax
+import nin_torch_ref
+from nin_jax.accounting import layer_costs
+from nin_jax.accounting.conventions import CONVENTIONS, all_counts
+from nin_jax.accounting.layers import LayerCost
+from nin_jax.accounting.memory import torch_kept_bytes
+from nin_jax.geometry import trace
+from parity_tests.test_random_architectures import networks
+
+RUN_HERE = {convention.key for convention in CONVENTIONS} - {"macs", "flops", "xla"}
+
+
+def _counts(model: nn.Module, x: torch.Tensor) -> dict[str, int]:
+    """What the tools say of one image [1, C, H, W]. Each gets a copy: some leave hooks behind."""
+    model = model.eval()
+    fvcore = FlopCountAnalysis(copy.deepcopy(model), x)
+    fvcore.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+    forward = FlopCounterMode(display=False)
+    with forward:
+        logits = model(x)
+    backward = FlopCounterMode(display=False)
+    with backward:
+        logits.sum().backward()
+    counts = {
+        "thop": int(thop.profile(copy.deepcopy(model), (x,), verbose=False)[0]),
+        "fvcore": int(fvcore.total()),
+        "flop_counter_mode": forward.get_total_flops(),
+        "flop_counter_mode_backward": backward.get_total_flops(),
+    }
+    for backend in ("pytorch", "aten"):
+        found, _ = get_model_complexity_info(
+            copy.deepcopy(model),
+            tuple(x.shape[1:]),
+            print_per_layer_stat=False,
+            as_strings=False,
+            backend=backend,
+        )
+        assert isinstance(found, int | float)
+        counts[f"ptflops_{backend}"] = int(found)
+    return counts
+
+
+def _costs(variant: str | nin_jax.Variant, *sizes) -> list[LayerCost]:
+    return layer_costs(trace(nin_jax.get_variant(variant), *sizes))
+
+
+@pytest.mark.parametrize(
+    "sizes", [(1, 10, (224, 224)), (3, 10, (224, 224)), (2, 7, (131, 99))], ids=str
+)
+@pytest.mark.parametrize("variant", nin_jax.list_variants())
+def test_every_tool_counts_what_its_rules_say(variant, sizes):
+    channels, classes, sides = sizes
+    reference = nin_torch_ref.create_model(
+        variant, in_channels=channels, num_classes=classes, image_size=sides
+    )
+    counts = _counts(reference, torch.zeros(1, channels, *sides))
+    assert counts.keys() == RUN_HERE
+    predicted = all_counts(_costs(variant, *sizes))
+    assert counts == {key: predicted[key] for key in counts}
+
+
+def test_the_published_figures():
+    counts = all_counts(_costs("nin", 3, 10, 224))
+    assert counts["thop"] == 830_042_124
+    assert counts["macs"] == 830_041_864
+    reference = nin_torch_ref.create_model("nin", in_channels=3)
+    found = thop.profile(reference, (torch.zeros(1, 3, 224, 224),), verbose=False)
+    assert found == (830_042_124, 2_015_398)
+
+
+def test_random_architectures():
+    built = 0
+
+    @settings(
+        max_examples=200,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+    @given(networks())
+    def run(network) -> None:
+        nonlocal built
+        sizes = (network.in_channels, network.num_classes, network.image_size)
+        try:
+            costs = _costs(network.variant, *sizes)
+        except nin_jax.UserError:
+            return
+        reference = nin_torch_ref.create_model(
+            network.architecture,
+            in_channels=network.in_channels,
+            num_classes=network.num_classes,
+            image_size=network.image_size,
+        )
+        counts = _counts(reference, torch.zeros(1, network.in_channels, *network.image_size))
+        predicted = all_counts(costs)
+        assert counts == {key: predicted[key] for key in counts}
+        built += 1
+
+    run()
+    assert built >= 150, "too few networks were built"
+
+
+def _saved_bytes(model: nn.Module, x: torch.Tensor) -> int:
+    """What autograd keeps for the backward pass, each storage once, parameters and x left out."""
+    known = {p.untyped_storage().data_ptr() for p in [*model.parameters(), x]}
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in known:
+            kept[storage.data_ptr()] = storage
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        model(x)
+    return sum(storage.nbytes() for storage in kept.values())
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+@pytest.mark.parametrize("variant", nin_jax.list_variants())
+def test_pytorch_keeps_the_activations_that_are_counted(variant, batch_size):
+    reference = nin_torch_ref.create_model(variant, image_size=96).train()
+    saved = _saved_bytes(reference, torch.zeros(batch_size, 1, 96, 96))
+    assert saved == batch_size * torch_kept_bytes(_costs(variant, 1, 10, 96))
+
+
+def test_nothing_is_kept_of_a_last_relu_or_dropout_that_is_not_there():
+    architecture = replace(nin_torch_ref.ARCHITECTURES["nin_one_1x1"], dropout=0.0)
+    reference = nin_torch_ref.create_model(architecture, image_size=96, logit_relu=False).train()
+    layers = trace(nin_jax.get_variant("nin_one_1x1"), 1, 10, 96)
+    costs = layer_costs(layers, logit_relu=False, dropout=0.0)
+    assert _saved_bytes(reference, torch.zeros(2, 1, 96, 96)) == 2 * torch_kept_bytes(costs)
+
+
+def test_a_layer_that_a_convention_does_not_know_raises():
+    (cost, *_) = _costs("nin", 1, 10, 96)
+    for convention in CONVENTIONS:
+        with pytest.raises(ValueError, match=r"has no rule for block1\.conv1 of kind 'norm'"):
+            convention.count([replace(cost, kind="norm")])
