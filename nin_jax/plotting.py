@@ -141,7 +141,7 @@ def plot_variants(accounts: Sequence[Account], path: Path) -> None:
             xytext=offsets[i],
             textcoords="offset points",
             fontsize=9,
-            arrowprops={"arrowstyle": "-", "lw": 0.5, "color": "0.4"},
+            arrowprops={"arrowstyle": "-", "lw": 0.5, "color": "0.4", "relpos": (0, 0.5)},
             va="center",
         )
     first = accounts[0]

@@ -210,12 +210,25 @@ def _print_tables(config: ReportConfig, accounts: Any, measured: Any) -> None:
         console.width = 200
     for table in _tables(config, accounts, measured):
         print_table(table, console)
+    if accounts[0].platform:
+        console.print(_conditions())
 
 
 def _print_markdown(config: ReportConfig, accounts: Any, measured: Any) -> None:
     from nin_jax.accounting.tables import markdown
 
     print("\n".join(markdown(table) for table in _tables(config, accounts, measured)), end="")
+    if accounts[0].platform:
+        print(f"\n{_conditions()}")
+
+
+def _conditions() -> str:
+    """What XLA's and the measured figures depend on."""
+    from nin_jax.record import device_name, versions
+
+    return ", ".join(f"{name} {version}" for name, version in versions().items()) + (
+        f"; on {device_name()}"
+    )
 
 
 def _print_csv(config: ReportConfig, accounts: Any, measured: Any) -> None:
@@ -237,9 +250,14 @@ def _print_json(config: ReportConfig, accounts: Any, measured: Any) -> None:
 def _plain(account: "Account", measured: dict[str, list["Measured"]]) -> dict[str, Any]:
     from dataclasses import asdict
 
-    return account.to_dict() | {
+    from nin_jax.record import device_name, versions
+
+    plain = account.to_dict() | {
         "measured": [asdict(row) for row in measured.get(account.variant, ())]
     }
+    if account.platform:
+        plain |= {"versions": versions(), "device": device_name()}
+    return plain
 
 
 FORMATS = {

@@ -1,0 +1,185 @@
+"""scripts/report.py as its user sees it: the golden table, the formats, the derivation, errors."""
+
+import csv
+import io
+import json
+import math
+import re
+
+import pytest
+from PIL import Image
+
+import nin_jax
+from nin_jax.accounting.tables import Bytes, text_of
+from parity_tests.test_counts import GOLDEN
+from tests.test_bad_input import is_one_line
+
+
+@pytest.mark.parametrize("in_channels", [1, 3])
+def test_the_golden_table_comes_out(script, in_channels):
+    outcome = script("report", "--all", "--in-channels", in_channels, "--format", "json")
+    assert outcome.code == 0, outcome.err
+    rows = json.loads(outcome.out)
+    found = {(row["variant"], row["in_channels"]): (row["params"], row["macs"]) for row in rows}
+    assert found == {key: counts for key, counts in GOLDEN.items() if key[1] == in_channels}
+
+
+@pytest.mark.parametrize("output", ["table", "markdown"])
+def test_the_published_figures_appear_with_their_names(script, output):
+    options = ("--variant", "nin", "--in-channels", 3, "--image-size", 224, "--batch-size", 1)
+    outcome = script("report", *options, "--per-layer", "--format", output)
+    assert outcome.code == 0, outcome.err
+    lines = outcome.out.splitlines()
+    assert any("parameters" in line and "2,015,398" in line for line in lines)
+    assert any("thop" in line and "830,042,124" in line for line in lines)
+    assert any("MACs" in line and "830,041,864" in line for line in lines)
+    assert "thop's 830,042,124 = 830,041,864 MACs + 260" in outcome.out
+    assert any("block2.conv1" in line and "415,334,400" in line for line in lines)
+    assert any("XLA's own operations" in line and "1,561,163,238" in line for line in lines)
+    assert "not available" in outcome.out or "code" in outcome.out
+
+
+def rows_of(text):
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def test_csv_holds_raw_numbers(script):
+    variants = rows_of(script("report", "--all", "--format", "csv").out)
+    assert [row["variant"] for row in variants] == nin_jax.list_variants()
+    assert variants[0]["parameters"] == "1992166"
+    small = ("--variant", "nin_one_1x1", "--image-size", 67, "--batch-size", 2, "--format", "csv")
+    layers = rows_of(script("report", *small, "--per-layer").out)
+    assert sum(int(row["MACs"]) for row in layers[:-1]) == int(layers[-1]["MACs"])
+    values = {row["key"]: row["value"] for row in rows_of(script("report", *small).out)}
+    assert values["params"] == "1769112"
+    assert values["forward.plain.flops_unexplained"] == "0.0"
+    assert values["memory.train.xla_as_run"] == "not available"  # not asked for
+
+
+def test_what_is_not_known_is_not_zero():
+    assert text_of(None) == text_of(Bytes(None)) == "not available"
+    assert text_of(Bytes(0)) == "0.0"
+    assert text_of(0) == "0"
+    assert text_of(1234567) == text_of(1234567.0) == "1,234,567"
+    assert text_of(0.001234) == "0.00123"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--in-channels", 3),
+        ("--variant", "nin_fc", "--image-size", 131, 99),
+        ("--variant", "nin15", "--num-classes", 7, "--recipe", "modern", "--batch-size", 5),
+    ],
+    ids=str,
+)
+def test_every_equation_of_the_derivation_holds(script, options):
+    outcome = script("report", *options, "--explain")
+    assert outcome.code == 0, outcome.err
+    checked = 0
+    for line in outcome.out.splitlines():
+        bare = re.sub(r"\b(?!floor)[A-Za-z']{2,}\b", "", line.removeprefix("- "))
+        bare = re.sub(r"(?<=\d),(?=\d{3})", "", bare).replace(" x ", " * ")
+        for left, right in re.findall(r"((?:floor|[\d,()+*/ -])+) = \**(\d+)", bare):
+            assert eval(left.strip(" ,"), {"floor": math.floor}) == int(right), line
+            checked += 1
+    assert checked > 30
+
+
+def test_the_derivation_ends_in_the_published_figure(script):
+    outcome = script("report", "--in-channels", 3, "--explain")
+    assert "prints **830,042,124**" in outcome.out
+    assert "= **2,015,398**" in outcome.out
+
+
+def test_training_memory_is_predicted_and_measured(script, tiny):
+    options = ("--variant", tiny, "--image-size", 28, "--batch-size", 256, "--train")
+    outcome = script("report", *options, "--format", "json", "--memory", "1GiB")
+    assert outcome.code == 0, outcome.err
+    report = json.loads(outcome.out)
+    assert report["versions"]["jax"]
+    measured = {(row["task"], row["contender"]): row for row in report["measured"]}
+    for task in ("train", "predict"):
+        for contender in ("nin_jax", "torch eager channels_last"):
+            row = measured[task, contender]
+            assert row["error"] is None, row
+            assert row["predicted_step_bytes"] > 0
+            assert row["peak_resident_bytes"] > row["between_steps_bytes"] > 0
+            assert row["step_bytes"] >= 0
+    whole = report["training"]["parts"][-1]
+    assert whole["plain_products"] > 0
+    for batch in report["largest_batches"]:
+        assert batch["needed_bytes"] <= 2**30
+        assert batch["images"] > 256
+
+
+def test_training_of_all_is_one_table_more(script, monkeypatch):
+    monkeypatch.setattr(nin_jax, "list_variants", lambda: ["nin_one_1x1"])
+    options = ("--all", "--train", "--no-measure", "--image-size", 67, "--batch-size", 2)
+    outcome = script("report", *options, "--format", "markdown")
+    assert outcome.code == 0, outcome.err
+    assert outcome.out.count("### ") == 2
+    assert "| nin_one_1x1 | train |" in outcome.out
+    assert "not available" in outcome.out  # nothing was measured
+
+
+def test_pictures(script, tmp_path):
+    outcome = script("report", "--all", "--plots", tmp_path / "new" / "plots")
+    assert outcome.code == 0, outcome.err
+    names = {path.name for path in (tmp_path / "new" / "plots").iterdir()}
+    assert names == {"variants.png", *(f"layers-{name}.png" for name in nin_jax.list_variants())}
+    for name in names:
+        with Image.open(tmp_path / "new" / "plots" / name) as image:
+            assert image.width >= 1000
+            assert len(image.convert("RGB").getcolors(10**6) or []) > 50
+
+
+BAD = {
+    "unknown variant": (["--variant", "nin51"], "did you mean nin15"),
+    "variant file missing": (["--variant", "none.toml"], "cannot read variant file"),
+    "variant file torn": (["--variant", "TORN"], "torn.toml"),
+    "image too small": (["--image-size", "20"], "too small for nin"),
+    "image too small for one": (["--all", "--image-size", "66"], "is too small for nin"),
+    "unknown format": (["--format", "jsno"], "did you mean json"),
+    "batch size zero": (["--batch-size", "0"], "batch size must be a whole number >= 1, got 0"),
+    "batch size a word": (["--batch-size", "many"], "--batch-size must be INT"),
+    "no channels": (["--in-channels", "0"], "in_channels must be"),
+    "no classes": (["--num-classes", "0"], "num_classes must be"),
+    "unknown recipe": (["--recipe", "modem"], "did you mean modern"),
+    "memory too small": (["--memory", "5MB"], "smaller than the parameters alone: 7,968,664"),
+    "memory a word": (["--memory", "plenty"], "--memory must be a size such as 8GiB"),
+    "memory negative": (["--memory=-1GB"], "--memory must be a size"),
+    "memory of parsecs": (["--memory", "5pc"], "--memory must be a size"),
+    "plots into a file": (["--plots", "FILE"], "is a file, not a folder"),
+    "derivation as JSON": (["--explain", "--format", "json"], "--explain writes Markdown"),
+    "unknown precision": (["--precision", "float16"], "--precision must be one of"),
+    "unknown option": (["--layers"], "unknown option"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_report_refuses(script, tmp_path, case):
+    torn, file = tmp_path / "torn.toml", tmp_path / "file"
+    torn.write_text("[[stages]\nchannels = ")
+    file.write_text("mine")
+    arguments, text = BAD[case]
+    places = {"TORN": str(torn), "FILE": str(file)}
+    before = sorted(tmp_path.rglob("*"))
+    outcome = script("report", *(places.get(word, word) for word in arguments))
+    assert is_one_line(outcome, text)
+    assert outcome.out == ""
+    assert sorted(tmp_path.rglob("*")) == before
+    assert file.read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("8GiB", 8 * 2**30), ("500 MB", 5 * 10**8), ("1.5gb", 15 * 10**8), ("1024", 1024)],
+)
+def test_sizes_of_memory(script, text, expected):
+    import runpy
+
+    from tests.conftest import SCRIPTS
+
+    parse_memory = runpy.run_path(str(SCRIPTS / "report.py"))["parse_memory"]
+    assert parse_memory(text) == expected
