@@ -1,5 +1,6 @@
 """The README is a promise: its code runs, and its table is what the commands print."""
 
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -33,12 +34,24 @@ def test_the_toml_in_it_is_the_variant_beside_it():
     assert variant_from_dict({"name": "mine", **tomllib.loads(toml)}) == names["mine"]
 
 
-def test_the_table_of_networks_is_what_list_variants_prints(script):
-    printed = script("train", "--list-variants").out
-    rows = re.findall(r"^\| `(\w+)` \|.*\| ([\d,]+) \| ([\d,]+) \|$", README, re.MULTILINE)
-    assert [name for name, _, _ in rows] == nin_jax.list_variants()
-    for row in rows:
-        assert any(line.split() == list(row) for line in printed.splitlines()), row
+def test_the_table_of_costs_is_what_report_prints(script):
+    printed = script("report", "--all", "--format", "markdown").out
+    assert printed.strip() in README
+
+
+def test_the_table_of_conventions_is_what_report_prints(script):
+    counts = json.loads(script("report", "--all", "--in-channels", "3", "--format", "json").out)
+    conventions = counts[0]["conventions"]
+    names = {"MACs": "macs", "FLOPs": "flops", "ptflops": "ptflops_pytorch", "XLA": "xla"}
+    rows = re.findall(r"^\| (\w+) \| ([\d,]+) \| [^|]+ \|$", README, re.MULTILINE)
+    found = {names.get(name, name): int(count.replace(",", "")) for name, count in rows}
+    assert found.keys() == {"macs", "flops", "thop", "fvcore", "ptflops_pytorch", "xla"}
+    assert found == {key: conventions[key]["count"] for key in found}
+
+
+def test_every_variant_is_described():
+    rows = re.findall(r"^\| `(\w+)` \| [^|]*\|$", README, re.MULTILINE)
+    assert rows == nin_jax.list_variants()
 
 
 @pytest.mark.parametrize("name", re.findall(r"python (scripts/\w+\.py)", README))
