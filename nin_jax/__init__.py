@@ -3,7 +3,7 @@
 from nin_jax import convert
 from nin_jax.accounting import account
 from nin_jax.errors import UserError
-from nin_jax.model import NiN, NiNBlock, count_params, create_model
+from nin_jax.model import NiN, NiNBlock, class_maps, count_params, create_model
 from nin_jax.predictor import Predictor
 from nin_jax.tables import describe, summary
 from nin_jax.variants import Stage, Variant, get_variant, list_variants
@@ -18,6 +18,7 @@ __all__ = [
     "UserError",
     "Variant",
     "account",
+    "class_maps",
     "convert",
     "count_params",
     "create_model",

@@ -162,13 +162,17 @@ class NiN(nnx.Module):
         is_linear = variant.classifier == "linear"
         self.linear = Linear(features, num_classes, **kw) if is_linear else None
 
-    def __call__(self, x: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
+    def class_maps(self, x: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
+        """What the head makes of images: a map for each class, [B, H', W', num_classes]."""
         x = ops.cast(x, self.dtype)
         for stage, block in zip(self.variant.stages, self.blocks, strict=True):
             x = block(x)  # [B, H, W, C]
             x = self.operations.max_pool(x) if stage.pool else x
         x = self.dropout(x, deterministic=rngs is None, rngs=rngs)
-        maps = self.head(x)  # [B, H, W, num_classes]
+        return self.head(x)  # [B, H, W, num_classes]
+
+    def __call__(self, x: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
+        maps = self.class_maps(x, rngs)  # [B, H, W, num_classes]
         if self.linear is None:
             return ops.cast(maps, self.logit_dtype).mean((1, 2))
         flat = maps.transpose(0, 3, 1, 2).reshape(len(maps), -1)  # C, H, W order, as PyTorch's
@@ -226,6 +230,29 @@ def create_model(
         param_dtype=param_dtype,
         rngs=nnx.Rngs(params=seed),
     )
+
+
+def class_maps(model: NiN, x: jax.Array) -> jax.Array:
+    """A confidence map for each class (Lin et al. 2013, section 4.6 and figure 4).
+
+    Their mean over space is the logits, so they say where in an image a class was seen.
+
+    Args:
+        model: with a "mean" classifier.
+        x: float [B, H, W, C] in [0, 1].
+
+    Returns:
+        float32 [B, H', W', num_classes].
+
+    Raises:
+        UserError: the model has a linear classifier, whose logits are no mean of maps.
+    """
+    if model.linear is not None:
+        raise UserError(
+            f"{model.variant.name} has no class maps: its classifier is a linear layer, not the "
+            "mean of a map for each class"
+        )
+    return ops.cast(model.class_maps(x), model.logit_dtype)
 
 
 def count_params(model: nnx.Module) -> int:

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
 from nin_jax.accounting.account import Account
+from nin_jax.explanation import Explanation
 
 # Okabe and Ito's colours, which colour-blind readers tell apart.
 TRAIN, TEST = "#0072B2", "#D55E00"
@@ -174,3 +175,47 @@ def _apart(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
         right = max(at for at, height in places if abs(at - x) < 60 and abs(height - y) < 60)
         offsets[i] = (right - x + 46, label - y)
     return offsets
+
+
+def plot_class_maps(
+    explanation: Explanation, class_names: Sequence[str], title: str, path: Path
+) -> None:
+    """A picture, and over it the map of each class, all in one scale; the largest logit in bold.
+
+    Args:
+        explanation: as `nin_jax.explanation` makes it.
+        class_names: one a class.
+        title: says which picture it is.
+        path: of the PNG.
+    """
+    maps, logits = explanation.maps, explanation.logits
+    columns = 6
+    rows = -(-(len(logits) + 1) // columns)
+    figure = Figure(figsize=(9, 1.75 * rows + 0.5), dpi=150, layout="constrained")
+    figure.suptitle(title, fontsize=10)
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes in panels:
+        axes.set_axis_off()
+    height, width, channels = explanation.image.shape
+    picture = explanation.image[:, :, 0] if channels == 1 else explanation.image
+    panels[0].imshow(picture, cmap="gray", vmin=0, vmax=255)
+    panels[0].set_title("picture", fontsize=8)
+    best = int(np.argmax(logits))
+    drawn = None
+    shown = panels[1 : 1 + len(logits)]
+    for i, (axes, name) in enumerate(zip(shown, class_names, strict=True)):
+        axes.imshow(picture, cmap="gray", vmin=0, vmax=255)
+        drawn = axes.imshow(
+            maps[:, :, i],
+            cmap="viridis",
+            vmin=maps.min(),
+            vmax=max(maps.max(), maps.min() + 1e-6),
+            alpha=0.65,
+            extent=(-0.5, width - 0.5, height - 0.5, -0.5),
+            interpolation="nearest",
+        )
+        weight = "bold" if i == best else "normal"
+        axes.set_title(f"{name}\n{logits[i]:.2f}", fontsize=8, fontweight=weight)
+    if drawn is not None:
+        figure.colorbar(drawn, ax=panels, shrink=0.8, label="class map", fraction=0.03)
+    figure.savefig(path)

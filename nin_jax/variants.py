@@ -12,7 +12,7 @@ This file imports no framework, so that command lines, reports and tests can rea
 import json
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -169,6 +169,29 @@ def _d2l_family(name: str, **changes: Any) -> Variant:
     )
 
 
+def _vgg_family(name: str, depths: tuple[int, int, int, int]) -> Variant:
+    """Small kernels and growing width, as VGG (Simonyan and Zisserman 2014): question 6.
+
+    Four stages of 64, 256, 256 and 384 channels, each of ``depth`` NiN blocks of 3x3 convolutions
+    and a pool; the very first convolution has stride 2. With the head, a network of B blocks has
+    3 B convolutions, which is its name. Depths of (1, 1, 1, 1) are the published nin15; as from
+    VGG-11 to VGG-16 and VGG-19, depth is added where the maps are small: (1, 1, d, d).
+    """
+    stages: list[Stage] = []
+    for channels, depth in zip((64, 256, 256, 384), depths, strict=True):
+        for i in range(depth):
+            stride = 1 if stages else 2
+            stages.append(Stage(channels, 3, stride, padding=1, pool=i == depth - 1))
+    return Variant(name, stages=tuple(stages), published_lr=0.05)
+
+
+def _gradual(name: str, kernel: int) -> Variant:
+    """From 384 channels to one a class in three steps instead of one: question 5."""
+    nin = _d2l_family(name, published_lr=0.03)
+    steps = [Stage(n, kernel, padding=kernel // 2, pool=False) for n in (192, 48)]
+    return replace(nin, stages=(*nin.stages, *steps))
+
+
 VARIANTS: Mapping[str, Variant] = {
     variant.name: variant
     for variant in (
@@ -177,16 +200,11 @@ VARIANTS: Mapping[str, Variant] = {
         _d2l_family("nin_three_1x1", mlp=((1, 0), (1, 0), (1, 0))),
         _d2l_family("nin_3x3", mlp=((3, 1), (3, 1))),
         _d2l_family("nin_fc", classifier="linear"),
-        Variant(
-            "nin15",
-            stages=(
-                Stage(64, 3, stride=2, padding=1),
-                Stage(256, 3, padding=1),
-                Stage(256, 3, padding=1),
-                Stage(384, 3, padding=1),
-            ),
-            published_lr=0.05,
-        ),
+        _gradual("nin_gradual", kernel=3),
+        _gradual("nin_gradual_1x1", kernel=1),
+        _vgg_family("nin15", (1, 1, 1, 1)),
+        _vgg_family("nin21", (1, 1, 2, 2)),
+        _vgg_family("nin27", (1, 1, 3, 3)),
     )
 }
 

@@ -46,14 +46,19 @@ def _uniform(
     blocks: tuple[ConvTuple, ...],
     mlp: Mlp = ((1, 0), (1, 0)),
     classifier: Literal["mean", "linear"] = "mean",
+    no_pool_after: tuple[int, ...] = (),
 ) -> Architecture:
-    """As published: the same mlp in every block, and a pool between any two of them."""
-    pools = (True,) * (len(blocks) - 1)
+    """As published: the same mlp in every block, and a pool between any two but those named."""
+    pools = tuple(i not in no_pool_after for i in range(len(blocks) - 1))
     return Architecture(blocks, (mlp,) * len(blocks), pools, classifier)
 
 
 D2L = ((96, 11, 4, 0), (256, 5, 1, 2), (384, 3, 1, 1), (None, 3, 1, 1))
+GRADUAL = (*D2L[:3], (192, 3, 1, 1), (48, 3, 1, 1), D2L[3])
+GRADUAL_1X1 = (*D2L[:3], (192, 1, 1, 0), (48, 1, 1, 0), D2L[3])
 NIN15 = ((64, 3, 2, 1), (256, 3, 1, 1), (256, 3, 1, 1), (384, 3, 1, 1), (None, 3, 1, 1))
+NIN21 = (*NIN15[:3], *NIN15[2:4], *NIN15[3:])
+NIN27 = (*NIN15[:3], *NIN15[2:3] * 2, *NIN15[3:4] * 3, NIN15[4])
 
 ARCHITECTURES: Mapping[str, Architecture] = {
     "nin": _uniform(D2L),
@@ -61,5 +66,9 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "nin_three_1x1": _uniform(D2L, mlp=((1, 0), (1, 0), (1, 0))),
     "nin_3x3": _uniform(D2L, mlp=((3, 1), (3, 1))),
     "nin_fc": _uniform(D2L, classifier="linear"),
+    "nin_gradual": _uniform(GRADUAL, no_pool_after=(3, 4)),
+    "nin_gradual_1x1": _uniform(GRADUAL_1X1, no_pool_after=(3, 4)),
     "nin15": _uniform(NIN15),
+    "nin21": _uniform(NIN21, no_pool_after=(2, 4)),
+    "nin27": _uniform(NIN27, no_pool_after=(2, 3, 5, 6)),
 }

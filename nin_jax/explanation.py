@@ -1,0 +1,105 @@
+"""Where in a picture a trained network sees each class: the paper's figure 4."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import jax
+import numpy as np
+from flax import nnx
+
+from nin_jax import data, pictures, record
+from nin_jax.device import select_device
+from nin_jax.errors import UserError
+from nin_jax.model import NiN, class_maps
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A picture and what the network's last block makes of it.
+
+    Attributes:
+        image: uint8 [H, W, C].
+        maps: float32 [H', W', classes], before their mean.
+        logits: float32 [classes], their mean.
+    """
+
+    image: np.ndarray
+    maps: np.ndarray
+    logits: np.ndarray
+
+
+def explain_images(model: NiN, images: np.ndarray) -> list[Explanation]:
+    """The class maps of images, uint8 [N, H, W, C] of any one size.
+
+    Raises:
+        UserError: the model has a linear classifier, and so no class maps.
+    """
+    graphdef, params = nnx.split(model, nnx.Param)
+
+    @jax.jit
+    def maps_of(params: nnx.State, images: jax.Array) -> jax.Array:
+        return class_maps(nnx.merge(graphdef, params), data.prepare(images, model.image_size))
+
+    found = np.asarray(maps_of(params, images))  # [N, H', W', classes]
+    return [
+        Explanation(image, maps, maps.mean((0, 1)))
+        for image, maps in zip(images, found, strict=True)
+    ]
+
+
+def explain_files(
+    paths: Sequence[Path],
+    folder: Path,
+    out: Path,
+    *,
+    weights: Path | None = None,
+    device: Literal["auto", "cpu", "gpu"] = "auto",
+) -> tuple[list[Path], list[str]]:
+    """Draws the class maps of pictures over them, by the trained network of a run.
+
+    Args:
+        paths: picture files, and folders of them.
+        folder: the run's workdir.
+        out: folder for ``NAME-maps.png``, one a picture.
+        weights: another ``.safetensors`` file to take the parameters from.
+        device: where to run.
+
+    Returns:
+        The files written, and a line for each picture that cannot be read.
+
+    Raises:
+        UserError: a path or the run does not exist, the weights do not fit, the network has no
+            class maps, or ``out`` is a file.
+    """
+    from nin_jax.plotting import plot_class_maps  # matplotlib is slow to import
+
+    files = pictures.find(paths)
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out} is a file, not a folder")
+    select_device(device)
+    model = record.load_model(folder, weights)
+    names = record.class_names(folder)
+    written: list[Path] = []
+    faults: list[str] = []
+    for path in files:
+        try:
+            image = pictures.read(path, model.in_channels, model.image_size)
+        except UserError as error:
+            faults.append(str(error))
+            continue
+        (explanation,) = explain_images(model, image[None])
+        out.mkdir(parents=True, exist_ok=True)
+        target = _free_name(out, path.stem, written)
+        plot_class_maps(explanation, names, path.name, target)
+        written.append(target)
+    return written, faults
+
+
+def _free_name(out: Path, stem: str, taken: Sequence[Path]) -> Path:
+    """Pictures of one name from two folders do not overwrite each other."""
+    target, number = out / f"{stem}-maps.png", 2
+    while target in taken:
+        target, number = out / f"{stem}-{number}-maps.png", number + 1
+    return target

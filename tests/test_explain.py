@@ -1,0 +1,105 @@
+"""Class maps: their mean is the logits; scripts/explain.py draws them, or says why not."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+import nin_jax
+from nin_jax import record
+from nin_jax.config import TrainConfig
+from nin_jax.explanation import explain_images
+from nin_jax.loop import fit
+
+
+@pytest.mark.parametrize("logit_relu", [True, False])
+def test_the_mean_of_the_maps_is_the_logits(logit_relu):
+    model = nin_jax.create_model("nin_one_1x1", image_size=(131, 99), logit_relu=logit_relu)
+    x = jnp.asarray(np.random.default_rng(0).random((3, 131, 99, 1), np.float32))
+    maps, logits = jax.jit(lambda x: (nin_jax.class_maps(model, x), model(x)))(x)
+    assert maps.dtype == jnp.float32
+    assert maps.shape[0] == 3
+    assert maps.shape[3] == 10
+    assert maps.shape[1:3] != (1, 1)
+    np.testing.assert_allclose(maps.mean((1, 2)), logits, rtol=1e-5, atol=1e-6)
+    assert np.any(np.asarray(logits))
+
+
+def test_maps_are_float32_whatever_the_computation():
+    model = nin_jax.create_model("nin_one_1x1", image_size=67, dtype=jnp.bfloat16)
+    assert nin_jax.class_maps(model, jnp.zeros((1, 67, 67, 1))).dtype == jnp.float32
+
+
+def test_a_linear_classifier_has_no_maps():
+    model = nin_jax.create_model("nin_fc", image_size=67)
+    with pytest.raises(nin_jax.UserError, match="nin_fc has no class maps"):
+        nin_jax.class_maps(model, jnp.zeros((1, 67, 67, 1)))
+    with pytest.raises(nin_jax.UserError, match="nin_fc has no class maps"):
+        explain_images(model, np.zeros((1, 28, 28, 1), np.uint8))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A short run on the digits; its folder."""
+    folder = tmp_path_factory.mktemp("trained")
+    variant = folder / "tiny.toml"
+    variant.write_text("[[stages]]\nchannels = 8\nkernel = 3\npadding = 1\n")
+    config = TrainConfig(
+        variant=str(variant),
+        dataset="digits",
+        image_size=16,
+        limit_train=64,
+        limit_test=8,
+        epochs=1,
+        recipe="modern",
+        workdir=folder / "run",
+    )
+    fit(config)
+    return folder / "run"
+
+
+def picture(path, side=16):
+    pixels = np.random.default_rng(0).integers(0, 256, (side, side), np.uint8)
+    path.parent.mkdir(exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def test_explains_files_with_the_models_own_logits(run, tmp_path):
+    path = picture(tmp_path / "one.png")
+    model = record.load_model(run)
+    (found,) = explain_images(model, np.asarray(Image.open(path))[None, :, :, None])
+    (logits,) = nin_jax.Predictor(model, 1)(np.asarray(Image.open(path))[None, :, :, None])
+    np.testing.assert_allclose(found.logits, logits, rtol=1e-5, atol=1e-6)
+
+
+def test_draws_what_can_be_read_and_names_the_rest(script, run, tmp_path):
+    one, other = picture(tmp_path / "a" / "one.png"), picture(tmp_path / "b" / "one.png", 30)
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no picture")
+    outcome = script("explain", one, other, broken, "--workdir", run, "--out", tmp_path / "maps")
+    assert outcome.code == 1
+    assert outcome.err.count("error: cannot read") == 1
+    names = sorted(path.name for path in (tmp_path / "maps").iterdir())
+    assert names == ["one-2-maps.png", "one-maps.png"]
+    with Image.open(tmp_path / "maps" / "one-maps.png") as image:
+        assert image.width > 1000
+
+
+def test_refuses_what_is_wrong(script, run, tmp_path):
+    path, file = picture(tmp_path / "one.png"), tmp_path / "file"
+    file.write_text("mine")
+    for arguments, text in (
+        (["--workdir", run], "give one or more pictures"),
+        ([path, "--workdir", tmp_path], "holds no run"),
+        ([tmp_path / "none.png", "--workdir", run], "there is no"),
+        ([path, "--workdir", run, "--out", file], "is a file, not a folder"),
+    ):
+        outcome = script("explain", *arguments)
+        assert outcome.code == 2, outcome
+        assert outcome.err.startswith("error: ")
+        assert outcome.err.count("\n") == 1
+        assert text in outcome.err
+    assert file.read_text() == "mine"
+    assert not (tmp_path / "cwd" / "maps").exists()
