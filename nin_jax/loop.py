@@ -256,6 +256,7 @@ def _summary(run: Run, recorder: Recorder) -> dict[str, Any]:
         "epochs": run.recipe.epochs,
         "steps": recorder.step,
         **{key: recorder.last_epoch[key] for key in kept},
+        "test_accuracy_per_class": recorder.accuracy_per_class,
         "at_chance_after_first_epoch": recorder.at_chance,
         "time_to_first_step_seconds": recorder.time_to_first_step,
         "device": record.device_name(),

@@ -46,6 +46,7 @@ class Recorder:
         self.learning_rates, self.chance, self.remedy = learning_rates, chance, remedy
         self.step = first_step
         self.last_epoch: dict[str, Any] = {}
+        self.accuracy_per_class: list[float | None] = []
         self.time_to_first_step: float | None = None
         self.at_chance = False
         self._pending: tuple[int, Sums] | None = None
@@ -134,6 +135,8 @@ class Recorder:
         self._epoch, self._epoch_started, self._timed[:] = np.zeros(3), now, 0
         self._window_started = now
         self.last_epoch = row
+        recalls = [figures["recall"] for figures in score.per_class()]
+        self.accuracy_per_class = [None if np.isnan(recall) else recall for recall in recalls]
         self._write(row)
         self.screen.line(
             f"epoch {epoch}/{self.epochs}  train loss {row['train_loss']:.4f} accuracy "

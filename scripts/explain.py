@@ -1,4 +1,4 @@
-"""Where in a picture a network sees each class: python scripts/explain.py PICTURE... --workdir RUN"""
+"""Where in a picture a network sees each class: python scripts/explain.py PICTURE ..."""
 
 import sys
 from dataclasses import dataclass

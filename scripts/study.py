@@ -1,0 +1,67 @@
+"""The exercise's six questions answered by measurement: python scripts/study.py."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from nin_jax import cli
+
+
+@dataclass(frozen=True)
+class StudyConfig:
+    """Train a grid of variants, recipes and seeds, and make a page of what came out.
+
+    Stop it whenever you like: the same command goes on where it was, and makes no finished run
+    again. The page is study/index.html, with results.jsonl, study.md and study.csv beside it.
+    """
+
+    variants: tuple[str, ...] = ()
+    """Networks. Default: all."""
+
+    recipes: tuple[str, ...] = ("d2l", "modern")
+    """Recipes."""
+
+    seeds: int = 3
+    """Runs of each, with seeds from 0."""
+
+    ablation: Literal["none", "nin"] = "nin"
+    """Also take the modern recipe apart, for this variant: one ingredient changed at a time."""
+
+    dataset: str | None = None
+    """As for scripts/train.py. Default: fashion_mnist."""
+
+    data_dir: Path | None = None
+    """Folder with the data set's files. Default: $NIN_DATA_DIR, or the user's data folder."""
+
+    image_size: int = 224
+    """Side of the resized images, in pixels."""
+
+    epochs: int = 10
+    """Passes over the training images."""
+
+    limit_train: int | None = None
+    """Use only that many training images. Default: all."""
+
+    limit_test: int | None = None
+    """Use only that many test images. Default: all."""
+
+    out: Path = Path("study")
+    """Folder for the results, the page and the runs."""
+
+    quick: bool = False
+    """For a laptop, in under ten minutes: nine small networks' first steps at 67x67, one seed;
+    whatever else is given about size, epochs, limits and seeds is left aside."""
+
+    page_only: bool = False
+    """Make the page anew from the results, and run nothing."""
+
+
+def run(config: StudyConfig) -> None:
+    from nin_study.study import make_study
+
+    make_study(config, ["python", "scripts/study.py", *sys.argv[1:]])
+
+
+if __name__ == "__main__":
+    cli.main(StudyConfig, run)
