@@ -81,19 +81,22 @@ def explain_files(
     select_device(device)
     model = record.load_model(folder, weights)
     names = record.class_names(folder)
-    written: list[Path] = []
+    readable: list[Path] = []
+    images: list[np.ndarray] = []
     faults: list[str] = []
     for path in files:
         try:
-            image = pictures.read(path, model.in_channels, model.image_size)
+            images.append(pictures.read(path, model.in_channels, model.image_size))
+            readable.append(path)
         except UserError as error:
             faults.append(str(error))
-            continue
-        (explanation,) = explain_images(model, image[None])
+    written: list[Path] = []
+    if images:
+        found = explain_images(model, np.stack(images))
         out.mkdir(parents=True, exist_ok=True)
-        target = _free_name(out, path.stem, written)
-        plot_class_maps(explanation, names, path.name, target)
-        written.append(target)
+        for path, explanation in zip(readable, found, strict=True):
+            written.append(_free_name(out, path.stem, written))
+            plot_class_maps(explanation, names, path.name, written[-1])
     return written, faults
 
 

@@ -4,7 +4,7 @@ Every sentence that holds a figure takes it from the results. Where a run that a
 missing, the sentence says so.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from nin_study.summary import Group
@@ -20,24 +20,16 @@ class Answer:
     text: str
 
 
+def answered_by(groups: Sequence[Group]) -> str:
+    """The recipe whose runs the answers are about: modern, if it was run."""
+    return "modern" if any(group.recipe == "modern" for group in groups) else groups[0].recipe
+
+
 def answers(groups: Sequence[Group]) -> list[Answer]:
-    """All six, from the unchanged recipes' groups."""
-    recipe = "modern" if any(group.recipe == "modern" for group in groups) else groups[0].recipe
+    """All six, by the recipe that `answered_by` names, as it is."""
+    recipe = answered_by(groups)
     chosen = {g.variant: g for g in groups if g.recipe == recipe and not g.change}
-    texts = {
-        "1. Why two 1x1 convolutions a block? What if there are three, or one?": _mlp(chosen),
-        "2. What changes if 3x3 convolutions take the place of the 1x1 ones?": _wide(chosen),
-        "3. What if a fully connected layer takes the place of global average pooling?": _fc(
-            chosen
-        ),
-        "4. What does NiN cost: parameters, computation, memory in training and prediction?": _cost(
-            chosen
-        ),
-        "5. What may go wrong when 384 maps become 10 in a single step?": _gradual(chosen),
-        "6. A family of NiN-like networks, as VGG-11, VGG-16 and VGG-19 are one": _family(chosen),
-    }
-    note = f" (recipe {recipe})"
-    return [Answer(question, text + note) for question, text in texts.items()]
+    return [Answer(question, answer(chosen)) for question, answer in QUESTIONS.items()]
 
 
 def _need(chosen: Mapping[str, Group], *names: str) -> list[Group] | None:
@@ -84,8 +76,9 @@ def _mlp(chosen: Mapping[str, Group]) -> str:
         f"cannot. Test accuracy with one: {_score(one)}; two: {_score(two)}; three: "
         f"{_score(three)}. Against two, one differs by {_difference(one, two)}; three by "
         f"{_difference(three, two)}. One has {_times(one.macs, two.macs)} and three "
-        f"{_times(three.macs, two.macs)} times the multiply-adds of two, and a training step takes "
-        f"{_times(one.step_ms, two.step_ms)} and {_times(three.step_ms, two.step_ms)} times as long."
+        f"{_times(three.macs, two.macs)} times the multiply-adds of two, and their training steps "
+        f"take {_times(one.step_ms, two.step_ms)} and {_times(three.step_ms, two.step_ms)} times "
+        "as long."
     )
 
 
@@ -97,9 +90,9 @@ def _wide(chosen: Mapping[str, Group]) -> str:
     return (
         f"Parameters grow {_times(wide.params, base.params)} times to {_millions(wide.params)}, "
         f"multiply-adds {_times(wide.macs, base.macs)} times, and a training step takes "
-        f"{_times(wide.step_ms, base.step_ms)} times as long. Test accuracy: {_score(wide)} against "
-        f"{_score(base)}, a difference of {_difference(wide, base)}. The block then looks at "
-        "neighbours three times over, where the 1x1 layers only mix channels."
+        f"{_times(wide.step_ms, base.step_ms)} times as long. Test accuracy: {_score(wide)} "
+        f"against {_score(base)}, a difference of {_difference(wide, base)}. The block then looks "
+        "at neighbours three times over, where the 1x1 layers only mix channels."
     )
 
 
@@ -108,16 +101,14 @@ def _fc(chosen: Mapping[str, Group]) -> str:
     if not found:
         return MISSING
     mean, dense = found
-    extra = (
-        "an unknown number" if not dense.params or not mean.params else dense.params - mean.params
-    )
+    if dense.params is None or mean.params is None:
+        return MISSING
     return (
-        f"The dense layer adds {extra:,} parameters, as the ten maps before it are small, and a "
-        f"training step takes {_times(dense.step_ms, mean.step_ms)} times as long. Test accuracy: "
-        f"{_score(dense)} against {_score(mean)}, a difference of {_difference(dense, mean)}. It "
-        "also ties the network to one image size, and its inputs are no longer maps of classes."
-        if isinstance(extra, int)
-        else MISSING
+        f"The dense layer adds {dense.params - mean.params:,} parameters, few as the ten maps "
+        "before it are small, and a training step takes "
+        f"{_times(dense.step_ms, mean.step_ms)} times as long. Test accuracy: {_score(dense)} "
+        f"against {_score(mean)}, a difference of {_difference(dense, mean)}. It also ties the "
+        "network to one image size, and its inputs are no longer maps of classes."
     )
 
 
@@ -162,7 +153,18 @@ def _family(chosen: Mapping[str, Group]) -> str:
     first, _, last = found
     return (
         "Blocks of small kernels in four stages of growing width, with a pool after each; depth is "
-        f"added where maps are small, and the name is the number of convolutions. {'; '.join(parts)}."
-        f" From the first to the last the difference is {_difference(last, first)}, at "
+        "added where maps are small, and the name is the number of convolutions. "
+        f"{'; '.join(parts)}. From the first to the last the difference is "
+        f"{_difference(last, first)}, at "
         f"{_times(last.step_ms, first.step_ms)} times the time of a step."
     )
+
+
+QUESTIONS: Mapping[str, Callable[[Mapping[str, Group]], str]] = {
+    "1. Why two 1x1 convolutions a block? What if there are three, or one?": _mlp,
+    "2. What changes if 3x3 convolutions take the place of the 1x1 ones?": _wide,
+    "3. What if a fully connected layer takes the place of global average pooling?": _fc,
+    "4. What does NiN cost: parameters, computation, memory in training and prediction?": _cost,
+    "5. What may go wrong when 384 maps become 10 in a single step?": _gradual,
+    "6. A family of NiN-like networks, as VGG-11, VGG-16 and VGG-19 are one": _family,
+}

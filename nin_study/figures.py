@@ -8,10 +8,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
-from nin_jax.plotting import PALETTE
+from nin_jax import plotting
 from nin_study.summary import Group
 
 INK = "#7f7f7f"  # readable on white and on black
+PALETTE = [c for c in plotting.PALETTE if c not in ("#F0E442", "#000000")]  # so are these
 
 
 def learning_curves(groups: Sequence[Group], title: str) -> str:
@@ -25,7 +26,7 @@ def learning_curves(groups: Sequence[Group], title: str) -> str:
     for number, (axes, group) in enumerate(zip(panels.flat, groups, strict=False)):
         curves = np.array(group.curves)  # [seeds, epochs]
         epochs = np.arange(1, curves.shape[1] + 1)
-        colour = PALETTE[number % (len(PALETTE) - 1)]
+        colour = PALETTE[number % len(PALETTE)]
         axes.fill_between(epochs, curves.min(0), curves.max(0), color=colour, alpha=0.25, lw=0)
         axes.plot(epochs, curves.mean(0), "o-", color=colour, ms=3, lw=1.5)
         axes.set_title(group.variant, fontsize=9, color=INK)
@@ -57,15 +58,14 @@ def accuracy_against_costs(groups: Sequence[Group]) -> str:
                 group.accuracy,
                 yerr=group.accuracy_std,
                 fmt="os^Dv<>P*X"[number % 10],
-                color=PALETTE[number % (len(PALETTE) - 1)],
+                color=PALETTE[number % len(PALETTE)],
                 ms=6,
                 capsize=3,
                 label=group.variant,
             )
         axes.set_xlabel(label, fontsize=9, color=INK)
-        axes.set_xscale("log")
+        axes.set_xlim(left=0)
         axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
-        axes.xaxis.set_minor_formatter("")
         _style(axes)
     panels[0].set_ylabel("test accuracy", fontsize=9, color=INK)
     handles, labels = panels[0].get_legend_handles_labels()

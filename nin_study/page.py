@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nin_study import figures
-from nin_study.answers import Answer, answers
+from nin_study.answers import Answer, answered_by, answers
 from nin_study.grid import Row
 from nin_study.summary import Group
 
@@ -20,6 +20,9 @@ HEADINGS = (
     *("variant", "recipe", "seeds", "collapsed", "test accuracy", "±", "epochs to 0.80"),
     *("images/s", "ms a step", "parameters", "MACs", "training MiB", "prediction MiB"),
 )
+
+
+UNKNOWN = "-"
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ def _cells(group: Group) -> Cells:
 
 def _text(cell: str | float | int | None) -> str:
     if cell is None:
-        return "–"
+        return UNKNOWN
     if isinstance(cell, str):
         return cell
     return f"{cell:,}" if isinstance(cell, int) else f"{cell:,.4f}".rstrip("0").rstrip(".")
@@ -123,6 +126,7 @@ def as_markdown(study: Study) -> str:
     parts = ["# Six questions about Network in Network, answered by measurement"]
     parts += [f"`{shlex.join(study.command)}`", *what_was_run(study)]
     parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
+    parts.append(f"The answers are by the runs of recipe {answered_by(study.groups)}.")
     parts += [f"## {answer.question}\n\n{answer.text}" for answer in study.answers()]
     return "\n\n".join(parts) + "\n"
 
@@ -137,6 +141,8 @@ def as_html(study: Study) -> str:
         "<h2>Results</h2><p>Mean over seeds and their standard deviation; a click on a heading "
         "sorts.</p>",
         _table(study.groups),
+        f"<h2>The six questions</h2><p>By the runs of recipe {escape(answered_by(study.groups))}."
+        "</p>",
         *_questions(study.answers()),
         "<h2>Learning curves</h2><p>The mean over seeds; the band goes from the lowest to the "
         "highest.</p>",
@@ -167,9 +173,7 @@ def _table(groups: Sequence[Group]) -> str:
 
 
 def _questions(found: Sequence[Answer]) -> list[str]:
-    return ["<h2>The six questions</h2>"] + [
-        f"<h3>{html.escape(a.question)}</h3><p>{html.escape(a.text)}</p>" for a in found
-    ]
+    return [f"<h3>{html.escape(a.question)}</h3><p>{html.escape(a.text)}</p>" for a in found]
 
 
 def _figure(svg: str, words: str) -> str:
@@ -218,7 +222,7 @@ def _classes(study: Study) -> str:
     rows = []
     for group in study.unchanged:
         cells = "".join(
-            f"<td>{'–' if share is None else f'{share:.3f}'}</td>" for share in group.per_class
+            f"<td>{UNKNOWN if share is None else f'{share:.3f}'}</td>" for share in group.per_class
         )
         label = html.escape(f"{group.variant}, {group.label}")
         rows.append(f"<tr><td>{label}</td>{cells}</tr>")

@@ -114,10 +114,8 @@ def _run(
         console.rule(f"{cell.name}: run {number + 1} of {len(missing)}{estimate}")
         started = time.perf_counter()
         row = run_cell(cell, setting, out / "runs")
-        known = [
-            r["cost"] for r in rows if (r["variant"], r["recipe"]) == (cell.variant, cell.recipe)
-        ]
-        row["cost"] = known[0] if known else cost(cell.variant, row)
+        same = [r for r in rows if (r["variant"], r["recipe"]) == (cell.variant, cell.recipe)]
+        row["cost"] = same[0]["cost"] if same else cost(cell.variant, row)
         rates.append((time.perf_counter() - started) / _work(cell, setting))
         grid.append_result(out / RESULTS, row)
         rows.append(row)

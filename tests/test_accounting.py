@@ -318,7 +318,7 @@ def test_a_layer_that_no_rule_counts_raises():
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        ({"variant": "nin51"}, "did you mean nin15"),
+        ({"variant": "nin51"}, "or nin15"),
         ({"batch_size": 0}, "batch size must be a whole number >= 1, got 0"),
         ({"batch_size": True}, "batch size"),
         ({"precision": "float16"}, "precision"),

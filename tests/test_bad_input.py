@@ -8,7 +8,7 @@ import pickle
 import pytest
 
 TRAIN = {
-    "unknown variant": (["--variant", "nin51"], "did you mean nin15"),
+    "unknown variant": (["--variant", "nin51"], "or nin15"),
     "unknown variant, nothing near": (["--variant", "xyzzy"], "known: nin, nin15"),
     "variant file missing": (["--variant", "none.toml"], "cannot read variant file none.toml"),
     "unknown recipe": (["--recipe", "modem"], "did you mean modern"),

@@ -48,7 +48,7 @@ def test_create_model_from_a_variant_of_three_lines():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"variant": "nin51"}, "did you mean nin15"),
+        ({"variant": "nin51"}, "or nin15"),
         ({"image_size": 66}, "smallest size that works is 67x67"),
         ({"image_size": 0}, "whole numbers >= 1"),
         ({"image_size": (224, 2.5)}, "whole numbers >= 1"),

@@ -135,7 +135,7 @@ def test_pictures(script, tmp_path):
 
 
 BAD = {
-    "unknown variant": (["--variant", "nin51"], "did you mean nin15"),
+    "unknown variant": (["--variant", "nin51"], "or nin15"),
     "variant file missing": (["--variant", "none.toml"], "cannot read variant file"),
     "variant file torn": (["--variant", "TORN"], "torn.toml"),
     "image too small": (["--image-size", "20"], "too small for nin"),

@@ -141,7 +141,7 @@ def test_unreadable_variant_files(tmp_path):
 
 
 def test_unknown_variant_offers_the_nearest():
-    with pytest.raises(UserError, match=r"unknown variant 'nin51': did you mean nin15"):
+    with pytest.raises(UserError, match=r"unknown variant 'nin51': did you mean nin21 or nin15"):
         get_variant("nin51")
 
 
