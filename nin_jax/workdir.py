@@ -27,8 +27,7 @@ def check(config: TrainConfig) -> None:
         if config.resume:
             raise UserError("--resume needs --workdir, the folder of the run to continue")
         return
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"--workdir {folder} is a file, not a folder")
+    check_folder("--workdir", folder)
     holds_run = (folder / CONFIG).exists()
     if holds_run and not config.resume:
         raise UserError(
@@ -36,11 +35,33 @@ def check(config: TrainConfig) -> None:
         )
     if config.resume and not holds_run:
         raise UserError(f"--workdir {folder} holds no run to resume")
+
+
+def check_folder(option: str, folder: Path) -> None:
+    """Finds out, writing nothing, whether a folder is there or can be made, and be written into.
+
+    Raises:
+        UserError: naming the option that asked for it.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{option} {folder} is a file, not a folder")
     parent = next(p for p in (folder, *folder.absolute().parents) if p.exists())
     if not parent.is_dir():
-        raise UserError(f"--workdir {folder} cannot be made: {parent} is a file")
+        raise UserError(f"{option} {folder} cannot be made: {parent} is a file")
     if not os.access(parent, os.W_OK | os.X_OK):
-        raise UserError(f"--workdir {folder} is not writable")
+        raise UserError(f"{option} {folder} is not writable")
+
+
+def make_folder(option: str, folder: Path) -> None:
+    """Makes the folder if it is not there.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{option} {folder} cannot be made: {error.strerror}") from None
 
 
 def claim(config: TrainConfig) -> Path:

@@ -60,7 +60,7 @@ class BenchConfig:
 
 
 def run(config: BenchConfig) -> None:
-    from nin_jax import UserError, get_variant, list_variants
+    from nin_jax import UserError, get_variant, list_variants, workdir
 
     for name in ("image_size", "in_channels", "rounds", "workers"):
         least = 0 if name == "workers" else 1
@@ -70,8 +70,8 @@ def run(config: BenchConfig) -> None:
         raise UserError("--batch-sizes must be whole numbers >= 1")
     for variant in config.variants:
         get_variant(variant)
-    if config.out is not None and config.out.exists() and not config.out.is_dir():
-        raise UserError(f"--out {config.out} is a file, not a folder")
+    if config.out is not None:
+        workdir.check_folder("--out", config.out)
     try:
         import nin_torch_ref  # noqa: F401
     except ModuleNotFoundError:

@@ -77,7 +77,7 @@ class ReportConfig:
 def run(config: ReportConfig) -> None:
     from rich.console import Console
 
-    from nin_jax import UserError, list_variants
+    from nin_jax import UserError, list_variants, workdir
     from nin_jax.accounting import account
     from nin_jax.config import RECIPES
     from nin_jax.errors import unknown_name
@@ -86,8 +86,8 @@ def run(config: ReportConfig) -> None:
         raise unknown_name("format", config.format, FORMATS)
     if config.recipe not in RECIPES:
         raise unknown_name("recipe", config.recipe, RECIPES)
-    if config.plots is not None and config.plots.exists() and not config.plots.is_dir():
-        raise UserError(f"--plots {config.plots} is a file, not a folder")
+    if config.plots is not None:
+        workdir.check_folder("--plots", config.plots)
     if config.explain and config.format not in ("table", "markdown"):
         raise UserError("--explain writes Markdown; leave --format out")
     memory_bytes = None if config.memory is None else parse_memory(config.memory)
@@ -95,6 +95,8 @@ def run(config: ReportConfig) -> None:
     on_paper = [account(name, **_options(config), xla=False) for name in variants]
     for each in on_paper if memory_bytes is not None else ():
         _check_memory(each, memory_bytes or 0)
+    if config.plots is not None:
+        workdir.make_folder("--plots", config.plots)
     console = Console(stderr=True, highlight=False)
     measured: dict[str, list[Measured]] = {}
     accounts = on_paper
@@ -283,7 +285,6 @@ def _plot(config: ReportConfig, accounts: Sequence["Account"]) -> list[Path]:
     from nin_jax.plotting import plot_layers, plot_variants
 
     assert config.plots is not None
-    config.plots.mkdir(parents=True, exist_ok=True)
     written = []
     for account in accounts:
         name = f"layers-{account.variant}.png" if config.all else "layers.png"

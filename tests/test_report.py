@@ -151,6 +151,8 @@ BAD = {
     "memory negative": (["--memory=-1GB"], "--memory must be a size"),
     "memory of parsecs": (["--memory", "5pc"], "--memory must be a size"),
     "plots into a file": (["--plots", "FILE"], "is a file, not a folder"),
+    "plots below a file": (["--plots", "FILE/plots"], "cannot be made"),
+    "plots that cannot be": (["--all", "--plots", "/proc/none/plots"], "cannot be made"),
     "derivation as JSON": (["--explain", "--format", "json"], "--explain writes Markdown"),
     "unknown precision": (["--precision", "float16"], "--precision must be one of"),
     "unknown option": (["--layers"], "unknown option"),
@@ -165,7 +167,9 @@ def test_report_refuses(script, tmp_path, case):
     arguments, text = BAD[case]
     places = {"TORN": str(torn), "FILE": str(file)}
     before = sorted(tmp_path.rglob("*"))
-    outcome = script("report", *(places.get(word, word) for word in arguments))
+    for word, place in places.items():
+        arguments = [argument.replace(word, place) for argument in arguments]
+    outcome = script("report", *arguments)
     assert is_one_line(outcome, text)
     assert outcome.out == ""
     assert sorted(tmp_path.rglob("*")) == before
