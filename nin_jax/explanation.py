@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from nin_jax import data, pictures, record
+from nin_jax import data, pictures, record, workdir
 from nin_jax.device import select_device
 from nin_jax.errors import UserError
 from nin_jax.model import NiN, class_maps
@@ -76,8 +76,7 @@ def explain_files(
     from nin_jax.plotting import plot_class_maps  # matplotlib is slow to import
 
     files = pictures.find(paths)
-    if out.exists() and not out.is_dir():
-        raise UserError(f"--out {out} is a file, not a folder")
+    workdir.check_folder("--out", out)
     select_device(device)
     model = record.load_model(folder, weights)
     names = record.class_names(folder)
@@ -93,7 +92,7 @@ def explain_files(
     written: list[Path] = []
     if images:
         found = explain_images(model, np.stack(images))
-        out.mkdir(parents=True, exist_ok=True)
+        workdir.make_folder("--out", out)
         for path, explanation in zip(readable, found, strict=True):
             written.append(_free_name(out, path.stem, written))
             plot_class_maps(explanation, names, path.name, written[-1])

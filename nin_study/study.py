@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from rich.console import Console
 
-from nin_jax import UserError, get_variant, list_variants, record
+from nin_jax import UserError, get_variant, list_variants, record, workdir
 from nin_jax.accounting import account
 from nin_jax.config import RECIPES
 from nin_jax.datasets import Dataset, load_dataset
@@ -44,8 +44,7 @@ def make_study(config: "StudyConfig", command: Sequence[str]) -> Path:
     """
     setting, cells = _plan(config)
     results = config.out / RESULTS
-    if config.out.exists() and not config.out.is_dir():
-        raise UserError(f"--out {config.out} is a file, not a folder")
+    workdir.check_folder("--out", config.out)
     rows = grid.read_results(results)
     if config.page_only and not rows:
         raise UserError(f"{config.out} holds no results: run the study without --page-only first")
@@ -55,7 +54,7 @@ def make_study(config: "StudyConfig", command: Sequence[str]) -> Path:
     dataset = load_dataset(setting.dataset, setting.data_dir)
     setting = replace(setting, dataset=dataset.name)
     console = Console(highlight=False, soft_wrap=True)
-    config.out.mkdir(parents=True, exist_ok=True)
+    workdir.make_folder("--out", config.out)
     try:
         _run(missing, rows, setting, config.out, console)
     finally:  # an interrupted study has its page too
