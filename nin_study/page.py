@@ -292,7 +292,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
       const [x, y] = [key(a), key(b)];
       if (x === "" || y === "") return (x === "") - (y === "");
       const numbers = !isNaN(x) && !isNaN(y);
-      return (numbers ? x - y : x.localeCompare(y)) * (up ? 1 : -1);
+      return (numbers ? x - y : (x > y) - (x < y)) * (up ? 1 : -1);
     };
     for (const row of [...body.rows].sort(order)) body.append(row);
     for (const other of heads) other.removeAttribute("aria-sort");
