@@ -155,8 +155,8 @@ def test_taps_on_pixels(side, kernel, stride, padding):
     assert taps_on_pixels(side, len(starts), kernel, stride, padding) == expected
 
 
-# Of an update: the schedule's arithmetic, and adding up the norms of up to 38 arrays.
-SCALARS = 70
+# The schedule's arithmetic, which the formula leaves out, is no more than this for any recipe.
+SCALARS = 30
 
 
 def known(number):

@@ -84,10 +84,10 @@ def optimizer_flops(costs: Sequence[LayerCost], recipe: Recipe) -> int:
     each = 2  # times the rate, plus the parameter
     total = 0
     if recipe.clip_norm > 0:
-        # The norm: square and add. Then divide by the norm, times the bound, and choose; a bound
-        # of 1 is no product.
+        # The norm: square and add; n numbers of an array are added with n - 1 additions, and its
+        # sum is added to the others' with one. Then divide by the norm, times the bound, and
+        # choose; a bound of 1 is no product.
         each += 4 if recipe.clip_norm == 1 else 5
-        total -= sum(2 for cost in costs if cost.params)  # n numbers are added with n - 1 additions
     if recipe.weight_decay > 0:
         total += 2 * kernels
     if recipe.optimizer == "adam":
