@@ -120,6 +120,10 @@ class TrainConfig:
     limit_test: int | None = None
     """Use only that many test images, the first ones. Default: all."""
 
+    holdout: int | None = None
+    """Set aside that many training images, the last ones, and evaluate on them and not on the test
+    images: for choosing a recipe without a look at the test."""
+
     num_classes: int | None = None
     """Number of logits. Default: as many as the data set has classes."""
 
@@ -194,6 +198,7 @@ def recipe_of(config: TrainConfig) -> Recipe:
         "steps_per_dispatch",
         "limit_train",
         "limit_test",
+        "holdout",
         "num_classes",
         "seed",
     ):
@@ -226,6 +231,7 @@ _RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "epochs": _COUNT,
     "limit_train": _COUNT,
     "limit_test": _COUNT,
+    "holdout": _COUNT,
     "num_classes": _COUNT,
     "seed": (_whole(0, 2**32), "a whole number in [0, 2**32)"),
     "warmup_steps": (_whole(0), "a whole number >= 0"),

@@ -73,10 +73,11 @@ def fit(config: TrainConfig) -> dict[str, Any]:
 
 
 def load_data(config: TrainConfig) -> Dataset:
-    """The run's data set, cut to its limits.
+    """The run's data set, cut to its limits; with ``holdout``, the test split is held-out images.
 
     Raises:
-        UserError: as `load_dataset`, or a label is beyond ``num_classes``.
+        UserError: as `load_dataset`, a label is beyond ``num_classes``, or the holdout leaves
+            nothing to train on.
     """
     dataset = load_dataset(config.dataset, config.data_dir)
     if config.num_classes is not None and config.num_classes < dataset.num_classes:
@@ -85,14 +86,24 @@ def load_data(config: TrainConfig) -> Dataset:
             f"0 to {dataset.num_classes - 1}"
         )
 
-    def cut(split: Split, limit: int | None) -> Split:
-        return Split(split.images[:limit], split.labels[:limit])
-
+    train, test = dataset.train, dataset.test
+    if config.holdout is not None:
+        kept = len(train.labels) - config.holdout
+        if kept < 1:
+            raise UserError(
+                f"--holdout {config.holdout} leaves nothing to train on: {dataset.name} has "
+                f"{len(train.labels)} training images"
+            )
+        train, test = _part(train, slice(kept)), _part(train, slice(kept, None))
     return replace(
         dataset,
-        train=cut(dataset.train, config.limit_train),
-        test=cut(dataset.test, config.limit_test),
+        train=_part(train, slice(config.limit_train)),
+        test=_part(test, slice(config.limit_test)),
     )
+
+
+def _part(split: Split, part: slice) -> Split:
+    return Split(split.images[part], split.labels[part])
 
 
 @dataclass
@@ -251,6 +262,7 @@ def _summary(run: Run, recorder: Recorder) -> dict[str, Any]:
         "image_size": list(run.model.image_size),
         "train_images": len(run.dataset.train.labels),
         "test_images": len(run.dataset.test.labels),
+        "evaluated_on": "test images" if run.config.holdout is None else "held-out training images",
         "params": sum(layer.params for layer in layers),
         "macs_per_image": sum(layer.macs for layer in layers),
         "epochs": run.recipe.epochs,

@@ -2,13 +2,15 @@
 
 import json
 import os
+import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from nin_jax.config import TrainConfig, recipe_of
+from nin_jax.config import Recipe, TrainConfig, recipe_of
+from nin_jax.errors import UserError, unknown_name
 
 Row = dict[str, Any]
 RESULTS = "results.jsonl"
@@ -34,6 +36,7 @@ class Setting:
     epochs: int = 10
     limit_train: int | None = None
     limit_test: int | None = None
+    holdout: int | None = None
 
 
 @dataclass(frozen=True)
@@ -48,12 +51,11 @@ class Cell:
     @property
     def name(self) -> str:
         """Of its folder, and in the results."""
-        change = "-" + "_".join(self.change.replace(",", "").lower().split()) if self.change else ""
+        change = "-" + re.sub(r"[^a-z0-9.]+", "_", self.change.lower()) if self.change else ""
         return f"{Path(self.variant).stem}-{self.recipe}{change}-seed{self.seed}"
 
     def config(self, setting: Setting, folder: Path, resume: bool) -> TrainConfig:
         """The run's configuration, for `nin_jax.loop.fit`."""
-        changes = ABLATION[self.change] if self.change else {}
         return TrainConfig(
             variant=self.variant,
             recipe=self.recipe,
@@ -61,12 +63,44 @@ class Cell:
             workdir=folder / self.name,
             resume=resume,
             **asdict(setting),
-            **changes,
+            **changes_of(self.change),
         )
 
 
+def changes_of(change: str) -> Mapping[str, Any]:
+    """What a change changes: by its name in `ABLATION`, or written as ``lr=0.06, init=he``.
+
+    Raises:
+        UserError: it is neither, or a value is not one of the field's.
+    """
+    if change in ABLATION:
+        return ABLATION[change]
+    changes: dict[str, Any] = {}
+    types = get_type_hints(Recipe)
+    for part in filter(None, (part.strip() for part in change.split(","))):
+        name, sign, text = part.partition("=")
+        if not sign:
+            raise UserError(f"--changes: {part!r} is not of the form field=value, as lr=0.06")
+        if name not in types:
+            raise unknown_name("field of a recipe", name, types)
+        if get_origin(types[name]) is Literal:
+            if text not in get_args(types[name]):
+                raise UserError(f"--changes: {name} must be one of {', '.join(get_args(types[name]))}")
+            changes[name] = text
+            continue
+        try:
+            changes[name] = json.loads(text)
+        except ValueError:
+            raise UserError(f"--changes: {part!r} holds no number, true or false") from None
+    return changes
+
+
 def cells(
-    variants: Sequence[str], recipes: Sequence[str], seeds: int, ablation: str | None
+    variants: Sequence[str],
+    recipes: Sequence[str],
+    seeds: int,
+    ablation: str | None,
+    changes: Sequence[str] = (),
 ) -> list[Cell]:
     """The grid, seed by seed, so that an interrupted study has something of everything.
 
@@ -75,10 +109,16 @@ def cells(
         recipes: names.
         seeds: how many, from 0.
         ablation: the variant for which the modern recipe is taken apart, or None.
+        changes: each is tried on every recipe and variant.
     """
     found = []
     for seed in range(seeds):
-        found += [Cell(variant, recipe, seed) for recipe in recipes for variant in variants]
+        found += [
+            Cell(variant, recipe, seed, change)
+            for change in ("", *changes)
+            for recipe in recipes
+            for variant in variants
+        ]
         if ablation is not None:
             found += [Cell(ablation, "modern", seed, change) for change in ABLATION]
     return list(dict.fromkeys(found))
@@ -103,8 +143,6 @@ def read_results(path: Path) -> list[Row]:
     Raises:
         UserError: another line is no row.
     """
-    from nin_jax.errors import UserError
-
     if not path.exists():
         return []
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()

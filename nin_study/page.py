@@ -90,8 +90,9 @@ def what_was_run(study: Study) -> list[str]:
     row = study.rows[0]
     height, width = row["image_size"]
     lines = [
-        f"{row['dataset']} at {height}x{width}: {row['train_images']:,} training and "
-        f"{row['test_images']:,} test images, {row['epochs']} epochs; {len(study.rows)} runs.",
+        f"{row['dataset']} at {height}x{width}: {row['train_images']:,} training images, "
+        f"{row['epochs']} epochs; {len(study.rows)} runs, evaluated on {row['test_images']:,} "
+        f"{row['evaluated_on']}.",
         f"{row['device']}; " + ", ".join(f"{k} {v}" for k, v in row["versions"].items()),
     ]
     reduced = []

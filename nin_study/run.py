@@ -57,6 +57,7 @@ def result(cell: Cell, folder: Path) -> Row:
         "image_size": summary["image_size"],
         "train_images": summary["train_images"],
         "test_images": summary["test_images"],
+        "evaluated_on": summary["evaluated_on"],
         "epochs": summary["epochs"],
         "batch_size": recipe.batch_size,
         "lr": recipe.lr,

@@ -84,9 +84,10 @@ def _plan(config: "StudyConfig") -> tuple[Setting, list[Cell]]:
             config.epochs,
             config.limit_train,
             config.limit_test,
+            config.holdout,
         )
         ablation = None if config.ablation == "none" else config.ablation
-        cells = grid.cells(variants, config.recipes, config.seeds, ablation)
+        cells = grid.cells(variants, config.recipes, config.seeds, ablation, config.changes)
     grid.check(cells, setting)
     return setting, cells
 

@@ -28,6 +28,10 @@ class StudyConfig:
     ablation: Literal["none", "nin"] = "nin"
     """Also take the modern recipe apart, for this variant: one ingredient changed at a time."""
 
+    changes: tuple[str, ...] = ()
+    """Also run every recipe changed so: fields of the recipe, such as lr=0.06 or
+    "optimizer=adam, lr=0.001"."""
+
     dataset: str | None = None
     """As for scripts/train.py. Default: fashion_mnist."""
 
@@ -45,6 +49,10 @@ class StudyConfig:
 
     limit_test: int | None = None
     """Use only that many test images. Default: all."""
+
+    holdout: int | None = None
+    """Evaluate on that many training images, set aside, and not on the test images: for choosing
+    between --changes without a look at the test."""
 
     out: Path = Path("study")
     """Folder for the results, the page and the runs."""

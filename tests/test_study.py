@@ -28,6 +28,7 @@ def row(variant="nin", recipe="modern", seed=0, accuracy=0.5, change="", **more)
         "image_size": [67, 67],
         "train_images": 100,
         "test_images": 20,
+        "evaluated_on": "test images",
         "epochs": 2,
         "batch_size": 64,
         "lr": 0.03,
