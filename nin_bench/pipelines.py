@@ -14,7 +14,7 @@ from nin_jax import data
 from nin_jax.config import Recipe, TrainConfig
 from nin_jax.datasets import Dataset as NinDataset
 from nin_jax.datasets import Split
-from nin_jax.loop import prepare_run
+from nin_jax.preparation import prepare_run
 
 
 class _Pictures(Dataset):

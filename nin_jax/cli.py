@@ -17,7 +17,7 @@ from tyro._errors import (  # the module documents this hook; pyproject.toml bou
     on_parse_error,
 )
 
-from nin_jax.errors import UserError
+from nin_jax.errors import Interrupted, RunError, UserError
 
 Config = TypeVar("Config")
 
@@ -61,19 +61,23 @@ def _option(argument: Any) -> str:
 def main(config_type: type[Config], run: Callable[[Config], object]) -> None:
     """Parses the command line and runs; never a traceback for what a user can cause.
 
-    Exit codes: 0 done, 2 a `UserError` (one line, ``error: ...``), 130 interrupted.
+    Exit codes: 0 done, 2 a `UserError` and 1 a `RunError` (one line, ``error: ...``), 130
+    interrupted by Ctrl-C, 143 by SIGTERM.
     """
     guard(lambda: run(parse(config_type)))
 
 
 def guard(action: Callable[[], object]) -> None:
-    """Runs the action; a `UserError` becomes one line on standard error and exit code 2."""
+    """Runs the action; our own exceptions become one line on standard error and an exit code."""
     warnings.showwarning = _show_warning
     try:
         action()
-    except UserError as error:
+    except (UserError, RunError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(2 if isinstance(error, UserError) else 1)
+    except Interrupted as interrupted:
+        print(interrupted, file=sys.stderr)
+        sys.exit(interrupted.code)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)

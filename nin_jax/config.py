@@ -98,6 +98,21 @@ class TrainConfig:
     resume: bool = False
     """Continue the run in --workdir from its last checkpoint."""
 
+    checkpoint_every: str = "10min"
+    """How often to save within an epoch: 200 is steps, 10min or 30s is time. The end of an epoch is
+    always saved."""
+
+    keep_checkpoints: int = 2
+    """How many of the newest checkpoints to keep, besides the best."""
+
+    skip_nonfinite: bool = False
+    """Leave out, and count, steps whose gradient is not finite. Default: such a step ends the
+    run, and what made it is kept."""
+
+    deterministic: bool = False
+    """On a GPU, only operations that give the same bits each time, at some cost in speed. A CPU's
+    always do."""
+
     image_size: int | tuple[int, int] | None = None
     """Side of the resized images, or height and width, in pixels (recipes: 224)."""
 
@@ -199,6 +214,7 @@ def recipe_of(config: TrainConfig) -> Recipe:
         "limit_train",
         "limit_test",
         "holdout",
+        "keep_checkpoints",
         "num_classes",
         "seed",
     ):
@@ -232,6 +248,7 @@ _RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "limit_train": _COUNT,
     "limit_test": _COUNT,
     "holdout": _COUNT,
+    "keep_checkpoints": _COUNT,
     "num_classes": _COUNT,
     "seed": (_whole(0, 2**32), "a whole number in [0, 2**32)"),
     "warmup_steps": (_whole(0), "a whole number >= 0"),

@@ -18,6 +18,10 @@ CPU_ACTIVATION_BYTES = 8 * 2**20
 GPU_STEPS_PER_DISPATCH = 10
 
 
+# No atomics in reductions and scatters, and the same algorithm in every process.
+DETERMINISTIC_FLAGS = "--xla_gpu_deterministic_ops=true --xla_gpu_autotune_level=0"
+
+
 def select_device(wanted: Literal["auto", "cpu", "gpu"]) -> None:
     """Makes ``wanted`` the device that JAX uses by default.
 
@@ -35,6 +39,16 @@ def select_device(wanted: Literal["auto", "cpu", "gpu"]) -> None:
             "with pip install -e '.[cuda12]'"
         ) from None
     jax.config.update("jax_default_device", device)
+
+
+def make_deterministic(wanted: bool) -> None:
+    """Tells XLA to take only operations on a GPU that give the same bits each time.
+
+    Works before JAX has touched a device; after that, XLA has read its flags.
+    """
+    if wanted:
+        flags = os.environ.get("XLA_FLAGS", "")
+        os.environ["XLA_FLAGS"] = f"{flags} {DETERMINISTIC_FLAGS}".strip()
 
 
 def use_compilation_cache(wanted: bool) -> None:

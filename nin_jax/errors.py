@@ -1,6 +1,7 @@
-"""The one exception for everything a user can get wrong."""
+"""The one exception for everything a user can get wrong, and two for what befalls a run."""
 
 import difflib
+import signal
 from collections.abc import Iterable
 
 
@@ -10,6 +11,32 @@ class UserError(ValueError):
     The message is one line. Scripts print it as ``error: ...`` and exit with code 2;
     library callers may catch it as a `ValueError`.
     """
+
+
+class RunError(RuntimeError):
+    """A run came to an end that the user did not cause, such as a disk that is full.
+
+    The message is one line. Scripts print it as ``error: ...`` and exit with code 1.
+    """
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal asked the run to end, and it has saved what it has.
+
+    Scripts exit with ``code``, 128 and the signal's number, as a shell expects.
+    """
+
+    def __init__(self, number: signal.Signals, saved: str = ""):
+        super().__init__(saved)
+        self.number = number
+
+    @property
+    def code(self) -> int:
+        return 128 + self.number
+
+    def __str__(self) -> str:
+        saved = f": {self.args[0]}" if self.args[0] else ""
+        return f"interrupted by {self.number.name}{saved}"
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:

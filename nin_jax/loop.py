@@ -4,47 +4,37 @@ The only file with side effects in a loop. Everything that a user can get wrong 
 before the first file is written.
 """
 
+import shlex
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
-from nin_jax import convert, data, metrics, record, workdir
+from nin_jax import failure, metrics, record, workdir
 from nin_jax.checkpoint import Checkpoints
-from nin_jax.config import Recipe, TrainConfig, recipe_of
-from nin_jax.datasets import Dataset, Split, load_dataset
-from nin_jax.device import (
-    default_micro_batch_size,
-    default_steps_per_dispatch,
-    select_device,
-    use_compilation_cache,
-)
-from nin_jax.errors import UserError
-from nin_jax.evaluation import evaluate
+from nin_jax.config import TrainConfig, recipe_of
+from nin_jax.device import make_deterministic, select_device, use_compilation_cache
+from nin_jax.errors import Interrupted, RunError, UserError
+from nin_jax.evaluation import Score, evaluate
 from nin_jax.geometry import check_image_size, trace
-from nin_jax.model import NiN, create_model
-from nin_jax.optim import make_optimizer, make_schedule
-from nin_jax.recorder import Recorder
-from nin_jax.step import (
-    EvalState,
-    Sums,
-    TrainState,
-    make_eval_step,
-    make_train_step,
-    make_train_steps,
-)
+from nin_jax.interruption import Interruption
+from nin_jax.preparation import Run, epoch_order, load_data, prepare_run
+from nin_jax.recorder import NotFinite, Progress, Recorder
+from nin_jax.saving import Cadence, Saver
 from nin_jax.tables import describe
 from nin_jax.variants import get_variant
 
 
 def fit(config: TrainConfig) -> dict[str, Any]:
     """Trains as the configuration says and returns the run's summary.
+
+    A run that is killed at any moment and then resumed ends with the very numbers of the run that
+    was left alone.
 
     Args:
         config: what it leaves open, its recipe fills in.
@@ -53,12 +43,16 @@ def fit(config: TrainConfig) -> dict[str, Any]:
         What ``summary.json`` holds.
 
     Raises:
-        UserError: anything given is wrong, or the loss is no longer finite.
+        UserError: anything given is wrong, the loss is no longer finite, or memory is short.
+        Interrupted: a signal came; the run is saved and can be resumed.
+        RunError: the end of the run could not be saved.
     """
     started = time.perf_counter()
     recipe = recipe_of(config)
     check_image_size(get_variant(config.variant), recipe.image_size)
+    Cadence.parse(config.checkpoint_every)
     workdir.check(config)
+    make_deterministic(config.deterministic)
     select_device(config.device)
     use_compilation_cache(config.compilation_cache)
     dataset = load_data(config)
@@ -68,188 +62,164 @@ def fit(config: TrainConfig) -> dict[str, Any]:
         record.check_same_run(config.workdir, config, recipe, dataset)
     run = prepare_run(config, recipe, dataset)
     folder = workdir.claim(config)
-    with workdir.locked(folder):
-        return _fit_in(folder, run, started)
+    with Interruption() as interruption, workdir.locked(folder):
+        workdir.check(config)  # once more: another process may have been first
+        return _fit_in(folder, run, started, interruption)
 
 
-def load_data(config: TrainConfig) -> Dataset:
-    """The run's data set, cut to its limits; with ``holdout``, the test split is held-out images.
-
-    Raises:
-        UserError: as `load_dataset`, a label is beyond ``num_classes``, or the holdout leaves
-            nothing to train on.
-    """
-    dataset = load_dataset(config.dataset, config.data_dir)
-    if config.num_classes is not None and config.num_classes < dataset.num_classes:
-        raise UserError(
-            f"--num-classes {config.num_classes} is too few: {dataset.name} has labels "
-            f"0 to {dataset.num_classes - 1}"
-        )
-
-    train, test = dataset.train, dataset.test
-    if config.holdout is not None:
-        kept = len(train.labels) - config.holdout
-        if kept < 1:
-            raise UserError(
-                f"--holdout {config.holdout} leaves nothing to train on: {dataset.name} has "
-                f"{len(train.labels)} training images"
-            )
-        train, test = _part(train, slice(kept)), _part(train, slice(kept, None))
-    return replace(
-        dataset,
-        train=_part(train, slice(config.limit_train)),
-        test=_part(test, slice(config.limit_test)),
-    )
-
-
-def _part(split: Split, part: slice) -> Split:
-    return Split(split.images[part], split.labels[part])
-
-
-@dataclass
-class Run:
-    """A model, its state and its compiled steps, as `prepare_run` makes them."""
-
-    config: TrainConfig
-    recipe: Recipe
-    dataset: Dataset
-    model: NiN
-    state: TrainState
-    train_steps: Callable[..., tuple[TrainState, Sums]]
-    eval_step: Callable[..., EvalState]
-    learning_rates: np.ndarray
-    micro_batch_size: int
-    steps_per_dispatch: int
-    steps_per_epoch: int
-
-    @property
-    def geometry(self) -> dict[str, Any]:
-        """What `trace`, `describe` and `create_model` need to know besides the variant."""
-        return {
-            "in_channels": self.model.in_channels,
-            "num_classes": self.model.num_classes,
-            "image_size": self.model.image_size,
-        }
-
-
-def prepare_run(config: TrainConfig, recipe: Recipe, dataset: Dataset) -> Run:
-    """Model, optimiser and steps; touches no file."""
-    model = create_model(
-        get_variant(config.variant),
-        in_channels=dataset.image_shape[2],
-        num_classes=config.num_classes or dataset.num_classes,
-        image_size=recipe.image_size,
-        seed=config.seed,
-        init=recipe.init,
-        logit_relu=recipe.logit_relu,
-        dtype=config.precision,
-    )
-    graphdef, params = nnx.split(model, nnx.Param)
-    steps_per_epoch = -(-len(dataset.train.labels) // recipe.batch_size)
-    steps = steps_per_epoch * recipe.epochs
-    optimizer = make_optimizer(recipe, steps)
-    params = jax.tree.map(jnp.copy, params)  # a step consumes its state's; the model keeps its own
-    start, key = jnp.zeros((), jnp.int32), jax.random.key(config.seed)
-    state = TrainState(params, optimizer.init(params), start, key)
-    micro = micro_batch_size(config, recipe, model)
-    at_once = config.steps_per_dispatch or default_steps_per_dispatch()
-    train_step = make_train_step(graphdef, optimizer, recipe, model.image_size, micro)
-    return Run(
-        config=config,
-        recipe=recipe,
-        dataset=dataset,
-        model=model,
-        state=state,
-        train_steps=make_train_steps(train_step, at_once),
-        eval_step=make_eval_step(graphdef, model.image_size, model.num_classes, micro),
-        learning_rates=np.asarray(jax.vmap(make_schedule(recipe, steps))(jnp.arange(steps))),
-        micro_batch_size=micro,
-        steps_per_dispatch=at_once,
-        steps_per_epoch=steps_per_epoch,
-    )
-
-
-def micro_batch_size(config: TrainConfig, recipe: Recipe, model: NiN) -> int:
-    """Images that a step works on at a time, as asked for or as the device likes it."""
-    size = config.micro_batch_size or default_micro_batch_size(model) or recipe.batch_size
-    return min(size, recipe.batch_size)
-
-
-def _fit_in(folder: Path, run: Run, started: float) -> dict[str, Any]:
+def _fit_in(folder: Path, run: Run, started: float, interruption: Interruption) -> dict[str, Any]:
     """The run proper, in a folder that is ours."""
-    checkpoints = Checkpoints(folder / workdir.CHECKPOINTS)
-    if run.config.resume:
-        run.state = checkpoints.restore(run.state)
-    first_step = int(run.state.step)
-    if first_step >= len(run.learning_rates):
-        raise UserError(f"nothing left to do: {folder} has its {first_step} steps; raise --epochs")
-    record.write_config(folder, run.config, run.recipe, run.dataset)
-    metrics.keep_rows_up_to(folder / workdir.METRICS, first_step)
-    writers = [
-        metrics.JsonlWriter(folder / workdir.METRICS),
-        metrics.TensorBoardWriter(folder / workdir.TENSORBOARD),
-    ]
+    checkpoints = Checkpoints(folder / workdir.CHECKPOINTS, run.config.keep_checkpoints)
+    progress = _restore(folder, run, checkpoints)
     try:
-        with metrics.Screen(len(run.learning_rates), first_step) as screen:
-            screen.line(_headline(run, folder))
-            recorder = Recorder(
-                writers,
-                screen,
-                steps_per_epoch=run.steps_per_epoch,
-                epochs=run.recipe.epochs,
-                learning_rates=run.learning_rates,
-                chance=np.bincount(run.dataset.train.labels).max() / len(run.dataset.train.labels),
-                remedy=_remedy(run),
-                first_step=first_step,
-                started=started,
-            )
-            _train(run, recorder, checkpoints, folder)
-            screen.line(f"wrote {folder}")
-    finally:
-        checkpoints.close()
-        for writer in writers:
-            writer.close()
+        record.write_config(folder, run.config, run.recipe, run.dataset)
+        rows = metrics.JsonlWriter(folder / workdir.METRICS)
+        written = metrics.read_metrics(folder / workdir.METRICS)
+        events = metrics.TensorBoardWriter(folder / workdir.TENSORBOARD, written)
+    except OSError as error:
+        raise RunError(f"{folder} cannot be written: {error.strerror}") from None
+    total = len(run.learning_rates)
+    with closing(rows), closing(events), metrics.Screen(total, progress.step) as screen:
+        screen.line(_headline(run, folder, progress))
+        recorder = _recorder(run, progress, [rows, events], screen, started)
+        saver = Saver(run, recorder, rows, checkpoints, folder)
+        if not checkpoints.names():
+            saver.checkpoint()
+        with _what_ends_a_run(run, saver):
+            _train(run, recorder, saver, interruption)
+        saver.finish()
+        screen.line(f"wrote {folder}")
     summary = _summary(run, recorder)
-    record.write_json(folder / workdir.SUMMARY, summary)
-    _draw(run, folder)
+    try:
+        record.write_json(folder / workdir.SUMMARY, summary)
+        _draw(run, folder)
+    except OSError as error:
+        raise RunError(f"training is done; {folder} cannot be written: {error.strerror}") from None
     return summary
 
 
-def _train(run: Run, recorder: Recorder, checkpoints: Checkpoints, folder: Path) -> None:
+def _restore(folder: Path, run: Run, checkpoints: Checkpoints) -> Progress:
+    """Puts the run where its newest intact checkpoint is; says how far that is."""
+    checkpoints.clear_partial()
+    rows = folder / workdir.METRICS
+    found = checkpoints.restore(run.state) if run.config.resume else None
+    if found is None:
+        if run.config.resume and rows.exists() and rows.stat().st_size:
+            raise UserError(
+                f"{folder} has metrics but no checkpoint: the run cannot be resumed; start another "
+                "in a new --workdir"
+            )
+        return Progress()
+    run.state, position = found
+    progress = Progress(**position["progress"])
+    if progress.epochs >= run.recipe.epochs and (folder / workdir.SUMMARY).exists():
+        raise UserError(
+            f"nothing left to do: {folder} has its {progress.step} steps; raise --epochs"
+        )
+    metrics.cut(rows, position["metrics_bytes"])
+    return progress
+
+
+def _recorder(run: Run, progress: Progress, writers, screen, started: float) -> Recorder:
+    labels = run.dataset.train.labels
+    return Recorder(
+        writers,
+        screen,
+        steps_per_epoch=run.steps_per_epoch,
+        epochs=run.recipe.epochs,
+        learning_rates=run.learning_rates,
+        chance=np.bincount(labels).max() / len(labels),
+        remedy=_remedy(run),
+        progress=progress,
+        skip_nonfinite=run.config.skip_nonfinite,
+        started=started,
+    )
+
+
+@contextmanager
+def _what_ends_a_run(run: Run, saver: Saver) -> Iterator[None]:
+    """What may happen in training, as the exception that tells the user of it."""
+    try:
+        try:
+            yield
+        except Interrupted as stop:
+            saver.recorder.flush()
+            raise Interrupted(stop.number, _saved(saver)) from None
+    except NotFinite as found:
+        folder = failure.write_nonfinite(saver.folder, run, found)
+        raise UserError(failure.nonfinite_text(found, folder)) from None
+    except jax.errors.JaxRuntimeError as error:
+        if not failure.is_out_of_memory(error):
+            raise
+        raise UserError(
+            failure.out_of_memory_text(run.recipe.batch_size, run.micro_batch_size)
+        ) from None
+
+
+def _saved(saver: Saver) -> str:
+    step, folder = saver.recorder.progress.step, shlex.quote(str(saver.folder))
+    if not saver.checkpoint():
+        return f"step {step} could not be saved"
+    return f"step {step} is saved; go on with --resume --workdir {folder}"
+
+
+def _train(run: Run, recorder: Recorder, saver: Saver, interruption: Interruption) -> None:
+    """Epoch by epoch, from wherever the run is, to its end."""
     train = jax.device_put((run.dataset.train.images, run.dataset.train.labels))
     test = jax.device_put((run.dataset.test.images, run.dataset.test.labels))
-    make_order = jax.jit(data.epoch_order, static_argnums=(2, 3))
-    step = recorder.step
-    while step < len(run.learning_rates):
-        epoch = step // run.steps_per_epoch
+    progress = recorder.progress
+    while progress.epochs < run.recipe.epochs:
         # Nothing travels between host and device but what says so: device_put and device_get.
         with jax.transfer_guard("disallow"):
-            index = jax.device_put(np.int32(epoch))
-            order = make_order(run.state.key, index, len(train[1]), run.recipe.batch_size)
-            while missing := (epoch + 1) * run.steps_per_epoch - step:
-                count = min(missing, run.steps_per_dispatch)
-                run.state, sums = run.train_steps(
-                    run.state, *train, order, jax.device_put(np.int32(count))
-                )
-                step += count
-                recorder.dispatched(count, sums)
-            recorder.flush()
-            score = evaluate(
-                run.eval_step,
-                run.state.params,
-                *test,
-                num_classes=run.model.num_classes,
-                batch_size=run.micro_batch_size,
-                progress=recorder.screen.evaluating,
-            )
+            order = epoch_order(run, progress.epochs)
+            while (left := (progress.epochs + 1) * run.steps_per_epoch - progress.step) > 0:
+                _segment(run, recorder, saver, interruption, (*train, order), left)
+            score = _evaluate(run, recorder, interruption, test)
         recorder.epoch(score)
-        _save(run, checkpoints, folder)
+        saver.weights()
+        saver.checkpoint()
+        interruption.check()
 
 
-def _save(run: Run, checkpoints: Checkpoints, folder: Path) -> None:
-    checkpoints.save(run.state)
-    nnx.update(run.model, jax.tree.map(jnp.copy, run.state.params))
-    convert.save_safetensors(run.model, folder / workdir.WEIGHTS)
+def _segment(
+    run: Run,
+    recorder: Recorder,
+    saver: Saver,
+    interruption: Interruption,
+    arrays: tuple[jax.Array, ...],
+    left: int,
+) -> None:
+    """Steps up to the next checkpoint within the epoch, or to the epoch's end."""
+    step, end = recorder.progress.step, recorder.progress.step + left
+    while step < end:
+        count = min(end - step, run.steps_per_dispatch, saver.cadence.steps_left(step))
+        run.state, figures = run.train_steps(run.state, *arrays, jax.device_put(np.int32(count)))
+        step += count
+        recorder.dispatched(count, figures)
+        interruption.check()
+        if step < end and saver.is_due(step):
+            break
+    recorder.flush()
+    if step < end:
+        with jax.transfer_guard("allow"):
+            saver.checkpoint()
+
+
+def _evaluate(
+    run: Run, recorder: Recorder, interruption: Interruption, test: tuple[jax.Array, ...]
+) -> Score:
+    def progress(done: int, total: int) -> None:
+        recorder.screen.evaluating(done, total)
+        interruption.check()
+
+    return evaluate(
+        run.eval_step,
+        run.state.params,
+        *test,
+        num_classes=run.model.num_classes,
+        batch_size=run.micro_batch_size,
+        progress=progress,
+    )
 
 
 def _summary(run: Run, recorder: Recorder) -> dict[str, Any]:
@@ -266,23 +236,26 @@ def _summary(run: Run, recorder: Recorder) -> dict[str, Any]:
         "params": sum(layer.params for layer in layers),
         "macs_per_image": sum(layer.macs for layer in layers),
         "epochs": run.recipe.epochs,
-        "steps": recorder.step,
-        **{key: recorder.last_epoch[key] for key in kept},
-        "test_accuracy_per_class": recorder.accuracy_per_class,
-        "at_chance_after_first_epoch": recorder.at_chance,
+        "steps": recorder.progress.step,
+        **{key: recorder.progress.last_epoch[key] for key in kept},
+        "best_epoch": recorder.progress.best,
+        "skipped_steps": recorder.progress.skipped,
+        "test_accuracy_per_class": recorder.progress.accuracy_per_class,
+        "at_chance_after_first_epoch": recorder.progress.at_chance,
         "time_to_first_step_seconds": recorder.time_to_first_step,
         "device": record.device_name(),
     }
 
 
-def _headline(run: Run, folder: Path) -> str:
+def _headline(run: Run, folder: Path, progress: Progress) -> str:
+    resumed = f"\nresumed after step {progress.step}" if progress.step else ""
     config, dataset = run.config, run.dataset
     return (
         f"{describe(run.model.variant, **run.geometry)}\n"
         f"{dataset.name} ({dataset.source}): {len(dataset.train.labels):,} training and "
         f"{len(dataset.test.labels):,} test images; recipe {config.recipe}, batch "
         f"{run.recipe.batch_size} in parts of {run.micro_batch_size}, {len(run.learning_rates):,} "
-        f"steps; {record.device_name()}; into {folder}"
+        f"steps; {record.device_name()}; into {folder}{resumed}"
     )
 
 

@@ -6,18 +6,20 @@ import json
 import os
 import platform
 import subprocess
+import types
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import jax
 
 import nin_jax
 from nin_jax import convert
-from nin_jax.config import Recipe, TrainConfig
+from nin_jax.config import Recipe, TrainConfig, recipe_of
 from nin_jax.datasets import Dataset
 from nin_jax.errors import UserError
 from nin_jax.model import NiN, create_model
-from nin_jax.variants import get_variant, variant_from_dict, variant_to_dict
+from nin_jax.reading import parse_json, read_text, shown
+from nin_jax.variants import Variant, get_variant, variant_from_dict, variant_to_dict
 from nin_jax.workdir import CONFIG, WEIGHTS
 
 T = TypeVar("T")
@@ -25,7 +27,7 @@ T = TypeVar("T")
 # What may differ when a run is resumed; all else would make it another run.
 MAY_CHANGE = {
     *("workdir", "resume", "data_dir", "device", "epochs", "list_variants"),
-    *("steps_per_dispatch", "compilation_cache"),
+    *("steps_per_dispatch", "compilation_cache", "checkpoint_every", "keep_checkpoints"),
 }
 
 
@@ -69,14 +71,18 @@ def check_same_run(folder: Path, config: TrainConfig, recipe: Recipe, dataset: D
     was = saved["config"] | saved["recipe"]
     now = _plain(config) | _plain(recipe)
     differences = [
-        f"{name} was {was.get(name)!r}, is {value!r}"
+        f"{name} was {shown(was.get(name))}, is {value!r}"
         for name, value in now.items()
         if name not in MAY_CHANGE and was.get(name) != value
     ]
     if saved["variant"] != variant_to_dict(get_variant(config.variant)):
         differences.append(f"the variant {config.variant} has changed")
     if differences:
-        raise UserError(f"--resume with another configuration: {'; '.join(differences)}")
+        may = ", ".join(sorted(MAY_CHANGE - {"resume", "list_variants"}))
+        raise UserError(
+            f"--resume with another configuration: {'; '.join(differences)} "
+            f"(what may change: {may})"
+        )
     check_same_data(folder, dataset)
 
 
@@ -87,10 +93,10 @@ def check_same_data(folder: Path, dataset: Dataset) -> None:
         UserError: the checksum differs.
     """
     saved = _read_run(folder)["dataset"]
-    if saved.get("checksum") != dataset.checksum:
+    if saved["checksum"] != dataset.checksum:
         raise UserError(
             f"the data differ from the run's: {dataset.name} from {dataset.source} has another "
-            f"checksum than the {saved.get('name')} in {folder / CONFIG}"
+            f"checksum than the {saved['name']} in {folder / CONFIG}"
         )
 
 
@@ -98,31 +104,70 @@ def read_config(folder: Path) -> TrainConfig:
     """The configuration a run was started with.
 
     Raises:
-        UserError: the folder holds no run.
+        UserError: the folder holds no run, or its configuration is not one.
     """
-    return _from_plain(TrainConfig, _read_run(folder)["config"], folder)
+    config = _from_plain(TrainConfig, _read_run(folder)["config"], folder)
+    _check_values(config, folder)
+    return config
 
 
 def read_recipe(folder: Path) -> Recipe:
     """The complete recipe a run was started with.
 
     Raises:
-        UserError: the folder holds no run.
+        UserError: the folder holds no run, or its recipe is not one.
     """
-    return _from_plain(Recipe, _read_run(folder)["recipe"], folder)
+    recipe = _from_plain(Recipe, _read_run(folder)["recipe"], folder)
+    _check_values(TrainConfig(**dataclasses.asdict(recipe)), folder)
+    return recipe
+
+
+def _check_values(config: TrainConfig, folder: Path) -> None:
+    """Every value is in its range, as it was when the run began."""
+    try:  # the variant is in the run's files itself; the one it was read from may be gone
+        recipe_of(dataclasses.replace(config, variant="nin"))
+    except UserError as error:
+        raise _damaged(folder, str(error)) from None
+
+
+def _damaged(folder: Path, problem: str) -> UserError:
+    return UserError(f"{folder / CONFIG} is damaged: {problem}")
 
 
 def _from_plain(cls: type[T], plain: dict[str, Any], folder: Path) -> T:
-    known = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    if plain.keys() != known:
-        odd = ", ".join(sorted(plain.keys() ^ known))
-        raise UserError(f"{folder / CONFIG} is of another version of nin_jax: {odd}")
+    hints = get_type_hints(cls)
+    if plain.keys() != hints.keys():
+        odd = ", ".join(sorted(plain.keys() ^ hints.keys()))
+        raise UserError(f"{folder / CONFIG} is of another version of nin_jax: {shown(odd)}")
+    for name, hint in hints.items():
+        if not _fits(plain[name], hint):
+            raise _damaged(folder, f"{name} cannot be {shown(plain[name])}")
     values = dict(plain)
-    for name in {"workdir", "data_dir"} & known:
+    for name in {"workdir", "data_dir"} & hints.keys():
         values[name] = Path(values[name]) if values[name] else None
     if isinstance(values.get("image_size"), list):
         values["image_size"] = tuple(values["image_size"])
     return cls(**values)
+
+
+def _fits(value: object, hint: Any) -> bool:
+    """Whether a value from JSON is one of an annotation's."""
+    if get_origin(hint) in (types.UnionType, Union):
+        return any(_fits(value, option) for option in get_args(hint))
+    if get_origin(hint) is Literal:
+        return isinstance(value, str) and value in get_args(hint)
+    if get_origin(hint) is tuple:
+        inner = get_args(hint)
+        return (
+            isinstance(value, list)
+            and len(value) == len(inner)
+            and all(map(_fits, value, inner))
+        )
+    if hint is float:
+        return isinstance(value, float | int) and not isinstance(value, bool)
+    if hint is Path:
+        return isinstance(value, str) and "\0" not in value
+    return type(value) is hint
 
 
 def load_model(folder: str | Path, weights: str | Path | None = None) -> NiN:
@@ -133,24 +178,33 @@ def load_model(folder: str | Path, weights: str | Path | None = None) -> NiN:
         weights: another ``.safetensors`` file to take the parameters from.
 
     Raises:
-        UserError: the folder holds no finished run, or the weights do not fit.
+        UserError: the folder holds no finished run, or the weights do not fit. No memory is taken
+            before that is known.
     """
     folder = Path(folder)
     saved = _read_run(folder)
-    recipe = read_recipe(folder)
-    model = create_model(
-        variant_from_dict(saved["variant"]),
-        in_channels=saved["dataset"]["image_shape"][2],
-        num_classes=saved["num_classes"],
-        image_size=recipe.image_size,
-        logit_relu=recipe.logit_relu,
-        dtype=read_config(folder).precision,
-    )
+    recipe, precision = read_recipe(folder), read_config(folder).precision
+    variant = _read_variant(saved, folder)
+    sizes: dict[str, Any] = {
+        "in_channels": saved["dataset"]["image_shape"][2],
+        "num_classes": saved["num_classes"],
+        "image_size": recipe.image_size,
+    }
     path = Path(weights) if weights is not None else folder / WEIGHTS
     if weights is None and not path.exists():
         raise UserError(f"{folder} has no {WEIGHTS}: the run has not finished an epoch")
-    convert.load_state_dict(model, convert.load_safetensors(path))
+    expected = convert.expected_shapes(variant, **sizes)
+    arrays = convert.load_safetensors(path, expected, variant.name)
+    model = create_model(variant, **sizes, logit_relu=recipe.logit_relu, dtype=precision)
+    convert.load_state_dict(model, arrays)
     return model
+
+
+def _read_variant(saved: dict[str, Any], folder: Path) -> Variant:
+    try:
+        return variant_from_dict(saved["variant"])
+    except UserError as error:
+        raise _damaged(folder, str(error)) from None
 
 
 def class_names(folder: Path) -> tuple[str, ...]:
@@ -160,19 +214,45 @@ def class_names(folder: Path) -> tuple[str, ...]:
         UserError: the folder holds no run.
     """
     saved = _read_run(folder)
-    names = [str(name) for name in saved["dataset"].get("class_names", ())]
-    count = saved["num_classes"]
-    return tuple([*names, *(f"class {i}" for i in range(len(names), count))][:count])
+    names, count = saved["dataset"]["class_names"], saved["num_classes"]
+    return tuple([*names, *(f"class {i}" for i in range(len(names), count))])
 
 
 def _read_run(folder: Path) -> dict[str, Any]:
+    """A run's config.json, all that is relied on checked but for the fields of dataclasses."""
     if not (folder / CONFIG).is_file():
         raise UserError(f"{folder} holds no run: there is no {CONFIG} in it")
     saved = read_json(folder / CONFIG)
     missing = {"config", "recipe", "variant", "dataset", "num_classes"} - saved.keys()
     if missing:
-        raise UserError(f"{folder / CONFIG} is damaged: no {', '.join(sorted(missing))} in it")
+        raise _damaged(folder, f"no {', '.join(sorted(missing))} in it")
+    for name in ("config", "recipe", "variant", "dataset"):
+        if not isinstance(saved[name], dict):
+            raise _damaged(folder, f"{name} must be a table, got {shown(saved[name])}")
+    dataset = saved["dataset"] = {"class_names": []} | saved["dataset"]
+    for name in ("name", "checksum"):
+        if not _is_text(dataset.get(name)):
+            raise _damaged(folder, f"dataset.{name} must be a text, got {shown(dataset.get(name))}")
+    names, shape = dataset["class_names"], dataset.get("image_shape")
+    if not (isinstance(names, list) and all(map(_is_text, names))):
+        raise _damaged(folder, f"dataset.class_names must be texts, got {shown(names)}")
+    if not (isinstance(shape, list) and len(shape) == 3 and all(map(_is_count, shape))):
+        raise _damaged(folder, f"dataset.image_shape must be three sizes, got {shown(shape)}")
+    count = saved["num_classes"]
+    if not (_is_count(count) and len(names) <= count):
+        raise _damaged(
+            folder, f"num_classes cannot be {shown(count)} with {len(names)} class names"
+        )
     return saved
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and 1 <= value < 2**31
+
+
+def _is_text(value: object) -> bool:
+    """Whether it can be printed, on one line: a name from a file may hold anything."""
+    return isinstance(value, str) and value.isprintable()
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -181,10 +261,9 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         UserError: it cannot be read, or holds something else.
     """
+    text = read_text(path)
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
+        value = parse_json(text)
     except ValueError as error:
         raise UserError(f"{path} is damaged: {error}") from None
     if not isinstance(value, dict):

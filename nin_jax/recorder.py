@@ -1,21 +1,69 @@
 """Turns what the device reports into rows, lines and the summary."""
 
 import time
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import jax
 import numpy as np
 
-from nin_jax.errors import UserError
 from nin_jax.evaluation import Score
 from nin_jax.metrics import JsonlWriter, Screen, TensorBoardWriter
-from nin_jax.step import Sums
+from nin_jax.step import StepFigures
 
 LOG_EVERY = 10  # steps to a row in metrics.jsonl
 
 
+@dataclass(eq=False)
+class NotFinite(Exception):  # noqa: N818 - an observation, which the loop turns into an error
+    """A step whose loss or gradient is infinite or not a number.
+
+    Attributes:
+        step: counted from 1.
+        loss: mean over the batch, in nats.
+        gradient_norm: of the mean gradient.
+        learning_rate: of the step.
+    """
+
+    step: int
+    loss: float
+    gradient_norm: float
+    learning_rate: float
+
+
+@dataclass
+class Progress:
+    """How far a run has come, as its checkpoints keep it; plain data for JSON.
+
+    Attributes:
+        step: optimiser steps done.
+        epochs: epochs that have been evaluated.
+        window, epoch: loss, right answers and images, summed since the last row of each kind.
+        window_norm: the largest gradient norm since the last row.
+        skipped: steps that changed nothing, as their gradient was not finite.
+        last_epoch: the row of the last epoch.
+        accuracy_per_class: test accuracy after it; None for a class without test images.
+        best: step, epoch and test accuracy of the best epoch.
+        at_chance: whether the first epoch ended at chance.
+    """
+
+    step: int = 0
+    epochs: int = 0
+    window: list[float] = field(default_factory=lambda: [0.0] * 3)
+    epoch: list[float] = field(default_factory=lambda: [0.0] * 3)
+    window_norm: float = 0.0
+    skipped: int = 0
+    last_epoch: dict[str, Any] = field(default_factory=dict)
+    accuracy_per_class: list[float | None] = field(default_factory=list)
+    best: dict[str, Any] | None = None
+    at_chance: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
 class Recorder:
-    """Reads each dispatch's sums one dispatch late, so that the device never waits for the host.
+    """Reads each dispatch's figures one dispatch late, so that the device never waits for the host.
 
     Args:
         writers: take each row.
@@ -24,7 +72,8 @@ class Recorder:
         learning_rates: float [steps], the rate of each step.
         chance: training accuracy of always naming the commonest class.
         remedy: what to tell the user if the first epoch ends at chance.
-        first_step: steps done before, 0 but in a resumed run.
+        progress: how far the run has come; only a resumed one does not begin at nothing.
+        skip_nonfinite: leave steps whose loss or gradient is not finite out of the sums.
         started: `time.perf_counter` when the run began, from which the first step is timed.
     """
 
@@ -38,44 +87,47 @@ class Recorder:
         learning_rates: np.ndarray,
         chance: float,
         remedy: str,
-        first_step: int = 0,
+        progress: Progress | None = None,
+        skip_nonfinite: bool = False,
         started: float | None = None,
     ):
         self.writers, self.screen = writers, screen
         self.steps_per_epoch, self.epochs = steps_per_epoch, epochs
         self.learning_rates, self.chance, self.remedy = learning_rates, chance, remedy
-        self.step = first_step
-        self.last_epoch: dict[str, Any] = {}
-        self.accuracy_per_class: list[float | None] = []
+        self.progress = progress or Progress()
+        self.skip_nonfinite = skip_nonfinite
         self.time_to_first_step: float | None = None
-        self.at_chance = False
-        self._pending: tuple[int, Sums] | None = None
-        self._window = self._epoch = np.zeros(3)  # loss, correct, count
+        self._pending: tuple[int, StepFigures] | None = None
+        self._unwritable: set[str] = set()
         self._started = time.perf_counter() if started is None else started
         self._epoch_started = self._window_started = self._trained_at = self._started
         self._timed = np.zeros(2)  # images in the window and in the epoch whose time counts
 
-    def dispatched(self, count: int, sums: Sums) -> None:
+    def dispatched(self, count: int, figures: StepFigures) -> None:
         """Takes note of ``count`` steps that the device has been given; reads those before.
 
         Args:
             count: how many.
-            sums: each float32 [>= count], a figure a step.
+            figures: each float32 [>= count], a figure a step.
+
+        Raises:
+            NotFinite: as `flush`.
         """
         self.flush()
-        self._pending = (count, sums)
+        self._pending = (count, figures)
 
     def flush(self) -> None:
         """Reads the steps that are still outstanding.
 
         Raises:
-            UserError: a loss is not finite.
+            NotFinite: a loss or a gradient is not finite, and such steps are not skipped.
         """
         if self._pending is None:
             return
-        (count, sums), self._pending = self._pending, None
-        host = jax.device_get(sums)
-        figures = np.stack([host.loss, host.correct, host.count], axis=1)[:count]
+        (count, figures), self._pending = self._pending, None
+        host = jax.device_get(figures)
+        columns = (host.loss, host.correct, host.count, host.gradient_norm)
+        table = np.stack(columns, axis=1)[:count].astype(np.float64)  # [steps, 4]
         now = time.perf_counter()
         # The host sees no more than the end of a dispatch; its steps take equal shares.
         ends = np.linspace(self._trained_at, now, count + 1)[1:]
@@ -84,79 +136,110 @@ class Recorder:
             self.time_to_first_step = now - self._started
             self._epoch_started = self._window_started = now
             self.screen.line(f"first step after {self.time_to_first_step:.1f} s")
-        for step_figures, end in zip(figures.astype(np.float64), ends, strict=True):
+        for step_figures, end in zip(table, ends, strict=True):
             self._step(step_figures, now if is_first else float(end), timed=not is_first)
 
     def _step(self, figures: np.ndarray, now: float, timed: bool) -> None:
-        self.step += 1
+        progress = self.progress
+        sums, norm = figures[:3], float(figures[3])
+        if np.isfinite(figures).all():
+            progress.window = (np.array(progress.window) + sums).tolist()
+            progress.epoch = (np.array(progress.epoch) + sums).tolist()
+            progress.window_norm = max(progress.window_norm, norm)
+        elif self.skip_nonfinite:
+            progress.skipped += 1
+        else:
+            step = progress.step + 1
+            loss, rate = float(figures[0] / figures[2]), float(self.learning_rates[step - 1])
+            raise NotFinite(step, loss, norm, rate)
+        progress.step += 1
         self._trained_at = now
-        if not np.isfinite(figures[0]):
-            raise UserError(
-                f"the loss is {figures[0]} at step {self.step}: lower --lr (now "
-                f"{self.learning_rates[self.step - 1]:g}), or clip the gradient with --clip-norm 1"
-            )
-        self._window, self._epoch = self._window + figures, self._epoch + figures
         if timed:
             self._timed += figures[2]
-        if self.step % LOG_EVERY == 0 or self.step % self.steps_per_epoch == 0:
+        if progress.step % LOG_EVERY == 0 or progress.step % self.steps_per_epoch == 0:
             self._write_window(now)
 
     def _write_window(self, now: float) -> None:
-        loss, correct, count = self._window
+        progress = self.progress
         row = {
             "kind": "step",
-            "step": self.step,
-            "epoch": round(self.step / self.steps_per_epoch, 4),
-            "train_loss": loss / count,
-            "train_accuracy": correct / count,
-            "learning_rate": float(self.learning_rates[self.step - 1]),
+            "step": progress.step,
+            "epoch": round(progress.step / self.steps_per_epoch, 4),
+            **_means("train", progress.window),
+            "gradient_norm": progress.window_norm,
+            "learning_rate": float(self.learning_rates[progress.step - 1]),
+            "skipped_steps": progress.skipped,
             "images_per_second": _rate(self._timed[0], now - self._window_started),
         }
-        self._window, self._window_started, self._timed[0] = np.zeros(3), now, 0
+        progress.window, progress.window_norm = [0.0] * 3, 0.0
+        self._window_started, self._timed[0] = now, 0
         self._write(row)
         self.screen.step(row)
 
     def epoch(self, score: Score) -> None:
         """Writes the row and the line of the epoch that ends here, given its test score."""
-        loss, correct, count = self._epoch
-        now = time.perf_counter()
-        epoch = self.step // self.steps_per_epoch
+        progress, now = self.progress, time.perf_counter()
+        progress.epochs += 1
         row = {
             "kind": "epoch",
-            "step": self.step,
-            "epoch": epoch,
-            "train_loss": loss / count,
-            "train_accuracy": correct / count,
-            "test_loss": score.loss,
+            "step": progress.step,
+            "epoch": progress.epochs,
+            **_means("train", progress.epoch),
+            "test_loss": score.loss if np.isfinite(score.loss) else None,
             "test_accuracy": score.accuracy,
+            "skipped_steps": progress.skipped,
             "images_per_second": _rate(self._timed[1], self._trained_at - self._epoch_started),
             "seconds": round(now - self._epoch_started, 2),
         }
-        self._epoch, self._epoch_started, self._timed[:] = np.zeros(3), now, 0
-        self._window_started = now
-        self.last_epoch = row
+        progress.epoch = [0.0] * 3
+        self._epoch_started, self._window_started, self._timed[:] = now, now, 0
+        progress.last_epoch = row
         recalls = [figures["recall"] for figures in score.per_class()]
-        self.accuracy_per_class = [None if np.isnan(recall) else recall for recall in recalls]
+        progress.accuracy_per_class = [None if np.isnan(recall) else recall for recall in recalls]
+        if progress.best is None or score.accuracy > progress.best["test_accuracy"]:
+            kept = ("step", "epoch", "test_accuracy")
+            progress.best = {key: row[key] for key in kept}
         self._write(row)
-        self.screen.line(
-            f"epoch {epoch}/{self.epochs}  train loss {row['train_loss']:.4f} accuracy "
-            f"{row['train_accuracy']:.4f}  test loss {score.loss:.4f} accuracy "
-            f"{score.accuracy:.4f}  {row['images_per_second'] or float('nan'):.0f} images/s  "
-            f"{row['seconds']:.0f} s"
-        )
-        if epoch == 1 and row["train_accuracy"] < 1.2 * self.chance:
-            self._say_at_chance(row["train_accuracy"])
+        self._say(row, score.loss)
 
-    def _say_at_chance(self, accuracy: float) -> None:
-        self.at_chance = True
+    def _say(self, row: dict[str, Any], test_loss: float) -> None:
+        loss, accuracy = (row[f"train_{name}"] for name in ("loss", "accuracy"))
+        shown = "all steps were skipped" if loss is None else f"{loss:.4f} accuracy {accuracy:.4f}"
         self.screen.line(
-            f"NOTE: after the first epoch the training accuracy, {accuracy:.3f}, is at chance "
-            f"({self.chance:.3f} by always naming the commonest class). {self.remedy}"
+            f"epoch {row['epoch']}/{self.epochs}  train loss {shown}  test loss "
+            f"{test_loss:.4f} accuracy {row['test_accuracy']:.4f}  "
+            f"{row['images_per_second'] or float('nan'):.0f} images/s  {row['seconds']:.0f} s"
         )
+        if row["epoch"] == 1 and accuracy is not None and accuracy < 1.2 * self.chance:
+            self.progress.at_chance = True
+            self.screen.line(
+                f"NOTE: after the first epoch the training accuracy, {accuracy:.3f}, is at chance "
+                f"({self.chance:.3f} by always naming the commonest class). {self.remedy}"
+            )
 
     def _write(self, row: dict[str, Any]) -> None:
+        row["time"] = round(time.time(), 3)
         for writer in self.writers:
-            writer.write(row)
+            name = type(writer).__name__
+            try:
+                writer.write(row)
+                self._unwritable.discard(name)
+            except OSError as error:
+                if name not in self._unwritable:  # said once, not at every row
+                    self._unwritable.add(name)
+                    self.screen.line(
+                        f"WARNING: {writer.what} cannot be written ({error.strerror}); training "
+                        "goes on"
+                    )
+
+
+def _means(name: str, sums: list[float]) -> dict[str, float | None]:
+    """Loss and accuracy by image; None where every step was skipped."""
+    loss, correct, count = sums
+    return {
+        f"{name}_loss": loss / count if count else None,
+        f"{name}_accuracy": correct / count if count else None,
+    }
 
 
 def _rate(images: float, seconds: float) -> float | None:

@@ -6,13 +6,14 @@ from typing import Literal
 
 from flax import nnx
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from nin_jax import record
 from nin_jax.datasets import Dataset
 from nin_jax.device import select_device
 from nin_jax.evaluation import Score, evaluate
-from nin_jax.loop import load_data, micro_batch_size
+from nin_jax.preparation import load_data, micro_batch_size
 from nin_jax.step import make_eval_step
 from nin_jax.workdir import CONFUSION
 
@@ -59,13 +60,13 @@ def _report(folder: Path, variant: str, dataset: Dataset, score: Score) -> None:
     from nin_jax.plotting import plot_confusion  # matplotlib is slow to import
 
     title = f"{variant} on {dataset.name}: test accuracy {score.accuracy:.4f}"
-    table = Table(title=f"{title}, loss {score.loss:.4f} nats", title_justify="left")
+    table = Table(title=f"{escape(title)}, loss {score.loss:.4f} nats", title_justify="left")
     for column in ("class", "precision", "recall", "images"):
         table.add_column(column, justify="left" if column == "class" else "right")
     for i, row in enumerate(score.per_class()):
         name = dataset.class_names[i] if i < dataset.num_classes else f"class {i}"
         figures = (f"{row[key]:.4f}" for key in ("precision", "recall"))
-        table.add_row(name, *figures, f"{row['images']:,}")
+        table.add_row(escape(name), *figures, f"{row['images']:,}")
     Console().print(table)
     names = (*dataset.class_names, *(f"class {i}" for i in range(len(score.confusion))))
     plot_confusion(score.confusion, names[: len(score.confusion)], title, folder / CONFUSION)

@@ -54,6 +54,27 @@ class Sums:
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
+class StepFigures:
+    """What a step tells of itself.
+
+    Attributes:
+        loss, correct, count: as in `Sums`, over the batch.
+        gradient_norm: global norm of the mean gradient, before any clipping; not finite if any
+            of its entries is not.
+    """
+
+    loss: jax.Array
+    correct: jax.Array
+    count: jax.Array
+    gradient_norm: jax.Array
+
+    @staticmethod
+    def zero() -> "StepFigures":
+        return StepFigures(jnp.zeros(()), jnp.zeros(()), jnp.zeros(()), jnp.zeros(()))
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
 class EvalState:
     """Evaluation so far: position in the data, loss, and the confusion matrix.
 
@@ -91,8 +112,8 @@ def make_train_step(
     recipe: Recipe,
     image_size: tuple[int, int],
     micro_batch_size: int,
-) -> Callable[..., tuple[TrainState, Sums]]:
-    """The compiled ``step(state, images, labels, order) -> (state, sums)``.
+) -> Callable[..., tuple[TrainState, StepFigures]]:
+    """The compiled ``step(state, images, labels, order) -> (state, figures)``.
 
     ``images`` is uint8 [N, H, W, C], ``labels`` int32 [N], ``order`` int32 [steps, B] as
     `data.epoch_order` makes it; the state's step says which row is next. The loss is the mean
@@ -131,29 +152,32 @@ def make_train_step(
             zero = (jax.tree.map(jnp.zeros_like, state.params), Sums.zero())
             (grads, sums), _ = jax.lax.scan(micro, zero, (batch, keys))
         grads = jax.tree.map(lambda g: g / sums.count, grads)
+        figures = StepFigures(sums.loss, sums.correct, sums.count, optax.tree.norm(grads))
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params: Any = optax.apply_updates(state.params, updates)
-        return TrainState(params, opt_state, state.step + 1, state.key), sums
+        return TrainState(params, opt_state, state.step + 1, state.key), figures
 
     return jax.jit(step, donate_argnums=0)
 
 
 def make_train_steps(
-    train_step: Callable[..., tuple[TrainState, Sums]], most: int
-) -> Callable[..., tuple[TrainState, Sums]]:
-    """The compiled ``steps(state, images, labels, order, count) -> (state, sums)``.
+    train_step: Callable[..., tuple[TrainState, StepFigures]], most: int
+) -> Callable[..., tuple[TrainState, StepFigures]]:
+    """The compiled ``steps(state, images, labels, order, count) -> (state, figures)``.
 
     Takes ``count`` <= ``most`` steps, one program for all, so that a fast device need not wait
-    for the host between them. The sums have a leading axis, [most]; from ``count`` on they are 0.
-    The state given is consumed.
+    for the host between them. The figures have a leading axis, [most]; from ``count`` on they are
+    0. The state given is consumed.
     """
 
     def steps(state: TrainState, images, labels, order, count):
-        def one(i: jax.Array, carry: tuple[TrainState, Sums]) -> tuple[TrainState, Sums]:
+        def one(
+            i: jax.Array, carry: tuple[TrainState, StepFigures]
+        ) -> tuple[TrainState, StepFigures]:
             state, new = train_step(carry[0], images, labels, order)
             return state, jax.tree.map(lambda all_, s: all_.at[i].set(s), carry[1], new)
 
-        none = jax.tree.map(lambda s: jnp.zeros(most, s.dtype), Sums.zero())
+        none = jax.tree.map(lambda s: jnp.zeros(most, s.dtype), StepFigures.zero())
         if most == 1:  # what is in a loop cannot be fused with what is around it
             return one(jnp.int32(0), (state, none))
         return jax.lax.fori_loop(0, count, one, (state, none))

@@ -4,13 +4,14 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from nin_jax.config import Recipe, TrainConfig, recipe_of
+from nin_jax.config import RECIPES, Recipe, TrainConfig, recipe_of
 from nin_jax.errors import UserError, unknown_name
+from nin_jax.reading import parse_json, read_text, shown
 
 Row = dict[str, Any]
 RESULTS = "results.jsonl"
@@ -85,7 +86,9 @@ def changes_of(change: str) -> Mapping[str, Any]:
             raise unknown_name("field of a recipe", name, types)
         if get_origin(types[name]) is Literal:
             if text not in get_args(types[name]):
-                raise UserError(f"--changes: {name} must be one of {', '.join(get_args(types[name]))}")
+                raise UserError(
+                    f"--changes: {name} must be one of {', '.join(get_args(types[name]))}"
+                )
             changes[name] = text
             continue
         try:
@@ -141,22 +144,99 @@ def read_results(path: Path) -> list[Row]:
         UserWarning: the last line is torn; its cell will be run again.
 
     Raises:
-        UserError: another line is no row.
+        UserError: another line is no row, or a value in one is not what it has to be. A row's cell
+            is a folder's name: only the one that its variant, recipe, change and seed give is taken.
     """
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    lines = read_text(path, errors="replace").splitlines()
     rows: dict[str, Row] = {}
     for number, line in enumerate(lines, start=1):
         try:
-            row = json.loads(line)
-            rows[row["cell"]] = row
-        except (ValueError, TypeError, KeyError):
+            row = parse_json(line)
+        except ValueError:
             if number == len(lines):
                 warnings.warn(f"{path}: the last line is torn; its run is made again", stacklevel=2)
                 continue
             raise UserError(f"{path} is damaged: line {number} is no result") from None
+        if problem := _problem(row):
+            raise UserError(f"{path} is damaged: line {number} is no result: {problem}")
+        rows[row["cell"]] = row
     return list(rows.values())
+
+
+def _problem(row: Any) -> str | None:
+    """What is wrong with a row of the results, or None."""
+    if not isinstance(row, dict):
+        return "not an object"
+    for name, holds in _FIELDS.items():
+        if not holds(row.get(name)):
+            return f"{name} cannot be {shown(row.get(name))}"
+    cost = row.get("cost", {})
+    if not (isinstance(cost, dict) and all(v is None or _count(v) for v in cost.values())):
+        return f"cost cannot be {shown(cost)}"
+    if row["recipe"] not in RECIPES:
+        return f"there is no recipe {shown(row['recipe'])}"
+    if row["cell"] != Cell(row["variant"], row["recipe"], row["seed"], row["change"]).name:
+        return f"the cell cannot be {shown(row['cell'])}"
+    curves = (row["train_loss"], row["test_loss"], row["test_accuracy_by_epoch"])
+    if any(len(curve) != row["epochs"] for curve in curves):
+        return "a curve is not as long as the run"
+    return None
+
+
+def _count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**63
+
+
+def _text(value: Any) -> bool:
+    return isinstance(value, str) and value.isprintable()
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e30
+
+
+def _share(value: Any) -> bool:
+    return _number(value) and 0 <= value <= 1
+
+
+def _or_none(holds: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: value is None or holds(value)
+
+
+def _list(holds: Callable[[Any], bool], least: int = 1) -> Callable[[Any], bool]:
+    return lambda value: (
+        isinstance(value, list) and len(value) >= least and all(map(holds, value))
+    )
+
+
+_FIELDS: Mapping[str, Callable[[Any], bool]] = {
+    "cell": _text,
+    "variant": _text,
+    "recipe": _text,
+    "change": _text,
+    "seed": _count,
+    "dataset": _text,
+    "image_size": lambda value: _list(_count)(value) and len(value) == 2,
+    "train_images": _count,
+    "test_images": _count,
+    "evaluated_on": _text,
+    "epochs": _count,
+    "batch_size": _count,
+    "lr": _number,
+    "test_accuracy": _share,
+    "test_accuracy_per_class": _list(_or_none(_share)),
+    "train_loss": _list(_or_none(_number)),
+    "test_loss": _list(_or_none(_number)),
+    "test_accuracy_by_epoch": _list(_share),
+    "epochs_to_80": _or_none(_count),
+    "collapsed": lambda value: isinstance(value, bool),
+    "images_per_second": _or_none(_number),
+    "step_ms": _or_none(_number),
+    "device": _text,
+    "versions": lambda value: isinstance(value, dict) and all(map(_text, value.values())),
+}
 
 
 def append_result(path: Path, row: Row) -> None:

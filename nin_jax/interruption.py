@@ -1,0 +1,45 @@
+"""Ctrl-C and SIGTERM as a request: the step under way is finished and saved, then the run ends."""
+
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+from nin_jax.errors import Interrupted
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interruption:
+    """While entered, the first of the signals is noted; a second one ends the process at once.
+
+    SLURM and the clouds announce preemption with SIGTERM. In a thread other than the main one,
+    where Python takes no signals, nothing is changed.
+
+    Attributes:
+        signal: the signal that came, or None.
+    """
+
+    def __init__(self) -> None:
+        self.signal: signal.Signals | None = None
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> "Interruption":
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        self.signal = signal.Signals(number)
+        for each in SIGNALS:  # the system's own way of ending a process waits for no step
+            signal.signal(each, signal.SIG_DFL)
+
+    def check(self) -> None:
+        """Raises `Interrupted` if a signal has come."""
+        if self.signal is not None:
+            raise Interrupted(self.signal)
