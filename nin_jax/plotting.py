@@ -1,11 +1,12 @@
 """Metrics and accounts as figures; the only file that imports matplotlib."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.ticker import EngFormatter
 
 from nin_jax.accounting.account import Account
@@ -14,6 +15,7 @@ from nin_jax.explanation import Explanation
 # Okabe and Ito's colours, which colour-blind readers tell apart.
 TRAIN, TEST = "#0072B2", "#D55E00"
 PALETTE = (TRAIN, TEST, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")
+
 
 
 def plot_curves(rows: list[dict[str, Any]], title: str, path: Path) -> None:
@@ -122,59 +124,123 @@ def plot_variants(accounts: Sequence[Account], path: Path) -> None:
 
     Args:
         accounts: of the networks, for the same images and batch.
-        path: of the PNG.
+        path: of the PNG, which names the networks in its description too.
     """
-    figure = Figure(figsize=(9, 4.8), dpi=150, layout="constrained")
+    names = ", ".join(account.variant for account in accounts)
+    variants_figure(accounts).savefig(path, metadata={"Description": names})
+
+
+def variants_figure(accounts: Sequence[Account]) -> Figure:
+    """The figure of `plot_variants`. Labels tell the networks apart; colour says nothing.
+
+    Args:
+        accounts: of the networks, for the same images and batch.
+    """
+    figure = Figure(figsize=(9, 5.2), dpi=150, layout="constrained")
     axes = figure.subplots()
-    memory = [account.memory["train"].paper.total_bytes for account in accounts]
-    order = sorted(range(len(accounts)), key=lambda i: -memory[i])  # small circles on top
-    offsets = _apart([(a.params, a.macs) for a in accounts])
-    for i in order:
-        account = accounts[i]
-        area = 2600 * memory[i] / max(memory)
-        axes.scatter(
-            account.params, account.macs, s=area, color=PALETTE[i % len(PALETTE)], alpha=0.55
-        )
-        axes.plot(account.params, account.macs, ".", color="black", ms=3)
-        axes.annotate(
-            f"{account.variant}, {memory[i] / 2**20:,.0f} MiB",
-            (account.params, account.macs),
-            xytext=offsets[i],
-            textcoords="offset points",
-            fontsize=9,
-            arrowprops={"arrowstyle": "-", "lw": 0.5, "color": "0.4", "relpos": (0, 0.5)},
-            va="center",
-        )
-    first = accounts[0]
-    axes.set_title(
-        f"area: memory of a training step of {first.batch_size} images, on paper", fontsize=10
-    )
-    axes.set_xlabel("parameters")
-    axes.set_ylabel("MACs of one image")
-    axes.set_xlim(0, 1.3 * max(a.params for a in accounts))
-    axes.set_ylim(0, 1.25 * max(a.macs for a in accounts))
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(EngFormatter(sep=" "))
+    params, macs = [a.params for a in accounts], [a.macs for a in accounts]
+    memory = [a.memory["train"].paper.total_bytes for a in accounts]
+    areas = [2600 * each / max(memory) for each in memory]  # points squared
+    axes.scatter(params, macs, s=areas, facecolor="#56B4E955", edgecolor=TRAIN, lw=0.8)
+    axes.plot(params, macs, ".", color="black", ms=4)
+    batch = accounts[0].batch_size
+    axes.set_title(f"area: memory of a training step of {batch} images, on paper", fontsize=10)
+    # Logarithmic, as most networks are near each other and a few are far away.
+    for axis, label, values in (
+        (axes.xaxis, "parameters (logarithmic)", params),
+        (axes.yaxis, "MACs of one image (logarithmic)", macs),
+    ):
+        axis.set_label_text(label)
+        _logarithmic(axis, values)
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path)
+    texts = [
+        f"{account.variant}, {each / 2**20:,.0f} MiB"
+        for account, each in zip(accounts, memory, strict=True)
+    ]
+    _label(axes, list(zip(params, macs, strict=True)), areas, texts)
+    return figure
 
 
-def _apart(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Where each point's label goes, in points from it: right of its neighbours, all apart."""
-    widest, highest = (max(values) for values in zip(*points, strict=True))
-    places = [(430 * x / widest, 230 * y / highest) for x, y in points]
-    offsets: list[tuple[float, float]] = [(0, 0)] * len(points)
-    taken: list[tuple[float, float]] = []
-    for i in sorted(range(len(points)), key=lambda i: places[i][1]):
-        x, y = places[i]
-        label = y
-        while any(abs(label - other) < 14 and abs(x - at) < 150 for at, other in taken):
-            label += 2
-        taken.append((x, label))
-        right = max(at for at, height in places if abs(at - x) < 60 and abs(height - y) < 60)
-        offsets[i] = (right - x + 46, label - y)
-    return offsets
+def _logarithmic(axis: Any, values: Sequence[float]) -> None:
+    """A logarithmic axis with room around the values, marked at round numbers."""
+    low, high = min(values) / 1.35, 1.5 * max(values)
+    marks = [m * 10.0**e for e in range(15) for m in (1, 1.5, 2, 3, 4, 5, 7)]
+    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+    axis.set_ticks([mark for mark in marks if low <= mark <= high])
+    axis.set_ticks([], minor=True)
+    axis.set_major_formatter(EngFormatter(sep=" "))
+    axis.axes.set(**{f"{axis.axis_name}lim": (low, high)})
+
+
+Box = tuple[float, float, float, float]  # left, bottom, right, top
+
+
+def _label(
+    axes: Any, points: Sequence[tuple[float, float]], areas: Sequence[float], texts: Sequence[str]
+) -> None:
+    """Writes each text near its circle, where it meets no text, no circle and no leader."""
+    figure = axes.figure
+    figure.draw_without_rendering()  # from here on the axes stay where they are
+    pixels = figure.dpi / 72
+    centres = axes.transData.transform(points)
+    radii = pixels * np.sqrt(areas) / 2
+    circles = [(x - r, y - r, x + r, y + r) for (x, y), r in zip(centres, radii, strict=True)]
+    placed: list[tuple[Box, np.ndarray]] = []
+    for i in sorted(range(len(texts)), key=lambda i: -centres[i][1]):
+        note = axes.annotate(
+            texts[i],
+            points[i],
+            xytext=(0, 0),
+            textcoords="offset points",
+            fontsize=9,
+            ha="center",
+            va="center",
+            arrowprops={"arrowstyle": "-", "lw": 0.6, "color": "0.35", "shrinkA": 1},
+        )
+        extent = Text.get_window_extent(note)  # without its leader
+        size = extent.width + 6 * pixels, extent.height + 3 * pixels
+        places = _places(centres[i], size, axes.get_window_extent().extents)
+        place = next((p for p in places if _is_free(p, circles, placed)), None)
+        if place is not None:  # else the text stays on its point
+            placed.append(place)
+            note.set_position((place[1][-1] - centres[i]) / pixels)
+
+
+def _places(
+    centre: np.ndarray, size: tuple[float, float], space: Box
+) -> Iterator[tuple[Box, np.ndarray]]:
+    """Boxes of that size about a point, the nearest first, each with its leader's points."""
+    half = np.array(size) / 2
+    for distance in range(8, 400, 6):
+        for angle in np.linspace(0, 2 * np.pi, 24, endpoint=False):
+            # A text is wide and low: its middle lies on an ellipse about the point.
+            offset = np.array([(distance + half[0]) * np.cos(angle), distance * np.sin(angle)])
+            left, bottom, right, top = *(centre + offset - half), *(centre + offset + half)
+            if space[0] <= left and space[1] <= bottom and right <= space[2] and top <= space[3]:
+                yield (left, bottom, right, top), centre + np.linspace(0, 1, 60)[:, None] * offset
+
+
+def _is_free(
+    place: tuple[Box, np.ndarray], circles: Sequence[Box], placed: Sequence[tuple[Box, np.ndarray]]
+) -> bool:
+    """Whether a box meets no circle, no other box and no leader, and its leader none of others."""
+    box, leader = place
+    others = [circle for circle in circles if not _enters(leader[:1], circle)]
+    return not (
+        any(_meet(box, circle) for circle in circles)
+        or any(_enters(leader, circle) for circle in others)
+        or any(_meet(box, other) or _enters(leader, other) for other, _ in placed)
+        or any(_enters(other, box) for _, other in placed)
+    )
+
+
+def _meet(a: Box, b: Box) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+def _enters(leader: np.ndarray, box: Box) -> bool:
+    return bool(((leader > box[:2]) & (leader < box[2:])).all(1).any())
 
 
 def plot_class_maps(
