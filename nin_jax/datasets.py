@@ -10,6 +10,7 @@ import numpy as np
 
 from nin_jax import idx, tfds_reader
 from nin_jax.errors import UserError, unknown_name
+from nin_jax.reading import shown
 
 TFDS_PREFIX = "tfds:"
 
@@ -96,6 +97,8 @@ def load_dataset(name: str | None = None, data_dir: str | Path | None = None) ->
     folder = _given_folder(data_dir)
     if name is None:
         return _load_default(folder)
+    if not isinstance(name, str):
+        raise UserError(f"a data set's name is a text, got {shown(name)}")
     if name == "digits":
         return _load_digits()
     if name in idx.IDX_SETS:
@@ -109,6 +112,8 @@ def _given_folder(data_dir: str | Path | None) -> Path | None:
     """The folder the user named; None where they named none."""
     # An empty variable means unset, as in a shell; an empty argument is the current folder.
     given = os.environ.get("NIN_DATA_DIR") or None if data_dir is None else data_dir
+    if not isinstance(given, str | os.PathLike | None) or "\0" in str(given):
+        raise UserError(f"a data folder is a path, got {shown(given)}")
     return None if given is None else Path(os.path.expanduser(given))
 
 

@@ -4,14 +4,15 @@ Framework-free, as `nin_jax.variants` is. The same walk tells the model its line
 inputs, the summary its rows and the command line that an image is too small.
 """
 
-import bisect
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 from nin_jax.errors import UserError
+from nin_jax.reading import shown
 from nin_jax.variants import (
+    MAX_SIDE,
     POOL_SIZE,
     POOL_STRIDE,
     Convolution,
@@ -19,6 +20,10 @@ from nin_jax.variants import (
     Stage,
     Variant,
 )
+
+# Numbers of a whole network's weights and of one layer's maps for one image, at most: a hundred
+# times what any network here has.
+MAX_PARAMS, MAX_MAPS = 2**30, 2**32
 
 
 @dataclass(frozen=True)
@@ -50,14 +55,18 @@ def as_height_width(image_size: ImageSize) -> tuple[int, int]:
     """(height, width) of an image size given as one number or two.
 
     Raises:
-        UserError: not whole numbers >= 1.
+        UserError: not whole numbers from 1 to `MAX_SIDE`.
     """
     pair = image_size if isinstance(image_size, tuple | list) else (image_size, image_size)
     valid = len(pair) == 2 and all(
-        isinstance(side, int) and not isinstance(side, bool) and side >= 1 for side in pair
+        isinstance(side, int) and not isinstance(side, bool) and 1 <= side <= MAX_SIDE
+        for side in pair
     )
     if not valid:
-        raise UserError(f"image size must be one or two whole numbers >= 1, got {image_size!r}")
+        raise UserError(
+            f"image size must be one or two whole numbers >= 1 and <= {MAX_SIDE:,}, got "
+            f"{shown(image_size)}"
+        )
     return pair[0], pair[1]
 
 
@@ -98,14 +107,13 @@ def _sides_after_pool(sides: tuple[int, int]) -> tuple[int, int]:
 
 def smallest_image(variant: Variant) -> int:
     """Side of the smallest square image that leaves a map after every block, in pixels."""
-
-    def fits(side: int) -> bool:
-        return _first_vanishing(variant, (side, side)) is None
-
-    upper = 1
-    while not fits(upper):
-        upper *= 2
-    return 1 + bisect.bisect_left(range(1, upper), True, key=fits)  # a larger image always fits
+    side = 1
+    for _, stage in reversed(list(_stages(variant))):
+        if stage.pool:
+            side = (side - 1) * POOL_STRIDE + POOL_SIZE
+        for conv in reversed(list(stage.convolutions(1, 1))):
+            side = max(1, (side - 1) * conv.stride + conv.kernel - 2 * conv.padding)
+    return side
 
 
 def check_image_size(variant: Variant, image_size: ImageSize) -> tuple[int, int]:
@@ -117,9 +125,12 @@ def check_image_size(variant: Variant, image_size: ImageSize) -> tuple[int, int]
     sides = as_height_width(image_size)
     if where := _first_vanishing(variant, sides):
         least = smallest_image(variant)
+        works = f"the smallest size that works is {least}x{least}"
+        if least > MAX_SIDE:
+            works = f"no size up to {MAX_SIDE:,} works"
         raise UserError(
             f"image size {sides[0]}x{sides[1]} is too small for {variant.name}: the map of "
-            f"{where} vanishes; the smallest size that works is {least}x{least}"
+            f"{where} vanishes; {works}"
         )
     return sides
 
@@ -130,11 +141,12 @@ def trace(
     """Every layer of the network at this image size, in the order it runs.
 
     Raises:
-        UserError: a count is below 1, or the image is too small.
+        UserError: a count is below 1, the image is too small, or the network is so large that no
+            machine could hold it.
     """
     for name, value in (("in_channels", in_channels), ("num_classes", num_classes)):
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise UserError(f"{name} must be a whole number >= 1, got {value!r}")
+            raise UserError(f"{name} must be a whole number >= 1, got {shown(value)}")
     sides = check_image_size(variant, image_size)
     layers: list[Layer] = []
     channels = in_channels
@@ -152,7 +164,24 @@ def trace(
             detail = f"max {POOL_SIZE}x{POOL_SIZE} /{POOL_STRIDE}"
             layers.append(Layer(f"{block}.pool", "pool", detail, *shapes))
     layers.append(_classifier_layer(variant, sides, channels, num_classes))
+    _check_sizes(variant, layers)
     return layers
+
+
+def _check_sizes(variant: Variant, layers: list[Layer]) -> None:
+    """Refuses, before any memory is taken, what would take more than there is."""
+    params = sum(layer.params for layer in layers)
+    if params > MAX_PARAMS:
+        raise UserError(
+            f"{variant.name} would have {shown(params)} parameters, more than {MAX_PARAMS:,}"
+        )
+    for layer in layers:
+        maps = max(math.prod(layer.in_shape), math.prod(layer.out_shape))
+        if maps > MAX_MAPS:
+            raise UserError(
+                f"{variant.name}: the maps of {layer.name} would hold {shown(maps)} numbers for "
+                f"one image, more than {MAX_MAPS:,}"
+            )
 
 
 def _conv_layer(name: str, conv: Convolution, in_sides: tuple[int, int]) -> Layer:

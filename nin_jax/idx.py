@@ -213,15 +213,15 @@ def _parse_idx(packed: bytes, path: Path, ndim: int) -> np.ndarray:
             size = math.prod(shape)
             if not 0 < size <= MAX_BYTES:
                 raise UserError(f"{where} claims the shape {tuple(shape)} in its IDX header")
-            # One byte more than claimed: it shows a surplus, or makes gzip check its CRC.
-            data = stream.read(size + 1)
+            array = np.empty(size, np.uint8)
+            filled = stream.readinto(memoryview(array))  # as many as there are, up to size
+            surplus = stream.read(1)  # and if there is none, gzip checks its CRC
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{where} is not a whole gzip file: {error}") from error
-    if len(data) != size:
-        difference = "more" if len(data) > size else "less"
+    if filled < size or surplus:
+        difference = "more" if surplus else "less"
         raise UserError(f"{where} holds {difference} than the {size} bytes its header claims")
-    # Copied, because an array over bytes is read-only, and torch.from_numpy warns about that.
-    return np.frombuffer(data, np.uint8).reshape(shape).copy()
+    return array.reshape(shape)
 
 
 def _check_pair(idx_set: IdxSet, paths: list[Path], images: np.ndarray, labels: np.ndarray) -> None:

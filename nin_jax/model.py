@@ -15,7 +15,8 @@ from jax.typing import DTypeLike
 from nin_jax import ops
 from nin_jax.config import Init
 from nin_jax.errors import UserError, unknown_name
-from nin_jax.geometry import as_height_width, trace
+from nin_jax.geometry import as_height_width, check_image_size, trace
+from nin_jax.reading import shown
 from nin_jax.variants import Convolution, ImageSize, Stage, Variant, get_variant
 
 
@@ -164,12 +165,25 @@ class NiN(nnx.Module):
 
     def class_maps(self, x: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
         """What the head makes of images: a map for each class, [B, H', W', num_classes]."""
+        self._check(x)
         x = ops.cast(x, self.dtype)
         for stage, block in zip(self.variant.stages, self.blocks, strict=True):
             x = block(x)  # [B, H, W, C]
             x = self.operations.max_pool(x) if stage.pool else x
         x = self.dropout(x, deterministic=rngs is None, rngs=rngs)
         return self.head(x)  # [B, H, W, num_classes]
+
+    def _check(self, x: jax.Array) -> None:
+        """An image too small would give maps of no pixels, and their mean is no number."""
+        shape = jnp.shape(x)
+        if len(shape) != 4 or shape[3] != self.in_channels:
+            raise UserError(f"images must be [B, H, W, {self.in_channels}], got {list(shape)}")
+        check_image_size(self.variant, shape[1:3])
+        if self.linear is not None and shape[1:3] != self.image_size:
+            raise UserError(
+                f"{self.variant.name} takes images of {self.image_size[0]}x{self.image_size[1]} "
+                f"alone, as its classifier is a linear layer; got {shape[1]}x{shape[2]}"
+            )
 
     def __call__(self, x: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
         maps = self.class_maps(x, rngs)  # [B, H, W, num_classes]
@@ -218,7 +232,9 @@ def create_model(
     if init not in ("xavier", "he"):
         raise unknown_name("initialisation", str(init), ("xavier", "he"))
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
-        raise UserError(f"seed must be a whole number in [0, 2**32), got {seed!r}")
+        raise UserError(f"seed must be a whole number in [0, 2**32), got {shown(seed)}")
+    for name, value in (("dtype", dtype), ("param_dtype", param_dtype)):
+        _check_dtype(name, value)
     return NiN(
         get_variant(variant),
         in_channels,
@@ -230,6 +246,15 @@ def create_model(
         param_dtype=param_dtype,
         rngs=nnx.Rngs(params=seed),
     )
+
+
+def _check_dtype(name: str, dtype: DTypeLike) -> None:
+    try:
+        is_floating = jnp.issubdtype(jnp.dtype(dtype), jnp.floating)
+    except TypeError:
+        is_floating = False
+    if not is_floating:
+        raise UserError(f"{name} must be a floating type such as float32, got {shown(dtype)}")
 
 
 def class_maps(model: NiN, x: jax.Array) -> jax.Array:
@@ -245,8 +270,11 @@ def class_maps(model: NiN, x: jax.Array) -> jax.Array:
         float32 [B, H', W', num_classes].
 
     Raises:
-        UserError: the model has a linear classifier, whose logits are no mean of maps.
+        UserError: the model has a linear classifier, whose logits are no mean of maps; or the
+            images have another shape, or are too small.
     """
+    if not isinstance(model, NiN):
+        raise UserError(f"the model must be a NiN, as create_model makes it, got {shown(model)}")
     if model.linear is not None:
         raise UserError(
             f"{model.variant.name} has no class maps: its classifier is a linear layer, not the "

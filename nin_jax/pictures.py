@@ -1,11 +1,17 @@
 """Pictures from files, as a model takes them."""
 
+import contextlib
+import os
+import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from nin_jax.errors import UserError
+from nin_jax.reading import check_file
+
+MAX_FILE_BYTES = 2**30
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"})
 
@@ -18,9 +24,12 @@ def find(paths: Iterable[Path]) -> list[Path]:
     """
     found: list[Path] = []
     for path in paths:
-        if not path.exists():
+        if not os.path.exists(path):  # Path.exists raises where a name is too long
             raise UserError(f"there is no {path}")
-        inside = [path] if not path.is_dir() else sorted(_pictures_in(path))
+        try:
+            inside = [path] if not path.is_dir() else sorted(_pictures_in(path))
+        except OSError as error:
+            raise UserError(f"cannot read {path}: {error.strerror}") from None
         if not inside:
             raise UserError(f"no pictures in {path}: none of {', '.join(sorted(SUFFIXES))}")
         found += inside
@@ -37,7 +46,7 @@ def read(path: Path, channels: int, size: tuple[int, int]) -> np.ndarray:
     Grey or colour as the model wants it; turned upright; transparent parts are black.
 
     Args:
-        path: a file of any format that Pillow reads; of an animation, the first frame.
+        path: a file of any format that Pillow reads by itself; of an animation, the first frame.
         channels: 1 for grey, 3 for colour.
         size: (height, width) in pixels.
 
@@ -46,22 +55,40 @@ def read(path: Path, channels: int, size: tuple[int, int]) -> np.ndarray:
 
     Raises:
         UserError: the file is no picture, is damaged, or would take more memory than any sane
-            picture (Pillow's limit of 179 million pixels).
+            picture (Pillow's limit of 89 million pixels, at which it would only warn).
     """
     from PIL import Image, ImageOps
 
     height, width = size
+    check_file(path, MAX_FILE_BYTES, f"cannot read {path}")
     try:
-        with Image.open(path) as image:
-            if image.width * image.height > 2 * (Image.MAX_IMAGE_PIXELS or 0):
+        with _no_warnings(), Image.open(path, formats=_safe_formats()) as image:
+            if image.width * image.height > (Image.MAX_IMAGE_PIXELS or 0):
                 raise UserError(f"cannot read {path}: {image.width}x{image.height} is too large")
             image = ImageOps.exif_transpose(image)
             image = _without_alpha(_to_8_bits(image)).convert("L" if channels == 1 else "RGB")
             pixels = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        # Pillow's decoders raise all of these for damaged files.
+    except UserError:
+        raise
+    except Exception as error:  # Pillow's decoders raise almost anything for damaged files
         raise UserError(f"cannot read {path}: {_reason(error)}") from None
     return pixels.reshape(height, width, channels)
+
+
+@contextlib.contextmanager
+def _no_warnings() -> Iterator[None]:
+    """Pillow warns of sizes that are refused here, and of damaged tags that do not matter."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _safe_formats() -> list[str]:
+    """All formats but those for which Pillow starts another program, such as Ghostscript."""
+    from PIL import Image
+
+    Image.init()
+    return [name for name in Image.OPEN if name not in ("EPS", "WMF")]
 
 
 def _to_8_bits(image):
@@ -70,8 +97,7 @@ def _to_8_bits(image):
 
     if not image.mode.startswith("I"):
         return image
-    values = np.asarray(image).astype(np.int64)
-    return Image.fromarray((np.clip(values, 0, 65535) >> 8).astype(np.uint8))
+    return Image.fromarray((np.clip(np.asarray(image), 0, 65535) >> 8).astype(np.uint8))
 
 
 def _without_alpha(image):

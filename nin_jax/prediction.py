@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
@@ -107,8 +108,8 @@ def _table(predictions: Sequence[Prediction]) -> Table:
         table.add_column("class" if rank == 0 else f"{rank + 1}.")
         table.add_column("probability" if rank == 0 else "", justify="right")
     for prediction in predictions:
-        cells = [prediction.path]
+        cells = [escape(prediction.path)]
         for name, probability in zip(prediction.classes, prediction.probabilities, strict=True):
-            cells += [name, f"{probability:.4f}"]
+            cells += [escape(name), f"{probability:.4f}"]
         table.add_row(*cells)
     return table

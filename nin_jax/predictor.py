@@ -13,6 +13,7 @@ from nin_jax import data
 from nin_jax.device import default_micro_batch_size
 from nin_jax.errors import UserError
 from nin_jax.model import NiN, with_dtype
+from nin_jax.reading import shown
 from nin_jax.step import split_micro_batches
 
 
@@ -42,10 +43,14 @@ class Predictor:
         batch_size: int = 128,
         precision: Literal["float32", "bfloat16"] | None = None,
     ):
+        if not isinstance(model, NiN):
+            raise UserError(
+                f"the model must be a NiN, as create_model makes it, got {shown(model)}"
+            )
         if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
-            raise UserError(f"batch_size must be a whole number >= 1, got {batch_size!r}")
+            raise UserError(f"batch_size must be a whole number >= 1, got {shown(batch_size)}")
         if precision not in (None, "float32", "bfloat16"):
-            raise UserError(f"precision must be float32 or bfloat16, got {precision!r}")
+            raise UserError(f"precision must be float32 or bfloat16, got {shown(precision)}")
         self.model = with_dtype(model, precision) if precision else model
         self.batch_size = batch_size
         graphdef, params = nnx.split(self.model, nnx.Param)
@@ -115,6 +120,8 @@ class Predictor:
 
     def _check(self, images: np.ndarray | jax.Array) -> None:
         channels, size = self.model.in_channels, self.model.image_size
+        if not isinstance(images, np.ndarray | jax.Array):
+            raise UserError(f"images must be an array, got {shown(images)}")
         if images.ndim != 4 or images.shape[3] != channels:
             raise UserError(
                 f"images must be [N, H, W, {channels}], got {list(images.shape)}: the model takes "

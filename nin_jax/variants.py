@@ -9,7 +9,6 @@ averaged (section 3.2) or, in ``nin_fc``, flattened into a linear layer.
 This file imports no framework, so that command lines, reports and tests can read it for free.
 """
 
-import json
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
@@ -17,8 +16,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nin_jax.errors import UserError, unknown_name
+from nin_jax.reading import parse_json, read_text, shown
 
 POOL_SIZE, POOL_STRIDE = 3, 2
+
+# Bounds far above any sane network, so that a slip or a hostile file is an error and not a machine
+# without memory. A side is an image's, a kernel's, a stride's or a padding's, in pixels.
+MAX_SIDE, MAX_CHANNELS = 2**14, 2**16
+MAX_CONVOLUTIONS = 1000
+MAX_NAME, MAX_RATE = 100, 1e30
+MAX_FILE_BYTES = 2**18
+# Python's TOML reader takes memory with the square of the parts of a dotted key: a quarter of a
+# megabyte of "a.a.a..." fills any machine. A variant's keys have two parts at most.
+MAX_DOTS = 16
 
 ImageSize = int | tuple[int, int]
 TWO_1X1 = ((1, 0), (1, 0))
@@ -29,8 +39,12 @@ def _require(condition: bool, message: str) -> None:
         raise UserError(message)
 
 
-def _is_int(value: object, minimum: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= minimum
+def _is_int(value: object, minimum: int, maximum: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and minimum <= value <= maximum
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, float | int) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True)
@@ -60,23 +74,32 @@ class Stage:
 
     def __post_init__(self) -> None:
         _require(
-            self.channels is None or _is_int(self.channels, 1),
-            f"stage: channels must be a whole number >= 1, got {self.channels!r}",
+            self.channels is None or _is_int(self.channels, 1, MAX_CHANNELS),
+            f"stage: channels must be a whole number >= 1 and <= {MAX_CHANNELS:,}, got "
+            f"{shown(self.channels)}",
         )
         for name, minimum in (("kernel", 1), ("stride", 1), ("padding", 0)):
             value = getattr(self, name)
             _require(
-                _is_int(value, minimum),
-                f"stage: {name} must be a whole number >= {minimum}, got {value!r}",
+                _is_int(value, minimum, MAX_SIDE),
+                f"stage: {name} must be a whole number >= {minimum} and <= {MAX_SIDE:,}, got "
+                f"{shown(value)}",
             )
         pairs = self.mlp
         _require(
             isinstance(pairs, tuple)
             and all(isinstance(pair, tuple) and len(pair) == 2 for pair in pairs)
-            and all(_is_int(kernel, 1) and _is_int(padding, 0) for kernel, padding in pairs),
-            f"stage: mlp must be (kernel, padding) pairs such as ((1, 0), (1, 0)), got {pairs!r}",
+            and all(
+                _is_int(kernel, 1, MAX_SIDE) and _is_int(padding, 0, MAX_SIDE)
+                for kernel, padding in pairs
+            ),
+            "stage: mlp must be (kernel, padding) pairs such as ((1, 0), (1, 0)), got "
+            f"{shown(pairs)}",
         )
-        _require(isinstance(self.pool, bool), f"stage: pool must be true or false: {self.pool!r}")
+        _require(
+            isinstance(self.pool, bool),
+            f"stage: pool must be true or false, got {shown(self.pool)}",
+        )
 
     def convolutions(self, in_channels: int, num_classes: int) -> Iterator["Convolution"]:
         """The block's convolutions in order, with every channel count filled in."""
@@ -106,7 +129,7 @@ class Variant:
         Variant("tiny", stages=(Stage(32, 5, padding=2), Stage(64, 3, padding=1)))
 
     Attributes:
-        name: what reports and files call it.
+        name: what reports and files call it: one line of at most 100 characters, no slash.
         stages: the blocks before the head, in order.
         head: the last block; its ``channels`` is None, for the number of classes.
         classifier: "mean", the global mean of each of the head's maps, or "linear", the maps
@@ -115,7 +138,7 @@ class Variant:
         published_lr: learning rate that the published exercise gives for plain SGD.
 
     Raises:
-        UserError: a field is out of range.
+        UserError: a field is out of range, or there are more than 1,000 convolutions.
     """
 
     name: str
@@ -126,7 +149,14 @@ class Variant:
     published_lr: float = 0.1
 
     def __post_init__(self) -> None:
-        _require(isinstance(self.name, str) and bool(self.name), "variant: name must be a text")
+        _require(
+            isinstance(self.name, str)
+            and 0 < len(self.name) <= MAX_NAME
+            and self.name.isprintable()
+            and not set(self.name) & set("/\\"),  # it becomes part of file names
+            f"variant: name must be 1 to {MAX_NAME} printable characters without slashes, got "
+            f"{shown(self.name)}",
+        )
         prefix = f"variant {self.name!r}: "
         _require(
             isinstance(self.stages, tuple) and all(isinstance(s, Stage) for s in self.stages),
@@ -142,15 +172,20 @@ class Variant:
         )
         _require(
             self.classifier in ("mean", "linear"),
-            f"{prefix}classifier must be 'mean' or 'linear', got {self.classifier!r}",
+            f"{prefix}classifier must be 'mean' or 'linear', got {shown(self.classifier)}",
         )
         _require(
-            isinstance(self.dropout, float | int) and 0 <= self.dropout < 1,
-            f"{prefix}dropout must be in [0, 1), got {self.dropout!r}",
+            _is_number(self.dropout) and 0 <= self.dropout < 1,
+            f"{prefix}dropout must be in [0, 1), got {shown(self.dropout)}",
         )
         _require(
-            isinstance(self.published_lr, float | int) and 0 < self.published_lr < float("inf"),
-            f"{prefix}published_lr must be a finite number > 0, got {self.published_lr!r}",
+            _is_number(self.published_lr) and 0 < self.published_lr < MAX_RATE,
+            f"{prefix}published_lr must be a finite number > 0, got {shown(self.published_lr)}",
+        )
+        convolutions = sum(1 + len(stage.mlp) for stage in (*self.stages, self.head))
+        _require(
+            convolutions <= MAX_CONVOLUTIONS,
+            f"{prefix}{convolutions:,} convolutions are more than {MAX_CONVOLUTIONS:,}",
         )
 
 
@@ -223,12 +258,12 @@ def get_variant(variant: "str | Path | Variant") -> Variant:
     if isinstance(variant, Variant):
         return variant
     if not isinstance(variant, str | Path):
-        raise UserError(f"variant must be a name, a file or a Variant, got {variant!r}")
+        raise UserError(f"variant must be a name, a file or a Variant, got {shown(variant)}")
     if str(variant) in VARIANTS:
         return VARIANTS[str(variant)]
     if Path(variant).suffix in (".json", ".toml"):
         return _read_variant_file(Path(variant))
-    raise unknown_name("variant", str(variant), VARIANTS)
+    raise unknown_name("variant", str(variant)[:MAX_NAME], VARIANTS)
 
 
 def variant_to_dict(variant: Variant) -> dict[str, Any]:
@@ -253,12 +288,14 @@ def variant_from_dict(data: Mapping[str, Any]) -> Variant:
     """
 
     def build(cls: type, plain: object, what: str) -> Any:
-        _require(isinstance(plain, Mapping), f"{what} must be a table of fields, got {plain!r}")
+        _require(
+            isinstance(plain, Mapping), f"{what} must be a table of fields, got {shown(plain)}"
+        )
         assert isinstance(plain, Mapping)
         names = {f.name for f in fields(cls)}
         for key in plain:
             if key not in names:
-                raise unknown_name(f"{what} field", str(key), names)
+                raise unknown_name(f"{what} field", str(key)[:MAX_NAME], names)
         try:
             return cls(**plain)
         except TypeError as error:  # a required field is missing
@@ -266,7 +303,9 @@ def variant_from_dict(data: Mapping[str, Any]) -> Variant:
             raise UserError(f"{what}: missing {missing}") from None
 
     def stage(plain: object, what: str, **defaults: Any) -> Stage:
-        _require(isinstance(plain, Mapping), f"{what} must be a table of fields, got {plain!r}")
+        _require(
+            isinstance(plain, Mapping), f"{what} must be a table of fields, got {shown(plain)}"
+        )
         assert isinstance(plain, Mapping)
         merged = {**defaults, **plain}
         if isinstance(merged.get("mlp"), list):
@@ -275,7 +314,7 @@ def variant_from_dict(data: Mapping[str, Any]) -> Variant:
             )
         return build(Stage, merged, what)
 
-    _require(isinstance(data, Mapping), f"variant must be a table of fields, got {data!r}")
+    _require(isinstance(data, Mapping), f"variant must be a table of fields, got {shown(data)}")
     plain = dict(data)
     stages = plain.get("stages", [])
     _require(isinstance(stages, list | tuple), "variant: stages must be a list")
@@ -286,14 +325,20 @@ def variant_from_dict(data: Mapping[str, Any]) -> Variant:
 
 
 def _read_variant_file(path: Path) -> Variant:
+    text = read_text(path, "variant file ", MAX_FILE_BYTES)
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not a UTF-8 text file"
-        raise UserError(f"cannot read variant file {path}: {reason}") from None
-    try:
-        data = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+        data = parse_json(text) if path.suffix == ".json" else _parse_toml(text)
         _require(isinstance(data, dict), "must be a table of fields")
         return variant_from_dict({"name": path.stem, **data})
-    except (ValueError, RecursionError) as error:  # JSON, TOML and UserError are ValueErrors
+    except ValueError as error:  # JSON, TOML and UserError are ValueErrors
         raise UserError(f"variant file {path}: {error}") from None
+
+
+def _parse_toml(text: str) -> dict[str, Any]:
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.count(".") > MAX_DOTS and not line.lstrip().startswith("#"):
+            raise ValueError(f"line {number} has more than {MAX_DOTS} dots")
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None

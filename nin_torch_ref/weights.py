@@ -1,7 +1,9 @@
 """Reading a PyTorch weight file without running what it holds."""
 
 import os
+import stat
 import warnings
+import zipfile
 from collections.abc import Mapping
 
 import torch
@@ -17,7 +19,10 @@ def load_state_dict_file(path: str | os.PathLike[str]) -> dict[str, torch.Tensor
         ValueError: the file is truncated, not a PyTorch file, or holds more than named tensors.
         FileNotFoundError: there is no such file.
     """
+    if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for
+        raise ValueError(f"{path} is not a file")
     try:
+        _refuse_packed(path)
         with warnings.catch_warnings():  # of foreign pickles, which are refused just below
             warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
             state_dict = torch.load(path, map_location="cpu", weights_only=True)
@@ -31,3 +36,12 @@ def load_state_dict_file(path: str | os.PathLike[str]) -> dict[str, torch.Tensor
     ):
         raise ValueError(f"{path} holds something other than a state dict of named tensors")
     return dict(state_dict)
+
+
+def _refuse_packed(path: str | os.PathLike[str]) -> None:
+    """torch.save packs nothing: a zip archive that unpacks to more than its size is a bomb."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+        if unpacked > os.path.getsize(path):
+            raise ValueError("a packed archive")

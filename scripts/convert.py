@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -37,23 +37,26 @@ class ConvertConfig:
 
 
 def run(config: ConvertConfig) -> None:
-    from nin_jax import UserError, convert, count_params
+    from nin_jax import UserError, convert, count_params, get_variant
 
     if config.target.suffix != ".safetensors":
         raise UserError(f"the target must end in .safetensors, got {config.target}")
     if config.target.exists():
         raise UserError(f"{config.target} is there already")
+    if not config.target.parent.is_dir():
+        raise UserError(f"{config.target}: there is no folder {config.target.parent}")
+    variant = get_variant(config.variant)
+    sizes: dict[str, Any] = {
+        "in_channels": config.in_channels,
+        "num_classes": config.num_classes,
+        "image_size": config.image_size,
+    }
     if config.source.suffix in (".pt", ".pth"):
         state_dict = _read_pt(config.source)
     else:
-        state_dict = convert.load_safetensors(config.source)
-    model = convert.from_torch(
-        state_dict,
-        config.variant,
-        in_channels=config.in_channels,
-        num_classes=config.num_classes,
-        image_size=config.image_size,
-    )
+        expected = convert.expected_shapes(variant, **sizes)
+        state_dict = convert.load_safetensors(config.source, expected, variant.name)
+    model = convert.from_torch(state_dict, variant, **sizes)
     convert.save_safetensors(model, config.target)
     print(f"wrote {config.target}: {model.variant.name}, {count_params(model):,} parameters")
 

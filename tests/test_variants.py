@@ -2,12 +2,14 @@
 
 import json
 
+import hypothesis.strategies as st
 import pytest
+from hypothesis import given, settings
 
 import nin_jax
 from nin_jax import Stage, UserError, Variant, get_variant, tables
 from nin_jax.geometry import check_image_size, smallest_image, trace
-from nin_jax.variants import VARIANTS, variant_from_dict, variant_to_dict
+from nin_jax.variants import MAX_SIDE, VARIANTS, variant_from_dict, variant_to_dict
 
 GOLDEN = {  # parameters and MACs for 1 and 3 channels, 224x224, 10 classes
     "nin": (1_992_166, 2_015_398, 762_297_352, 830_041_864),
@@ -45,8 +47,37 @@ def test_smallest_image(variant, side):
         check_image_size(VARIANTS[variant], side - 1)
 
 
-def test_smallest_image_of_a_huge_kernel_is_found_at_once():
-    assert smallest_image(Variant("huge", stages=(Stage(1, 10**9, pool=False),))) == 10**9
+def test_smallest_image_of_a_huge_network_is_found_at_once():
+    stage = Stage(1, MAX_SIDE, stride=2, mlp=(), pool=False)
+    assert smallest_image(Variant("huge", stages=(stage,))) == MAX_SIDE
+    deep = Variant("deep", stages=(stage,) * 500, head=Stage(None, 1, pool=False))
+    assert smallest_image(deep).bit_length() > 500
+    with pytest.raises(UserError, match="no size up to 16,384 works"):
+        check_image_size(deep, MAX_SIDE)
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    stages=st.lists(
+        st.builds(
+            Stage,
+            st.just(1),
+            st.integers(1, 5),
+            st.integers(1, 3),
+            st.integers(0, 4),
+            st.sampled_from([(), ((1, 0),), ((3, 1), (4, 0)), ((1, 2),)]),
+            st.booleans(),
+        ),
+        max_size=3,
+    )
+)
+def test_smallest_image_is_the_smallest(stages):
+    variant = Variant("any", tuple(stages))
+    least = smallest_image(variant)
+    check_image_size(variant, least)
+    if least > 1:
+        with pytest.raises(UserError, match=f"that works is {least}x{least}"):
+            check_image_size(variant, least - 1)
 
 
 def test_too_small_image_names_the_block():
