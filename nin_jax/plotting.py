@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.text import Text
@@ -16,8 +17,11 @@ from nin_jax.explanation import Explanation
 TRAIN, TEST = "#0072B2", "#D55E00"
 PALETTE = (TRAIN, TEST, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")
 
+# A name with dollar signs is no formula: matplotlib would fail on one that it cannot read.
+literal_text = matplotlib.rc_context({"text.parse_math": False})
 
 
+@literal_text
 def plot_curves(rows: list[dict[str, Any]], title: str, path: Path) -> None:
     """Loss and accuracy over epochs, of training steps (a line) and tests (points).
 
@@ -55,6 +59,7 @@ def plot_curves(rows: list[dict[str, Any]], title: str, path: Path) -> None:
     figure.savefig(path)
 
 
+@literal_text
 def plot_confusion(
     confusion: np.ndarray, class_names: tuple[str, ...], title: str, path: Path
 ) -> None:
@@ -87,6 +92,7 @@ def plot_confusion(
     figure.savefig(path)
 
 
+@literal_text
 def plot_layers(account: Account, path: Path) -> None:
     """Parameters and MACs of each layer that has any, as bars.
 
@@ -243,6 +249,7 @@ def _enters(leader: np.ndarray, box: Box) -> bool:
     return bool(((leader > box[:2]) & (leader < box[2:])).all(1).any())
 
 
+@literal_text
 def plot_class_maps(
     explanation: Explanation, class_names: Sequence[str], title: str, path: Path
 ) -> None:
