@@ -4,6 +4,7 @@ import json
 import math
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +27,7 @@ from nin_jax.accounting.memory import (
     training_memory,
 )
 from nin_jax.accounting.programs import Programs, abstract_model
+from nin_jax.accounting.tables import layer_table
 from nin_jax.accounting.training import optimizer_flops, training_cost
 from nin_jax.accounting.xla import cost_entry, program_cost, xla_memory
 from nin_jax.config import RECIPES
@@ -34,7 +36,7 @@ from nin_jax.optim import make_optimizer
 from nin_jax.step import cross_entropy
 
 Shape = jax.ShapeDtypeStruct
-F32, I32 = jnp.float32, jnp.int32
+F16, F32, I32 = jnp.bfloat16, jnp.float32, jnp.int32
 
 
 def floats(*shape):
@@ -79,6 +81,16 @@ PROGRAMS = {
         lambda i, x: lax.fori_loop(0, i, lambda i, x: x * x, x),
         Shape((), I32),
         floats(3),
+    ),
+    "one of two": (
+        lambda i, x: lax.cond(i > 0, lambda x: x * x + 1, lambda x: x + 1, x),
+        Shape((), I32),
+        floats(3),
+    ),
+    "one of three": (
+        lambda i, x: lax.switch(i, [lambda x: x, lambda x: x + 1, lambda x: x @ x.T], x),
+        Shape((), I32),
+        floats(3, 3),
     ),
     "random numbers": (
         lambda seed: jax.random.normal(jax.random.key(seed), (5, 7)),
@@ -143,8 +155,37 @@ ENTRY main.3 {
   ROOT y.2 = f32[3]{0} fft(x.1), fft_type=FFT
 }"""
     assert hlo.count(text).unknown == {"fft"}
+    cost = program_cost(told(text))
+    assert cost.unknown == ("fft",)
+    assert cost.to_dict()["unknown"] == ("fft",)
     with pytest.raises(ValueError, match="no entry computation"):
         hlo.count("HloModule m\n")
+
+
+@pytest.mark.parametrize(
+    ("line", "unknown"),
+    [
+        ("f32[3]{0} call(x.1), to_apply=none.1", "computation 'none.1'"),
+        ("f32[3]{0} conditional(x.1), branches=none.1", "conditional"),
+        ('f32[3]{0} custom-call(x.1), custom_call_target="solve"', "custom-call solve"),
+        ("f32[3]{0} sort(x.1), dimensions={0}, to_apply=less.1", "sort"),
+    ],
+)
+def test_a_computation_that_no_rule_counts_is_named(line, unknown):
+    text = f"ENTRY main.3 {{\n  x.1 = f32[3]{{0}} parameter(0)\n  ROOT y.2 = {line}\n}}"
+    assert hlo.count(text).unknown == {unknown}
+
+
+def test_an_instruction_that_cannot_be_read_leaves_the_count_open():
+    text = "ENTRY main.3 {\n  ROOT y.2 = f32[<=3] add(x.1, x.1)\n}"
+    with pytest.raises(ValueError, match="cannot read the HLO instruction"):
+        hlo.count(text)
+    assert program_cost(told(text)).flops is None
+
+
+def told(text) -> Any:
+    """A lowered program of which a back end gives that text, and nothing else."""
+    return SimpleNamespace(as_text=lambda dialect: text)
 
 
 @given(st.integers(1, 30), st.integers(1, 7), st.integers(1, 4), st.integers(0, 4))
@@ -299,6 +340,56 @@ def test_a_model_is_counted_as_its_variant():
     assert of_model.params == nin_jax.count_params(model)
 
 
+def test_a_model_is_counted_as_it_computes():
+    model = nin_jax.create_model("nin_fc", image_size=96, dtype="bfloat16", logit_relu=False)
+    model.dropout.rate = 0.0
+    of_model = account(model, batch_size=3, recipe="d2l", xla=False)
+    bare = replace(nin_jax.get_variant("nin_fc"), dropout=0.0)
+    recipe = replace(RECIPES["d2l"](bare), logit_relu=False)
+    of_name = account(
+        bare, image_size=96, batch_size=3, precision="bfloat16", recipe=recipe, xla=False
+    )
+    assert of_model == replace(of_name, recipe="d2l")
+    assert of_model.precision == "bfloat16"
+    assert sum(layer.relu_comparisons > 0 for layer in of_model.layers) == 11
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (lambda model: setattr(model.blocks[0].convs[0], "stride", 2), "stride=2"),
+        (lambda model: setattr(model.blocks[1].convs[0], "padding", 0), "padding=0"),
+        (lambda model: model.head.convs.pop(), "the model has None"),
+        (lambda model: setattr(model.blocks[0], "last_relu", False), "without its last ReLU"),
+        (lambda model: setattr(model.head.convs[0], "dtype", F16), "bfloat16 and float32"),
+        (lambda model: setattr(model.head.convs[0], "bias", None), "parameters, where"),
+    ],
+)
+def test_a_model_that_is_not_its_variant_raises(change, text):
+    model = nin_jax.create_model("nin_one_1x1", image_size=67)
+    account(model, xla=False)
+    change(model)
+    with pytest.raises(ValueError, match=text):
+        account(model, xla=False)
+
+
+@pytest.mark.parametrize("options", [{"dtype": "float64"}, {"param_dtype": "bfloat16"}], ids=str)
+def test_a_model_of_another_precision_raises(options):
+    with pytest.raises(ValueError, match="no rule counts a model that computes in"):
+        account(nin_jax.create_model("nin_one_1x1", image_size=67, **options), xla=False)
+
+
+def test_the_total_intensity_is_of_all_that_is_moved():
+    result = account("nin", image_size=96, batch_size=4, precision="bfloat16", xla=False)
+    moved = sum(layer.moved_bytes(4, 2) for layer in result.layers)
+    flops = 4 * sum(layer.flops() for layer in result.layers)
+    assert result.total_intensity == flops / moved
+    each = [result.intensity(layer) for layer in result.layers]
+    assert min(each) < result.total_intensity < max(each)
+    total = dict(zip(layer_table(result).headings, layer_table(result).rows[-1], strict=True))
+    assert total["FLOP/byte"] == round(result.total_intensity, 2)
+
+
 def test_a_layer_that_no_rule_counts_raises():
     model = nin_jax.create_model("nin_one_1x1", image_size=67)
     model.blocks[0].convs[1] = nnx.BatchNorm(96, rngs=nnx.Rngs(0))
@@ -321,6 +412,7 @@ def test_a_layer_that_no_rule_counts_raises():
         ({"variant": "nin51"}, "or nin15"),
         ({"batch_size": 0}, "batch size must be a whole number >= 1, got 0"),
         ({"batch_size": True}, "batch size"),
+        ({"batch_size": 2**31}, "batch size must be at most 2147483647"),
         ({"precision": "float16"}, "precision"),
         ({"recipe": "modem"}, "did you mean modern"),
         ({"image_size": 20}, "too small"),
@@ -371,7 +463,9 @@ def test_a_program_whose_text_a_back_end_does_not_give():
         def as_text(self, dialect):
             raise NotImplementedError
 
-    cost = program_cost(Silent())  # pyright: ignore[reportArgumentType]
+    for silent in (Silent(), told(None), told([]), SimpleNamespace()):
+        cost = program_cost(silent)  # pyright: ignore[reportArgumentType]
+        assert cost.flops is cost.flops_products is cost.loops is None
     assert cost.flops_xla is cost.flops is cost.flops_unexplained is cost.bytes_accessed is None
 
 
@@ -403,8 +497,14 @@ def test_the_largest_batch_is_found_with_few_questions():
     assert len(asked) <= 12  # each is a program to compile
 
 
+def test_the_largest_batch_has_indices_of_32_bits():
+    found = largest_batch("train", 10**15, 10**6, lambda batch: 5 * batch)
+    assert (found.images, found.needed_bytes) == (2**31 - 1, 5 * (2**31 - 1))
+
+
 def test_a_back_end_that_tells_no_memory_leaves_the_largest_batch_open():
-    found = largest_batch("train", 10**9, 10**6, lambda batch: None)
-    assert found.images is found.needed_bytes is None
+    for most in (0, 1, 2, 40):  # it tells nothing, or falls silent
+        found = largest_batch("train", 10**9, 10**6, lambda b, m=most: b if b <= m else None)
+        assert found.images is found.needed_bytes is None
     with pytest.raises(nin_jax.UserError, match="smaller than the parameters"):
         check_memory(5, 6)

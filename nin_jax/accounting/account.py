@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any, Literal
 
 import jax
@@ -10,6 +11,8 @@ from flax import nnx
 from nin_jax.accounting.conventions import CONVENTIONS, all_counts
 from nin_jax.accounting.layers import LayerCost, layer_costs
 from nin_jax.accounting.memory import (
+    ITEMSIZE,
+    MOST_IMAGES,
     LargestBatch,
     PaperMemory,
     kept_bytes,
@@ -25,7 +28,7 @@ from nin_jax.config import RECIPES, Precision, Recipe
 from nin_jax.errors import UserError, unknown_name
 from nin_jax.geometry import as_height_width, trace
 from nin_jax.model import Conv, Linear, NiN, NiNBlock, count_params
-from nin_jax.variants import ImageSize, Variant, get_variant
+from nin_jax.variants import Convolution, ImageSize, Variant, get_variant
 
 Task = Literal["train", "predict"]
 
@@ -84,6 +87,11 @@ class Account:
     memory: Mapping[Task, TaskMemory]
     largest_batches: tuple[LargestBatch, ...] = ()
 
+    @property
+    def itemsize(self) -> int:
+        """Bytes of a number of the computation."""
+        return ITEMSIZE[self.precision]
+
     def total(self, field: str) -> int:
         """Sum of a field of `LayerCost` over all layers."""
         return sum(getattr(layer, field) for layer in self.layers)
@@ -135,6 +143,7 @@ class Account:
             "platform": self.platform,
             "params": self.params,
             "macs": self.macs,
+            "flops_per_byte": round(self.total_intensity, 3),
             "flops_per_training_step": self.flops_per_training_step,
             "activations_kept_bytes": kept_bytes(self.layers, self.precision),
             "activations_kept_by_torch_bytes": torch_kept_bytes(self.layers),
@@ -154,7 +163,14 @@ class Account:
 
     def intensity(self, layer: LayerCost) -> float:
         """FLOPs for each byte that the layer has to move for a batch."""
-        return layer.intensity(self.batch_size, 2 if self.precision == "bfloat16" else 4)
+        return layer.intensity(self.batch_size, self.itemsize)
+
+    @property
+    def total_intensity(self) -> float:
+        """FLOPs of all layers for each byte that they move, each layer on its own."""
+        flops = self.batch_size * sum(layer.flops() for layer in self.layers)
+        moved = (layer.moved_bytes(self.batch_size, self.itemsize) for layer in self.layers)
+        return flops / sum(moved)
 
 
 def account(
@@ -175,8 +191,8 @@ def account(
     Nothing is computed and no parameter is made; XLA is asked about programs on shapes.
 
     Args:
-        variant: a name, a file, a `Variant`, or a model, whose own channels, classes and image
-            size then count.
+        variant: a name, a file, a `Variant`, or a model, whose own channels, classes, image size,
+            precision, dropout and last ReLU then count.
         image_size: side in pixels, or (height, width).
         in_channels, num_classes: as for `create_model`.
         batch_size: of the memory and of the training step; counts are of one image.
@@ -187,19 +203,21 @@ def account(
         memory_bytes: if given, also find the largest batches that fit into it.
 
     Raises:
-        UserError: as `create_model`; the batch is empty, or the memory smaller than the parameters.
-        ValueError: the model has a layer that no rule counts.
+        UserError: as `create_model`; the batch is empty or has 2**31 images or more, or the memory
+            is smaller than the parameters.
+        ValueError: the model has a layer that no rule counts, or that its variant has not.
 
     Example:
         >>> account("nin", in_channels=3, xla=False).counts["thop"]
         830042124
     """
+    model = variant if isinstance(variant, NiN) else None
+    if model is not None:
+        precision = _check_model(model)
+        in_channels, num_classes = model.in_channels, model.num_classes
+        image_size = model.image_size
     _check(batch_size, precision)
-    if isinstance(variant, NiN):
-        _check_model(variant)
-        in_channels, num_classes = variant.in_channels, variant.num_classes
-        image_size, variant = variant.image_size, variant.variant
-    variant = get_variant(variant)
+    variant = get_variant(variant if model is None else model.variant)
     name = recipe if isinstance(recipe, str) else "custom"
     if isinstance(recipe, str):
         if recipe not in RECIPES:
@@ -207,7 +225,9 @@ def account(
         recipe = RECIPES[recipe](variant)
     sides = as_height_width(image_size)
     layers = trace(variant, in_channels, num_classes, sides)
-    costs = layer_costs(layers, recipe.logit_relu, variant.dropout)
+    logit_relu = recipe.logit_relu if model is None else model.head.last_relu
+    dropout = variant.dropout if model is None else model.dropout.rate
+    costs = layer_costs(layers, logit_relu, dropout)
     paper: dict[Task, PaperMemory] = {
         "predict": prediction_memory(costs, batch_size, precision),
         "train": training_memory(costs, batch_size, precision, recipe),
@@ -216,9 +236,8 @@ def account(
     forward: dict[str, ProgramCost] = {}
     training, largest = None, ()
     if xla or train or memory_bytes is not None:
-        model = abstract_model(
-            variant, in_channels, num_classes, sides, precision, recipe.logit_relu
-        )
+        if model is None:
+            model = abstract_model(variant, in_channels, num_classes, sides, precision, logit_relu)
         programs = Programs(model, recipe, batch_size)
     if xla or train:
         forward = _forward_costs(programs)
@@ -236,7 +255,7 @@ def account(
         batch_size=batch_size,
         precision=precision,
         recipe=name,
-        platform=jax.default_backend() if xla or train else None,
+        platform=jax.default_backend() if xla or train or memory_bytes is not None else None,
         layers=tuple(costs),
         counts=all_counts(costs),
         forward=forward,
@@ -249,22 +268,56 @@ def account(
 def _check(batch_size: int, precision: str) -> None:
     if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
         raise UserError(f"batch size must be a whole number >= 1, got {batch_size!r}")
+    if batch_size > MOST_IMAGES:
+        raise UserError(f"batch size must be at most {MOST_IMAGES}, 2**31 - 1, got {batch_size}")
     if precision not in ("float32", "bfloat16"):
         raise unknown_name("precision", str(precision), ("float32", "bfloat16"))
 
 
-def _check_model(model: NiN) -> None:
-    """That the model is what its variant says: someone may have put other layers into it."""
+def _check_model(model: NiN) -> Precision:
+    """That the model is what its variant says: someone may have put other layers into it.
+
+    Returns:
+        What it computes in.
+    """
     for path, module in nnx.iter_modules(model):
         if not isinstance(module, NiN | NiNBlock | Conv | Linear | nnx.Dropout | nnx.List):
             where = ".".join(map(str, path))
             raise ValueError(f"no rule counts {where}, a {type(module).__name__}")
     layers = trace(model.variant, model.in_channels, model.num_classes, model.image_size)
-    expected, found = sum(layer.params for layer in layers), count_params(model)
-    if expected != found:
+    specs = [layer.convolution for layer in layers if layer.convolution is not None]
+    blocks = [*model.blocks, model.head]
+    found = [_spec(conv) for block in blocks for conv in block.convs]
+    for spec, expected in zip_longest(found, specs):
+        if spec != expected:
+            raise ValueError(f"the model has {spec}, where {model.variant.name} has {expected}")
+    if not all(block.last_relu for block in model.blocks):
+        raise ValueError("the model has a block without its last ReLU; only the head may lack it")
+    params, counted = count_params(model), sum(layer.params for layer in layers)
+    if params != counted:
         raise ValueError(
-            f"the model has {found:,} parameters, but {model.variant.name} has {expected:,}"
+            f"the model has {params:,} parameters, where {model.variant.name} has {counted:,}"
         )
+    return _precision(model)
+
+
+def _spec(conv: Conv) -> Convolution:
+    kernel, _, in_channels, out_channels = conv.kernel.shape
+    return Convolution(in_channels, out_channels, kernel, conv.stride, conv.padding)
+
+
+def _precision(model: NiN) -> Precision:
+    """What the model computes in; there is no rule for anything else than the two precisions."""
+    layers = [m for _, m in nnx.iter_modules(model) if isinstance(m, NiN | Conv | Linear)]
+    found = {jax.numpy.dtype(layer.dtype).name for layer in layers}
+    params = {leaf.dtype.name for leaf in jax.tree.leaves(nnx.state(model, nnx.Param))}
+    for precision in ITEMSIZE:
+        if found == {precision} and params == {"float32"}:
+            return precision
+    raise ValueError(
+        f"no rule counts a model that computes in {' and '.join(sorted(found))} with parameters "
+        f"in {' and '.join(sorted(params))}; only float32 or bfloat16 with float32 parameters"
+    )
 
 
 def _forward_costs(programs: Programs) -> dict[str, ProgramCost]:

@@ -8,7 +8,8 @@ operations are, and added up in float32 it must be XLA's number again.
 The rules are those of XLA's ``hlo_cost_analysis.cc``: two operations for a multiply-add, taps of a
 convolution that fall on padding or between spread-out elements left out; one for each element of an
 elementwise result, also of whole numbers and of comparisons; exponentials and the like counted
-apart, as transcendentals; nothing for moving data. The body of a loop is counted once.
+apart, as transcendentals; nothing for moving data. The body of a loop is counted once, and of
+branches the one with the most operations.
 """
 
 import math
@@ -63,7 +64,8 @@ class Operations:
     Attributes:
         flops: exact number of operations, by opcode.
         flops_float32: their sum as XLA adds it up.
-        unknown: opcodes that no rule here counts; their operations are missing from the sums.
+        unknown: opcodes that no rule here counts, and computations that are called but not there;
+            their operations are missing from the sums.
         loops: number of loops; their bodies are counted once.
     """
 
@@ -96,13 +98,14 @@ _LINE = re.compile(
     r"(?P<shape>\(.*?\)|\w+\[[\d,]*\](?:\{[^}]*\})?) "
     r"(?P<opcode>[\w-]+)\((?P<operands>[^)]*)\)(?P<attributes>.*)$"
 )
+_ANY_INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?[\w.-]+ = ")
 
 
 def parse(text: str) -> tuple[Program, str]:
     """Computations by name, and the entry's name.
 
     Raises:
-        ValueError: there is no entry computation in the text.
+        ValueError: there is no entry computation in the text, or an instruction cannot be read.
     """
     program: dict[str, list[Instruction]] = {}
     current, entry = "", ""
@@ -121,6 +124,8 @@ def parse(text: str) -> tuple[Program, str]:
                     found["attributes"],
                 )
             )
+        elif _ANY_INSTRUCTION.match(line):
+            raise ValueError(f"cannot read the HLO instruction {line.strip()!r}")
     if not entry:
         raise ValueError("no entry computation in the HLO text")
     return program, entry
@@ -133,7 +138,11 @@ def _dimensions(shape: str) -> tuple[int, ...]:
 
 
 def count(text: str) -> Operations:
-    """All operations of the program whose HLO text this is."""
+    """All operations of the program whose HLO text this is.
+
+    Raises:
+        ValueError: the text cannot be read.
+    """
     program, entry = parse(text)
     return _count_computation(program, entry, {})
 
@@ -141,6 +150,8 @@ def count(text: str) -> Operations:
 def _count_computation(program: Program, name: str, done: dict[str, Operations]) -> Operations:
     if name in done:
         return done[name]
+    if name not in program:
+        return Operations(unknown={f"computation {name!r}"})
     total = Operations()
     shapes = {instruction.name: instruction.shape for instruction in program[name]}
     sum32 = np.float32(0)
@@ -151,17 +162,23 @@ def _count_computation(program: Program, name: str, done: dict[str, Operations])
             inside = _count_computation(program, called, done)
             total.add(inside, times)
             flops32 += inside.flops_float32 * times
+        if branches := [_count_computation(program, b, done) for b in _branches(instruction)]:
+            largest = max(branches, key=lambda branch: branch.total)
+            total.add(largest, 1)
+            total.unknown |= {name for branch in branches for name in branch.unknown}
+            flops32 += largest.flops_float32
         if flops := _own_flops(instruction, operands):
             total.flops[instruction.opcode] += flops
         sum32 += np.float32(flops32 + flops)
         total.loops += instruction.opcode == "while"
-        if not _is_known(instruction.opcode):
-            total.unknown.add(instruction.opcode)
+        total.unknown |= _unknown(instruction)
     total.flops_float32 = float(sum32)
     done[name] = total
     return total
 
 
+# Custom calls that compute nothing: notes on where arrays are.
+_NOTES = ("Sharding", "SPMDFullToShardShape", "SPMDShardToFullShape", "annotate_device_placement")
 _CALLING = ("call", "conditional", "map", "reduce", "reduce-window", "scatter")
 _KNOWN = (
     ELEMENTWISE
@@ -171,8 +188,24 @@ _KNOWN = (
 )
 
 
-def _is_known(opcode: str) -> bool:
-    return opcode in _KNOWN or opcode in _CALLING
+def _unknown(instruction: Instruction) -> set[str]:
+    """What of an instruction no rule counts."""
+    opcode = instruction.opcode
+    if opcode == "custom-call":
+        target = instruction.attribute("custom_call_target").strip('"')
+        return set() if target in _NOTES else {f"custom-call {target}"}
+    if opcode == "conditional" and not _branches(instruction):
+        return {opcode}
+    return set() if opcode in _KNOWN or opcode in _CALLING else {opcode}
+
+
+def _branches(instruction: Instruction) -> list[str]:
+    """The computations of which an instruction applies one."""
+    if instruction.opcode != "conditional":
+        return []
+    names = ("branch_computations", "true_computation", "false_computation")
+    listed = ",".join(instruction.attribute(name) for name in names)
+    return re.findall(r"[\w.-]+", listed)
 
 
 def _calls(instruction: Instruction, operands: Sequence[tuple[int, ...]]) -> list[tuple[str, int]]:

@@ -77,8 +77,11 @@ class LayerCost:
 
         Williams, Waterman and Patterson, "Roofline" (2009). Parameters are read once a batch.
         """
-        elements = batch_size * (self.inputs + self.outputs) + self.params
-        return batch_size * self.flops() / (itemsize * elements)
+        return batch_size * self.flops() / self.moved_bytes(batch_size, itemsize)
+
+    def moved_bytes(self, batch_size: int, itemsize: int) -> int:
+        """The least that a batch moves: input and parameters read, output written, once."""
+        return itemsize * (batch_size * (self.inputs + self.outputs) + self.params)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for JSON and CSV."""

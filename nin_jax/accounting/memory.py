@@ -10,6 +10,7 @@ from nin_jax.errors import UserError
 
 ITEMSIZE: dict[Precision, int] = {"float32": 4, "bfloat16": 2}
 PARAM_BYTES = 4  # parameters, gradients and optimiser state are float32 always
+MOST_IMAGES = 2**31 - 1  # of a batch: their indices are int32
 TORCH_INDEX_BYTES = 8  # torch.nn.MaxPool2d keeps each window's winner as int64
 
 
@@ -108,7 +109,8 @@ class LargestBatch:
     Attributes:
         task: "train" or "predict".
         memory_bytes: what it has to fit into.
-        images: the batch; 0 if not even one image fits, None if XLA does not tell.
+        images: the batch, at most `MOST_IMAGES`; 0 if not even one image fits, None if XLA does
+            not tell.
         needed_bytes: what XLA plans for that batch.
     """
 
@@ -145,31 +147,44 @@ def largest_batch(
         UserError: the memory does not even hold the parameters.
     """
     check_memory(memory_bytes, params_bytes)
+    try:
+        images, plan = _search(memory_bytes, needed)
+    except _NotToldError:
+        return LargestBatch(task, memory_bytes, None, None)
+    return LargestBatch(task, memory_bytes, images, plan)
+
+
+class _NotToldError(Exception):
+    """The back end does not say what a program needs."""
+
+
+def _search(memory_bytes: int, needed: Callable[[int], int | None]) -> tuple[int, int]:
+    """The largest batch that fits, and its need; 0 and the need of one image if none does."""
     known: dict[int, int] = {}
 
-    def fits(batch: int) -> bool | None:
+    def fits(batch: int) -> bool:
         if batch not in known:
             plan = needed(batch)
             if plan is None:
-                return None
+                raise _NotToldError
             known[batch] = plan
         return known[batch] <= memory_bytes
 
-    first = fits(1)
-    if first is None:
-        return LargestBatch(task, memory_bytes, None, None)
-    if not first:
-        return LargestBatch(task, memory_bytes, 0, known[1])
+    if not fits(1):
+        return 0, known[1]
     low, high = 1, 2  # low fits; high is not known to
     while fits(high):
+        if high == MOST_IMAGES:
+            return high, known[high]
         # Nearly proportional: the line through the last two finds it in a few steps.
         slope = max(1, (known[high] - known[low]) // (high - low))
-        low, high = high, high + max(high, min(15 * high, (memory_bytes - known[high]) // slope))
+        more = max(high, min(15 * high, (memory_bytes - known[high]) // slope))
+        low, high = high, min(high + more, MOST_IMAGES)
     while high - low > 1:
         slope = max(1, (known[high] - known[low]) / (high - low))
         guess = low + int((memory_bytes - known[low]) / slope)
         middle = min(max(guess, low + 1), high - 1)
         low, high = (middle, high) if fits(middle) else (low, middle)
-        if fits(low + 1) is False:
+        if not fits(low + 1):
             break
-    return LargestBatch(task, memory_bytes, low, known[low])
+    return low, known[low]

@@ -9,6 +9,7 @@ from typing import Any
 from nin_jax.accounting.account import Account, Task
 from nin_jax.accounting.conventions import CONVENTIONS
 from nin_jax.accounting.memory import torch_kept_bytes
+from nin_jax.accounting.xla import ProgramCost
 
 Cell = int | float | str | None
 UNKNOWN = "not available"
@@ -77,12 +78,12 @@ def account_tables(
     if account.training:
         tables += [_training(account), _training_programs(account)]
         if per_layer:
-            tables.append(_training_layers(account))
+            tables.append(training_layer_table(account))
     tables += [_memory(account, task) for task in account.memory]
     if measured:
         tables.append(measured_table(measured, account.batch_size))
     if account.largest_batches:
-        tables.append(_largest(account))
+        tables.append(largest_table([account]))
     return tables
 
 
@@ -123,8 +124,8 @@ def _published(account: Account) -> str:
     )
 
 
-def layer_table(account: Account) -> Table:
-    """A row for each layer."""
+def layer_table(account: Account, *, named: bool = False) -> Table:
+    """A row for each layer; ``named`` puts the network's name before each."""
     headings = (
         *("layer", "kind", "output", "parameters", "MACs", "MACs on pixels", "bias additions"),
         *("ReLU comparisons", "pool comparisons", "mean additions", "kept", "FLOP/byte"),
@@ -148,13 +149,17 @@ def layer_table(account: Account) -> Table:
     ]
     fields = ("params", "macs", "macs_on_pixels", "bias_additions", "relu_comparisons")
     fields += ("pool_comparisons", "mean_additions", "kept_elements")
-    rows.append(("total", "", "", *(account.total(field) for field in fields), ""))
+    rows.append(("total", "", "", *(account.total(field) for field in fields)))
+    rows[-1] += (round(account.total_intensity, 2),)
+    if named:
+        headings = ("variant", *headings)
+        rows = [(account.variant, *row) for row in rows]
     return Table(
-        "Layers, one image",
+        f"Layers of {account.variant}, one image",
         headings,
         rows,
         "kept: elements of the output that the backward pass asks for again. FLOP/byte: operations "
-        f"for each byte that a batch of {account.batch_size} has to move.",
+        f"for each byte that a batch of {account.batch_size} has to move, each layer on its own.",
     )
 
 
@@ -182,11 +187,18 @@ def _forward(account: Account) -> Table:
             f"{plain - account.counts['xla']:,} operations differ. "
         )
     note += "As it runs there are fewer products and more additions (Winograd along the rows)."
+    note += _not_counted(account.forward)
     headings = (
         *("forward pass, one image", "FLOPs by XLA", "exact", "rounding", "unexplained"),
         *("in products", "elsewhere", "after XLA's optimisation", "bytes accessed"),
     )
     return Table(f"XLA's cost analysis ({account.platform})", headings, rows, note)
+
+
+def _not_counted(programs: Mapping[str, ProgramCost]) -> str:
+    """What is missing from the exact counts, if anything is."""
+    names = sorted({name for cost in programs.values() for name in cost.unknown})
+    return f" No rule counts {', '.join(names)}: exact counts are without them." if names else ""
 
 
 def _minus(a: int | None, b: int | None) -> int | None:
@@ -243,11 +255,13 @@ def _training_programs(account: Account) -> Table:
             for name, cost in account.training.programs.items()
         ],
         "Plain programs take the whole batch, those as run one micro-batch. The loops are those of "
-        "dropout's random numbers on a CPU; XLA counts their bodies once.",
+        "dropout's random numbers on a CPU; XLA counts their bodies once."
+        + _not_counted(account.training.programs),
     )
 
 
-def _training_layers(account: Account) -> Table:
+def training_layer_table(account: Account) -> Table:
+    """A row for each layer with products: those of its gradients."""
     assert account.training is not None
     return Table(
         "Products of each layer's gradients, FLOPs for one image",
@@ -344,12 +358,20 @@ def measured_table(measured: Sequence[Measured], batch_size: int) -> Table:
     )
 
 
-def _largest(account: Account) -> Table:
+def largest_table(accounts: Sequence[Account]) -> Table:
+    """A row for each network and task: the largest batch that fits into the memory asked about."""
     return Table(
         "Largest batch, computed at once",
-        ("task", "memory, MiB", "images", "needed, MiB"),
+        ("variant", "task", "memory, MiB", "images", "needed, MiB"),
         [
-            (batch.task, Bytes(batch.memory_bytes), batch.images, Bytes(batch.needed_bytes))
+            (
+                account.variant,
+                batch.task,
+                Bytes(batch.memory_bytes),
+                batch.images,
+                Bytes(batch.needed_bytes),
+            )
+            for account in accounts
             for batch in account.largest_batches
         ],
         "By what XLA plans for the program; what the process holds besides is not in it.",
@@ -415,6 +437,7 @@ def variant_memory_table(
                     Bytes(theirs.step_bytes if theirs else None),
                     Bytes(ours.peak_resident_bytes if ours else None),
                     Bytes(theirs.peak_resident_bytes if theirs else None),
+                    "; ".join(f"{row.contender}: {row.error}" for row in found if row.error),
                 )
             )
     return Table(
@@ -422,6 +445,7 @@ def variant_memory_table(
         (
             *("variant", "task", "XLA, plain operations", "a step of ours, predicted", "measured"),
             *("measured / predicted", "a step of PyTorch's", "our process", "PyTorch's process"),
+            "error",
         ),
         rows,
         "Predicted: what XLA plans for the program as it runs, for temporaries and new outputs. "
@@ -497,13 +521,14 @@ def _is_number(table: Table, column: int) -> bool:
 
 def print_table(table: Table, console: Any) -> None:
     """The table on a `rich.console.Console`."""
+    from rich.markup import escape
     from rich.table import Table as RichTable
 
-    drawn = RichTable(title=table.title, title_justify="left", caption=table.note or None)
+    drawn = RichTable(title=escape(table.title), title_justify="left", caption=table.note or None)
     drawn.caption_justify = "left"
     for i, heading in enumerate(table.headings):
         drawn.add_column(heading, justify="right" if _is_number(table, i) else "left")
     for row in table.rows:
-        drawn.add_row(*(text_of(cell) for cell in row))
+        drawn.add_row(*(escape(text_of(cell)) for cell in row))
     console.print(drawn)
     console.print()

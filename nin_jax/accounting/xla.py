@@ -25,6 +25,7 @@ class ProgramCost:
         flops_unexplained: what is left: ``flops_xla - flops - flops_rounding``.
         flops_by_opcode: ``flops``, by XLA's name of the operation.
         loops: number of loops in the program; a loop's body is counted once.
+        unknown: what no rule of ours counts; ``flops`` is then a lower bound.
         flops_optimised, transcendentals, bytes_accessed: of the program after XLA's optimisation.
             Bytes count each operand of each fused operation, whether from a cache or not.
     """
@@ -36,6 +37,7 @@ class ProgramCost:
     flops_unexplained: float | None
     flops_by_opcode: Mapping[str, int]
     loops: int | None
+    unknown: tuple[str, ...] = ()
     flops_optimised: float | None = None
     transcendentals: float | None = None
     bytes_accessed: float | None = None
@@ -54,9 +56,8 @@ def program_cost(
         "transcendentals": cost_entry(compiled, "transcendentals"),
         "bytes_accessed": cost_entry(compiled, "bytes accessed"),
     }
-    try:
-        found = hlo.count(lowered.as_text(dialect="hlo"))
-    except (ValueError, NotImplementedError, jax.errors.JaxRuntimeError):
+    found = _counted(lowered)
+    if found is None:
         return ProgramCost(flops_xla, None, None, None, None, {}, None, **after)
     rounding = found.flops_float32 - found.total
     return ProgramCost(
@@ -67,8 +68,18 @@ def program_cost(
         None if flops_xla is None else flops_xla - found.flops_float32,
         dict(found.flops.most_common()),
         found.loops,
+        tuple(sorted(found.unknown)),
         **after,
     )
+
+
+def _counted(lowered: Any) -> hlo.Operations | None:
+    """The program's operations one by one; None if its text is not to be had, or to be read."""
+    try:
+        text = lowered.as_text(dialect="hlo")
+        return hlo.count(text) if isinstance(text, str) else None
+    except (AttributeError, ValueError, NotImplementedError, jax.errors.JaxRuntimeError):
+        return None
 
 
 def cost_entry(stage: Any, key: str) -> float | None:
