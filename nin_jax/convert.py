@@ -237,10 +237,10 @@ def load_safetensors(
                 check_shapes(shapes, fitting, network)
             return {name: file.get_tensor(name) for name in slices}
     except SafetensorError as error:
-        raise UserError(f"{path} is not a whole safetensors file: {error}") from None
+        raise UserError(f"{path} is not a whole safetensors file: {str(error)[:300]}") from None
     except OSError as error:
         raise UserError(f"cannot read weights {path}: {error.strerror or error}") from None
     except UserError:
         raise
     except ValueError as error:  # no element, but sides that NumPy cannot count
-        raise UserError(f"{path} is not a whole safetensors file: {error}") from None
+        raise UserError(f"{path} is not a whole safetensors file: {str(error)[:300]}") from None

@@ -214,7 +214,7 @@ def _parse_idx(packed: bytes, path: Path, ndim: int) -> np.ndarray:
             if not 0 < size <= MAX_BYTES:
                 raise UserError(f"{where} claims the shape {tuple(shape)} in its IDX header")
             array = np.empty(size, np.uint8)
-            filled = stream.readinto(memoryview(array))  # as many as there are, up to size
+            filled = stream.readinto(array.data)  # as many as there are, up to size
             surplus = stream.read(1)  # and if there is none, gzip checks its CRC
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{where} is not a whole gzip file: {error}") from error

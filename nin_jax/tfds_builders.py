@@ -5,6 +5,7 @@ tensorflow-datasets' own builders of the MNIST family need TensorFlow to prepare
 prepared one needs neither this module nor TensorFlow: `load_dataset("tfds:nin_digits", folder)`.
 """
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,8 @@ def prepare(name: str, data_dir: str | Path | None, out: str | Path) -> tuple[st
     """
     if name not in _BUILDERS:
         raise unknown_name("dataset", name, _BUILDERS)
+    if os.path.lexists(out) and not os.path.isdir(out):  # before anything is printed of it
+        raise UserError(f"cannot write to {str(out)!r}: it is a file, not a folder")
     dataset = datasets.load_dataset(name, data_dir)
     try:
         builder = _BUILDERS[name](dataset=dataset, data_dir=str(out))

@@ -5,6 +5,7 @@ import stat
 import warnings
 import zipfile
 from collections.abc import Mapping
+from typing import BinaryIO
 
 import torch
 
@@ -21,15 +22,14 @@ def load_state_dict_file(path: str | os.PathLike[str]) -> dict[str, torch.Tensor
     """
     if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for
         raise ValueError(f"{path} is not a file")
-    try:
-        _refuse_packed(path)
-        with warnings.catch_warnings():  # of foreign pickles, which are refused just below
-            warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
-            state_dict = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:  # a broken pickle fails anywhere in the unpickler, in any way
-        raise ValueError(f"{path} is truncated or holds more than plain tensors") from error
+    with open(path, "rb") as file:
+        try:
+            _refuse_packed(file)
+            with warnings.catch_warnings():  # of foreign pickles, which are refused just below
+                warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
+                state_dict = torch.load(file, map_location="cpu", weights_only=True)
+        except Exception as error:  # a broken pickle fails anywhere in the unpickler, in any way
+            raise ValueError(f"{path} is truncated or holds more than plain tensors") from error
     if not isinstance(state_dict, Mapping) or not all(
         isinstance(name, str) and isinstance(value, torch.Tensor)
         for name, value in state_dict.items()
@@ -38,10 +38,11 @@ def load_state_dict_file(path: str | os.PathLike[str]) -> dict[str, torch.Tensor
     return dict(state_dict)
 
 
-def _refuse_packed(path: str | os.PathLike[str]) -> None:
+def _refuse_packed(file: BinaryIO) -> None:
     """torch.save packs nothing: a zip archive that unpacks to more than its size is a bomb."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
             unpacked = sum(entry.file_size for entry in archive.infolist())
-        if unpacked > os.path.getsize(path):
+        if unpacked > file.seek(0, os.SEEK_END):
             raise ValueError("a packed archive")
+    file.seek(0)
