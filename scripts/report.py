@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -67,8 +67,9 @@ class ReportConfig:
     """Write a worked derivation in Markdown instead, layer by layer, with the numbers filled in."""
 
     format: str = "table"
-    """table, markdown, csv or json. csv holds one table: with --all the networks, with --per-layer
-    the layers, else keys and values."""
+    """table, markdown, csv or json. csv holds with --all the networks, with --per-layer the layers,
+    else keys and values; what --train and --memory add to the first two follows after an empty
+    line, as tables of their own."""
 
     plots: Path | None = None
     """Folder for layers.png: parameters and MACs as bars; with --all also variants.png."""
@@ -90,6 +91,9 @@ def run(config: ReportConfig) -> None:
         workdir.check_folder("--plots", config.plots)
     if config.explain and config.format not in ("table", "markdown"):
         raise UserError("--explain writes Markdown; leave --format out")
+    for option in ("train", "memory") if config.explain else ():
+        if getattr(config, option):
+            raise UserError(f"--explain is on paper alone; leave --{option} out")
     memory_bytes = None if config.memory is None else parse_memory(config.memory)
     variants = list_variants() if config.all else [config.variant]
     on_paper = [account(name, **_options(config), xla=False) for name in variants]
@@ -105,9 +109,8 @@ def run(config: ReportConfig) -> None:
             accounts = []
             for name in variants:
                 status.update(f"{name}: asking XLA")
-                accounts.append(
-                    account(name, **_options(config), train=config.train, memory_bytes=memory_bytes)
-                )
+                options = _options(config) | {"train": config.train, "xla": not config.all}
+                accounts.append(account(name, **options, memory_bytes=memory_bytes))
                 if config.train and config.measure:
                     measured[accounts[-1].variant] = _measure(config, name, accounts[-1], status)
     if config.explain:
@@ -123,7 +126,7 @@ def parse_memory(text: str) -> int:
     """Bytes of a text such as ``8GiB`` or ``500 MB``."""
     from nin_jax import UserError
 
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?i?b)?\s*", text, re.IGNORECASE)
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*((?:[kmgt]i?)?b)?\s*", text, re.IGNORECASE)
     if found is None:
         raise UserError(f"--memory must be a size such as 8GiB or 500MB, got {text!r}")
     return int(float(found[1]) * UNITS[(found[2] or "").upper()])
@@ -197,8 +200,31 @@ def _tables(
     found = [tables.variant_table(accounts)]
     if config.train:
         found.append(tables.variant_memory_table(accounts, measured))
+    if config.memory is not None:
+        found.append(tables.largest_table(accounts))
     if config.per_layer:
         found += [tables.layer_table(account) for account in accounts]
+    return found
+
+
+def _csv_tables(
+    config: ReportConfig, accounts: Sequence["Account"], measured: dict[str, list["Measured"]]
+) -> list["Table"]:
+    """What CSV holds of many networks, or of the layers of one."""
+    from nin_jax.accounting import tables
+
+    if config.all:
+        layers = config.per_layer
+        found = _tables(replace(config, per_layer=False), accounts, measured)
+        return found + [tables.layer_table(a, named=True) for a in accounts if layers]
+    (account,) = accounts
+    found = [tables.layer_table(account)]
+    if config.train:
+        rows = measured.get(account.variant, ())
+        found.append(tables.training_layer_table(account))
+        found += [tables.measured_table(rows, account.batch_size)] if rows else []
+    if config.memory is not None:
+        found.append(tables.largest_table(accounts))
     return found
 
 
@@ -236,10 +262,9 @@ def _conditions() -> str:
 def _print_csv(config: ReportConfig, accounts: Any, measured: Any) -> None:
     from nin_jax.accounting import tables
 
-    if config.all:
-        print(tables.as_csv(tables.variant_table(accounts)), end="")
-    elif config.per_layer:
-        print(tables.as_csv(tables.layer_table(accounts[0])), end="")
+    if config.all or config.per_layer:
+        found = _csv_tables(config, accounts, measured)
+        print("\n".join(tables.as_csv(table) for table in found), end="")
     else:
         print(tables.flat_csv(_plain(accounts[0], measured)), end="")
 

@@ -1,18 +1,36 @@
 """scripts/report.py as its user sees it: the golden table, the formats, the derivation, errors."""
 
 import csv
+import functools
 import io
 import json
 import math
 import re
+from pathlib import Path
 
 import pytest
+from matplotlib.text import Text
 from PIL import Image
 
+import nin_bench.probe
 import nin_jax
-from nin_jax.accounting.tables import Bytes, text_of
+from nin_jax import accounting
+from nin_jax.accounting import account
+from nin_jax.accounting.tables import Bytes, markdown, text_of, variant_table
+from nin_jax.plotting import variants_figure
 from parity_tests.test_counts import GOLDEN
 from tests.test_bad_input import is_one_line
+
+TASKS = ["train", "predict"]
+RESULTS = Path(__file__).resolve().parent.parent / "benchmarks" / "accounting"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def each_account_is_made_once():
+    """Several tests look at one account in several formats; XLA takes seconds for each."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(accounting, "account", functools.cache(account))
+        yield
 
 
 @pytest.mark.parametrize("in_channels", [1, 3])
@@ -35,6 +53,8 @@ def test_the_published_figures_appear_with_their_names(script, output):
     assert any("MACs" in line and "830,041,864" in line for line in lines)
     assert "thop's 830,042,124 = 830,041,864 MACs + 260" in outcome.out
     assert any("block2.conv1" in line and "415,334,400" in line for line in lines)
+    (total,) = (line for line in lines if re.match(r"[|│ ]*total ", line) and "830,041" in line)
+    assert re.search(r"\d\.\d\d\W*$", total), "no intensity"
     assert any("XLA's own operations" in line and "1,561,163,238" in line for line in lines)
     assert "not available" in outcome.out or "code" in outcome.out
 
@@ -54,6 +74,31 @@ def test_csv_holds_raw_numbers(script):
     assert values["params"] == "1769112"
     assert values["forward.plain.flops_unexplained"] == "0.0"
     assert values["memory.train.xla_as_run"] == "not available"  # not asked for
+
+
+def tables_of(text):
+    return [rows_of(table) for table in text.split("\n\n")]
+
+
+def test_csv_holds_what_was_measured_and_what_fits(script, monkeypatch):
+    monkeypatch.setattr(nin_jax, "list_variants", lambda: ["nin_one_1x1"])
+    monkeypatch.setattr(nin_bench.probe, "measure", lambda *_: {"steps_bytes": 7, "error": "odd"})
+    small = ("--image-size", 67, "--batch-size", 2, "--train", "--memory", "20MB", "--format")
+    outcome = script("report", "--all", *small, "csv", "--per-layer")
+    assert outcome.code == 0, outcome.err
+    networks, memory, largest, layers = tables_of(outcome.out)
+    assert networks[0]["parameters"] == "1769112"
+    assert [row["measured"] for row in memory] == ["7", "7"]
+    assert "nin_jax: odd" in memory[0]["error"]
+    assert {row["task"]: row["variant"] for row in largest} == dict.fromkeys(TASKS, "nin_one_1x1")
+    assert layers[0]["variant"] == "nin_one_1x1"
+    outcome = script("report", "--variant", "nin_one_1x1", *small, "csv", "--per-layer")
+    assert outcome.code == 0, outcome.err
+    layers, gradients, measured, largest = tables_of(outcome.out)
+    assert layers[-1]["layer"] == "total"
+    assert gradients[0]["to its input, as run"] == "none"
+    assert measured[0]["within a step"] == "7"
+    assert [row["task"] for row in largest] == TASKS[::-1]
 
 
 def test_what_is_not_known_is_not_zero():
@@ -134,6 +179,30 @@ def test_pictures(script, tmp_path):
             assert len(image.convert("RGB").getcolors(10**6) or []) > 50
 
 
+@pytest.fixture(scope="module")
+def on_paper():
+    return [account(name, batch_size=128, xla=False) for name in nin_jax.list_variants()]
+
+
+def test_no_label_of_the_variants_meets_another(on_paper):
+    figure = variants_figure(on_paper)
+    figure.draw_without_rendering()  # moves each text to its place
+    (axes,) = figure.axes
+    boxes = [Text.get_window_extent(text) for text in axes.texts]
+    assert len(boxes) == len(on_paper)
+    for i, box in enumerate(boxes):
+        assert axes.get_window_extent().containsx(box.x0)
+        assert axes.get_window_extent().containsx(box.x1)
+        assert not any(box.overlaps(other) for other in boxes[:i]), axes.texts[i]
+
+
+def test_the_committed_results_are_of_all_variants(on_paper):
+    table = markdown(variant_table(on_paper))
+    assert table in (RESULTS / "all.md").read_text(encoding="utf-8")
+    with Image.open(RESULTS / "variants.png") as image:
+        assert image.info["Description"] == ", ".join(nin_jax.list_variants())
+
+
 BAD = {
     "unknown variant": (["--variant", "nin51"], "or nin15"),
     "variant file missing": (["--variant", "none.toml"], "cannot read variant file"),
@@ -153,6 +222,13 @@ BAD = {
     "plots into a file": (["--plots", "FILE"], "is a file, not a folder"),
     "plots below a file": (["--plots", "FILE/plots"], "cannot be made"),
     "plots that cannot be": (["--all", "--plots", "/proc/none/plots"], "cannot be made"),
+    "memory of no prefix": (["--memory", "8ib"], "--memory must be a size such as 8GiB"),
+    "batch size of no integer": (
+        ["--batch-size", "100000000000"],
+        "batch size must be at most 2147483647",
+    ),
+    "derivation of training": (["--explain", "--train"], "leave --train out"),
+    "derivation of memory": (["--explain", "--memory", "8GiB"], "leave --memory out"),
     "derivation as JSON": (["--explain", "--format", "json"], "--explain writes Markdown"),
     "unknown precision": (["--precision", "float16"], "--precision must be one of"),
     "unknown option": (["--layers"], "unknown option"),
