@@ -72,6 +72,23 @@ class LayerCost:
             + self.mean_divisions
         )
 
+    def elementwise_flops(self) -> int:
+        """`flops` without the products."""
+        return self.flops() - 2 * self.macs
+
+    def elementwise_flops_back(self, batch_size: int) -> int:
+        """Going back, of XLA's own operations on a whole batch, besides the products.
+
+        A ReLU compares and chooses for each output; a bias adds up its map's gradients over the
+        batch; a max pool searches each window again, eight comparisons, and adds to its winner; a
+        mean divides for each map; dropout chooses and divides for each element.
+        """
+        biases = batch_size * self.bias_additions - (self.out_shape[-1] if self.params else 0)
+        each = 2 * self.relu_comparisons + self.mean_divisions + 2 * self.mask_elements
+        if self.pool_comparisons:
+            each += self.pool_comparisons + self.outputs
+        return biases + batch_size * each
+
     def intensity(self, batch_size: int, itemsize: int) -> float:
         """FLOPs over the least bytes moved: input and parameters read, output written, once.
 

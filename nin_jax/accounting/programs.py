@@ -118,6 +118,17 @@ class Programs:
         """Forward pass and loss of one micro-batch, dropout on."""
         return jax.jit(self._loss).lower(*self._loss_arguments())
 
+    def draws(self) -> jax.stages.Lowered | None:
+        """Dropout's random numbers for one micro-batch; None where there is no dropout."""
+        model = self.model
+        layers = trace(model.variant, model.in_channels, model.num_classes, model.image_size)
+        shape = next(layer.out_shape for layer in layers if layer.kind == "dropout")
+        rate = model.dropout.rate
+        if rate == 0:
+            return None
+        draw = jax.jit(lambda key: jax.random.bernoulli(key, 1 - rate, (self.micro, *shape)))
+        return draw.lower(jax.eval_shape(lambda: jax.random.key(0)))
+
     def gradient(self) -> jax.stages.Lowered:
         """The same with the gradient to every parameter."""
         return jax.jit(jax.value_and_grad(self._loss)).lower(*self._loss_arguments())
@@ -149,7 +160,14 @@ class Programs:
         model = self.model
         layers = trace(model.variant, model.in_channels, model.num_classes, model.image_size)
         operations = self.model.operations
-        found = [_layer_gradients(layer, operations, self.micro) for layer in layers if layer.macs]
+        known: dict[Any, LayerGradients] = {}  # layers of one shape share their programs
+        found: list[LayerGradients] = []
+        for layer in layers:
+            shape = layer.convolution, layer.in_shape, layer.out_shape
+            if layer.macs and shape not in known:
+                known[shape] = _layer_gradients(layer, operations, self.micro)
+            if layer.macs:
+                found.append(replace(known[shape], name=layer.name))
         # No one asks for the gradient to the image.
         return [replace(found[0], to_input=None), *found[1:]]
 

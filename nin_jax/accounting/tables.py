@@ -212,25 +212,32 @@ def _training(account: Account) -> Table:
         f"Training step of {account.batch_size} images, recipe {account.recipe}: FLOPs",
         (
             "part",
-            "on paper",
+            "on paper: products",
+            "on paper: other",
             "plain: products",
             "plain: other",
+            "plain: unexplained",
             "as run: products",
             "as run: other",
         ),
         [
             (
                 part.name,
-                part.flops_paper if part.flops_paper is not None else "",
+                part.paper_products,
+                part.paper_other if part.paper_other is not None else "no formula",
                 part.plain_products,
                 part.plain_other,
+                part.plain_unexplained if part.paper_other is not None else "",
                 part.as_run_products,
                 part.as_run_other,
             )
             for part in training.parts
         ],
-        "On paper: twice the MACs that meet pixels, once forward, once for each gradient; nothing "
-        "for the image's own gradient. Plain: XLA's own operations. As run: "
+        "On paper, products: twice the MACs that meet pixels, forward and for each gradient; "
+        "nothing for the image's own gradient. Other: biases, ReLUs, pools, means, dropout and the "
+        "loss, forward and back; the optimiser; images to floats, and the gradients' division and "
+        "norm. Plain: XLA's own operations, of which random keys and the counting of right answers "
+        "are left unexplained. As run: "
         f"{training.micro_batches} x {training.micro_batch_size} images. It has fewer products "
         "where Winograd's filtering takes m + k - 1 of them for m outputs instead of m k, and "
         "additions for its transforms; gradients written as products over padded rows count the "

@@ -7,6 +7,7 @@ that XLA is given: once as XLA's own operations, once as it really runs, with fe
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any
 
 from nin_jax.accounting.layers import LayerCost
@@ -21,16 +22,20 @@ class StepPart:
 
     Attributes:
         name: of the part.
-        flops_paper: by formula: twice the MACs that meet pixels, or the optimiser's arithmetic.
-        plain_products, plain_other: of XLA's own operations: in convolutions and matrix products,
-            and everything else.
+        paper_products, paper_other: by formula, for XLA's own operations: in convolutions and
+            matrix products, twice the MACs that meet pixels; and everything else. None where there
+            is no formula: of random numbers.
+        plain_products, plain_other: of XLA's own operations, as XLA counts.
+        plain_unexplained: what the formulas leave of them.
         as_run_products, as_run_other: of the operations that run.
     """
 
     name: str
-    flops_paper: int | None
+    paper_products: int | None
+    paper_other: int | None
     plain_products: int | None
     plain_other: int | None
+    plain_unexplained: int | None
     as_run_products: int | None
     as_run_other: int | None
 
@@ -99,25 +104,51 @@ def optimizer_flops(costs: Sequence[LayerCost], recipe: Recipe) -> int:
     return total + each * params
 
 
+def loss_flops(batch_size: int, classes: int, label_smoothing: float) -> tuple[int, int]:
+    """Of the batch's summed cross-entropy: forward, and going back to the logits.
+
+    Each is `optax`'s. Without smoothing, forward: each logit is compared for the largest, which is
+    subtracted, and the exponentials, which XLA counts apart, are added: 3 a class; the rest looks
+    up the label's logit within bounds. With smoothing all classes have a share, and one-hot labels
+    are made first.
+    """
+    if label_smoothing == 0:
+        return batch_size * (3 * classes + 13) + 5, batch_size * (2 * classes + 8)
+    return 10 * batch_size * classes - 1, 5 * batch_size * classes
+
+
+def _paper(programs: Programs, costs: Sequence[LayerCost]) -> dict[str, "Split"]:
+    """By formula: the parts of the step of XLA's own operations, the whole batch at once."""
+    batch, recipe = programs.batch_size, programs.recipe
+    forward = 2 * batch * sum(cost.macs_on_pixels for cost in costs)
+    first = next(cost for cost in costs if cost.macs)
+    loss, loss_back = loss_flops(batch, programs.model.num_classes, recipe.label_smoothing)
+    # Dropout chooses and divides for each element; its draws are a part of their own.
+    each = sum(cost.elementwise_flops() + 2 * cost.mask_elements for cost in costs)
+    back = sum(cost.elementwise_flops_back(batch) for cost in costs)
+    params = sum(cost.params for cost in costs)
+    return {
+        "forward and loss": (forward, batch * each + loss),
+        DRAWS: (0, None),
+        "gradients to inputs": (forward - 2 * batch * first.macs_on_pixels, 0),
+        "gradients to weights": (forward, 0),
+        "masks, pools and biases, going back": (0, back + loss_back),
+        "optimiser": (0, optimizer_flops(costs, recipe)),
+        # Three conversions from a byte to its place in a table; each gradient is divided by the
+        # number of images, and squared and added for the norm.
+        "images, random keys and sums": (0, 3 * batch * costs[0].inputs + 3 * params),
+    }
+
+
 def training_cost(programs: Programs, costs: Sequence[LayerCost]) -> TrainingCost:
     """Lowers and counts the step and its parts; nothing is compiled."""
     ways = {"plain": _Way(programs.plain()), "as_run": _Way(programs)}
-    batch = programs.batch_size
-    forward = 2 * batch * sum(cost.macs_on_pixels for cost in costs)
-    first = next(cost for cost in costs if cost.macs)
-    paper = {
-        "forward and loss": forward,
-        "gradients to inputs": forward - 2 * batch * first.macs_on_pixels,
-        "gradients to weights": forward,
-        "optimiser": optimizer_flops(costs, programs.recipe),
-    }
-    names = list(ways["plain"].parts)
-    parts = [
-        StepPart(name, paper.get(name), *ways["plain"].parts[name], *ways["as_run"].parts[name])
-        for name in names
-    ]
-    whole = sum(paper.values())
-    parts.append(StepPart("whole step", whole, *ways["plain"].whole, *ways["as_run"].whole))
+    parts = []
+    for name, paper in _paper(programs, costs).items():
+        plain = ways["plain"].parts[name]
+        rest = _minus(_sum(plain), _sum(paper))
+        parts.append(StepPart(name, *paper, *plain, rest, *ways["as_run"].parts[name]))
+    parts.append(_whole(parts, ways["plain"].whole, ways["as_run"].whole))
     counted = {
         f"{way}: {name}": cost for way, found in ways.items() for name, cost in found.costs.items()
     }
@@ -125,6 +156,16 @@ def training_cost(programs: Programs, costs: Sequence[LayerCost]) -> TrainingCos
     return TrainingCost(tuple(parts), layers, counted, programs.micro, programs.micro_batches)
 
 
+def _whole(parts: Sequence[StepPart], plain: "Split", as_run: "Split") -> StepPart:
+    """The sum of the parts; what has no formula is in no sum on paper, and not unexplained."""
+    paper = [sum(part.paper_products or 0 for part in parts)]
+    paper.append(sum(part.paper_other or 0 for part in parts))
+    by_formula = [part for part in parts if part.paper_other is not None]
+    rest = _sum(part.plain_unexplained for part in by_formula)
+    return StepPart("whole step", *paper, *plain, rest, *as_run)
+
+
+DRAWS = "dropout's random numbers"
 Split = tuple[int | None, int | None]  # products, other operations
 
 
@@ -139,15 +180,20 @@ class _Way:
             "optimiser": program_cost(programs.optimizer()),
             "step of one micro-batch": program_cost(programs.micro_step()),
         }
+        cost_of = cache(program_cost)  # layers of one shape share their programs
         self.layers = [
             (
                 layer.name,
-                program_cost(layer.to_input) if layer.to_input else None,
-                program_cost(layer.to_weights),
+                cost_of(layer.to_input) if layer.to_input else None,
+                cost_of(layer.to_weights),
             )
             for layer in programs.layer_gradients()
         ]
         loss, gradient, optimizer, step = map(_split, self.costs.values())
+        drawing = programs.draws()
+        if drawing is not None:
+            self.costs[DRAWS] = program_cost(drawing)
+        draws = (0, 0) if drawing is None else _split(self.costs[DRAWS])
         to_inputs = _sum(_split(cost)[0] for _, cost, _ in self.layers if cost)
         to_weights = _sum(_split(cost)[0] for _, _, cost in self.layers)
         other = _minus(gradient[1], loss[1])
@@ -157,7 +203,8 @@ class _Way:
         )
         times = programs.micro_batches
         self.parts: dict[str, Split] = {
-            "forward and loss": _times(loss, times),
+            "forward and loss": _times((loss[0], _minus(loss[1], draws[1])), times),
+            DRAWS: _times(draws, times),
             "gradients to inputs": _times((to_inputs, 0), times),
             "gradients to weights": _times((to_weights, 0), times),
             "masks, pools and biases, going back": _times((0, other), times),
