@@ -61,6 +61,8 @@ def script(monkeypatch, capsys, tmp_path) -> Callable[..., Outcome]:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def no_compilation_cache() -> None:
-    """Nothing is kept in the user's cache folder, and nothing taken from it."""
-    jax.config.update("jax_enable_compilation_cache", False)
+def programs_are_kept_for_the_session(tmp_path_factory) -> None:
+    """Most runs under test compile the same programs; nothing is left in the user's folder."""
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("programs")))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
