@@ -16,7 +16,14 @@ import nin_bench.probe
 import nin_jax
 from nin_jax import accounting
 from nin_jax.accounting import account
-from nin_jax.accounting.tables import Bytes, markdown, text_of, variant_table
+from nin_jax.accounting.tables import (
+    Bytes,
+    Measured,
+    markdown,
+    measured_table,
+    text_of,
+    variant_table,
+)
 from nin_jax.plotting import variants_figure
 from parity_tests.test_counts import GOLDEN
 from tests.test_bad_input import is_one_line
@@ -166,6 +173,20 @@ def test_training_of_all_is_one_table_more(script, monkeypatch):
     assert outcome.out.count("### ") == 2
     assert "| nin_one_1x1 | train |" in outcome.out
     assert "not available" in outcome.out  # nothing was measured
+
+
+@pytest.mark.parametrize(
+    ("step_bytes", "words"),
+    [(116, "above what is planned: train 1.16"), (84, "below what is planned: train 0.84")],
+)
+def test_a_plan_that_is_off_by_more_than_15_percent_is_explained(step_bytes, words):
+    def note(contender, step_bytes):
+        row = Measured(contender, "train", step_bytes=step_bytes, predicted_step_bytes=100)
+        return measured_table([row], 4).note
+
+    assert words in note("nin_jax", step_bytes)
+    assert "15%" not in note("nin_jax", 115) + note("nin_jax", 85) + note("nin_jax", None)
+    assert "15%" not in note("torch eager channels_last", step_bytes)
 
 
 def test_pictures(script, tmp_path):
