@@ -335,10 +335,10 @@ def _memory(account: Account, task: Task) -> Table:
 
 NEAR = 0.15  # measured over planned, off by more, is explained
 ABOVE = (
-    "XLA's threads give a step's blocks back a moment after its result is there, and the steps "
-    "measured follow each other at once, so that one finds blocks of the last still held; on a "
-    "CPU XLA's convolutions also unfold their input outside its plan. benchmarks/README.md has "
-    "both in figures."
+    "On a CPU XLA's convolutions of several channels unfold their input outside its plan, "
+    "batch x height x width x kernel x kernel x channels floats at most: 16 MiB for nin's first "
+    "layer, of three channels and four images. What is above that differs from run to run and is "
+    "unexplained; benchmarks/README.md has figures."
 )
 BELOW = "A plan's memory counts as resident only where it is touched."
 
