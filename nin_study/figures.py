@@ -1,4 +1,4 @@
-"""The study's figures, as SVG that can stand in a page; matplotlib's own fonts as paths."""
+"""The study's figures, as SVG that can stand in a page, each for a light and a dark one."""
 
 import io
 from collections.abc import Sequence
@@ -11,37 +11,68 @@ from matplotlib.ticker import EngFormatter
 from nin_jax import plotting
 from nin_study.summary import Group
 
-INK = "#7f7f7f"  # readable on white and on black
-PALETTE = [c for c in plotting.PALETTE if c not in ("#F0E442", "#000000")]  # so are these
+LIGHT, DARK = "#1b1b1b", "#e8e8e8"  # ink on a light page, and on a dark one
+PALETTE = [c for c in plotting.PALETTE if c not in ("#F0E442", "#000000")]  # readable on both
+MARKERS = "os^Dv<>P*X"
 
 
-def learning_curves(groups: Sequence[Group], title: str) -> str:
-    """Test accuracy over epochs: the mean, and a band from the worst seed to the best."""
+@plotting.literal_text
+def learning_curves(groups: Sequence[Group], ink: str) -> str:
+    """Test accuracy (solid) and training loss (dashed) over epochs: the mean over seeds, and a band
+    from the lowest to the highest."""
     columns = min(4, len(groups))
     rows = -(-len(groups) // columns)
-    figure = Figure(figsize=(2.5 * columns, 1.9 * rows + 0.3), layout="constrained")
+    figure = Figure(figsize=(2.6 * columns + 0.6, 2.1 * rows + 0.3), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
     for axes in panels.flat[len(groups) :]:
         axes.set_axis_off()
+    highest = max(max(map(max, _known(group.losses))) for group in groups)
     for number, (axes, group) in enumerate(zip(panels.flat, groups, strict=False)):
-        curves = np.array(group.curves)  # [seeds, epochs]
-        epochs = np.arange(1, curves.shape[1] + 1)
         colour = PALETTE[number % len(PALETTE)]
-        axes.fill_between(epochs, curves.min(0), curves.max(0), color=colour, alpha=0.25, lw=0)
-        axes.plot(epochs, curves.mean(0), "o-", color=colour, ms=3, lw=1.5)
-        axes.set_title(group.variant, fontsize=9, color=INK)
+        loss = axes.twinx()
+        loss.set_ylim(0, 1.05 * highest)
+        _band(loss, _known(group.losses), colour, "--")
+        _band(axes, group.curves, colour, "o-")
+        axes.set_title(group.variant, fontsize=10, color=ink)
         axes.set_ylim(0, 1)
+        epochs = range(1, len(group.curves[0]) + 1)
         axes.set_xticks(epochs if len(epochs) <= 6 else epochs[:: -(-len(epochs) // 6)])
-        _style(axes)
-    figure.supxlabel("epoch", fontsize=9, color=INK)
-    figure.supylabel("test accuracy", fontsize=9, color=INK)
-    figure.suptitle(title, fontsize=10, color=INK)
+        _style(axes, ink)
+        _style(loss, ink)
+        loss.grid(visible=False)
+        if number % columns != columns - 1 and number != len(groups) - 1:
+            loss.set_yticklabels([])
+    figure.supxlabel("epoch", fontsize=10, color=ink)
+    figure.supylabel("test accuracy (solid)", fontsize=10, color=ink)
+    figure.text(
+        1.0,
+        0.5,
+        "training loss, nats (dashed)",
+        rotation=270,
+        va="center",
+        ha="left",
+        fontsize=10,
+        color=ink,
+    )
     return _svg(figure)
 
 
-def accuracy_against_costs(groups: Sequence[Group]) -> str:
+def _known(curves: Sequence[Sequence[float | None]]) -> list[list[float]]:
+    """Losses as numbers; NaN, which is not drawn, where there is none."""
+    return [[float("nan") if value is None else value for value in curve] for curve in curves]
+
+
+def _band(axes: Axes, curves: Sequence[Sequence[float]], colour: str, style: str) -> None:
+    values = np.array(curves)  # [seeds, epochs]
+    epochs = np.arange(1, values.shape[1] + 1)
+    axes.fill_between(epochs, values.min(0), values.max(0), color=colour, alpha=0.25, lw=0)
+    axes.plot(epochs, values.mean(0), style, color=colour, ms=3, lw=1.5)
+
+
+@plotting.literal_text
+def accuracy_against_costs(groups: Sequence[Group], ink: str) -> str:
     """Mean test accuracy over parameters, MACs and training memory, with bars of one deviation."""
-    figure = Figure(figsize=(10, 3.6), layout="constrained")
+    figure = Figure(figsize=(10, 4), layout="constrained")
     panels = figure.subplots(1, 3, sharey=True)
     quantities = (
         ("params", "parameters"),
@@ -50,39 +81,40 @@ def accuracy_against_costs(groups: Sequence[Group]) -> str:
     )
     for axes, (field, label) in zip(panels, quantities, strict=True):
         for number, group in enumerate(groups):
-            x = getattr(group, field)
+            x = group.network.get(field)
             if x is None:
                 continue
             axes.errorbar(
                 x,
                 group.accuracy,
                 yerr=group.accuracy_std,
-                fmt="os^Dv<>P*X"[number % 10],
+                fmt=MARKERS[number % len(MARKERS)],
                 color=PALETTE[number % len(PALETTE)],
                 ms=6,
                 capsize=3,
                 label=group.variant,
             )
-        axes.set_xlabel(label, fontsize=9, color=INK)
+        axes.set_xlabel(label, fontsize=10, color=ink)
         axes.set_xlim(left=0)
         axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
-        _style(axes)
-    panels[0].set_ylabel("test accuracy", fontsize=9, color=INK)
+        _style(axes, ink)
+    panels[0].set_ylabel("test accuracy", fontsize=10, color=ink)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(
         handles,
         labels,
         loc="outside lower center",
         ncols=5,
-        fontsize=8,
+        fontsize=10,
         frameon=False,
-        labelcolor=INK,
+        labelcolor=ink,
     )
     return _svg(figure)
 
 
-def ablation(groups: Sequence[Group]) -> str:
-    """Mean test accuracy of the modern recipe and of each change to it, with every seed."""
+@plotting.literal_text
+def ablation(groups: Sequence[Group], ink: str) -> str:
+    """Mean test accuracy of a recipe and of each change to it, with every seed."""
     figure = Figure(figsize=(8, 0.5 + 0.42 * len(groups)), layout="constrained")
     axes = figure.subplots()
     names = [group.change or "as it is" for group in groups]
@@ -90,19 +122,19 @@ def ablation(groups: Sequence[Group]) -> str:
     for i, group in enumerate(groups):
         finals = [curve[-1] for curve in group.curves]
         axes.plot(finals, [i] * len(finals), "|", color=PALETTE[1], ms=12, mew=2)
-        axes.text(1.01, i, group.accuracy_text, va="center", fontsize=8, color=INK)
+        axes.text(1.01, i, group.accuracy_text, va="center", fontsize=10, color=ink)
     axes.set_xlim(0, 1)
     axes.invert_yaxis()
-    axes.set_xlabel("test accuracy; a stroke for each seed", fontsize=9, color=INK)
-    _style(axes)
+    axes.set_xlabel("test accuracy; a stroke for each seed", fontsize=10, color=ink)
+    _style(axes, ink)
     return _svg(figure)
 
 
-def _style(axes: Axes) -> None:
+def _style(axes: Axes, ink: str) -> None:
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(INK)
-    axes.tick_params(labelsize=8, colors=INK)
+    axes.spines[["left", "bottom"]].set_color(ink)
+    axes.tick_params(labelsize=9, colors=ink)
 
 
 def _svg(figure: Figure) -> str:

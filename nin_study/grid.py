@@ -5,7 +5,7 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -77,7 +77,8 @@ def changes_of(change: str) -> Mapping[str, Any]:
     if change in ABLATION:
         return ABLATION[change]
     changes: dict[str, Any] = {}
-    types = get_type_hints(Recipe)
+    shared = {field.name for field in fields(Setting)}
+    types = {name: t for name, t in get_type_hints(Recipe).items() if name not in shared}
     for part in filter(None, (part.strip() for part in change.split(","))):
         name, sign, text = part.partition("=")
         if not sign:
@@ -138,26 +139,25 @@ def check(grid: Iterable[Cell], setting: Setting) -> None:
 
 
 def read_results(path: Path) -> list[Row]:
-    """The rows of a results file, the last of each cell; a torn last line is left out.
+    """The rows of a results file, the last of each cell; a last line without its end is left out.
 
     Warns:
         UserWarning: the last line is torn; its cell will be run again.
 
     Raises:
         UserError: another line is no row, or a value in one is not what it has to be. A row's cell
-            is a folder's name: only the one that its variant, recipe, change and seed give is taken.
+            is a folder's name: only the one that its variant, recipe, change and seed give will do.
     """
     if not path.exists():
         return []
-    lines = read_text(path, errors="replace").splitlines()
+    *lines, torn = read_text(path, errors="replace").split("\n")
+    if torn:
+        warnings.warn(f"{path}: the last line is torn; its run is made again", stacklevel=2)
     rows: dict[str, Row] = {}
     for number, line in enumerate(lines, start=1):
         try:
             row = parse_json(line)
         except ValueError:
-            if number == len(lines):
-                warnings.warn(f"{path}: the last line is torn; its run is made again", stacklevel=2)
-                continue
             raise UserError(f"{path} is damaged: line {number} is no result") from None
         if problem := _problem(row):
             raise UserError(f"{path} is damaged: line {number} is no result: {problem}")
@@ -172,9 +172,6 @@ def _problem(row: Any) -> str | None:
     for name, holds in _FIELDS.items():
         if not holds(row.get(name)):
             return f"{name} cannot be {shown(row.get(name))}"
-    cost = row.get("cost", {})
-    if not (isinstance(cost, dict) and all(v is None or _count(v) for v in cost.values())):
-        return f"cost cannot be {shown(cost)}"
     if row["recipe"] not in RECIPES:
         return f"there is no recipe {shown(row['recipe'])}"
     if row["cell"] != Cell(row["variant"], row["recipe"], row["seed"], row["change"]).name:
@@ -187,6 +184,10 @@ def _problem(row: Any) -> str | None:
 
 def _count(value: Any) -> bool:
     return type(value) is int and 0 <= value < 2**63
+
+
+def _object(value: Any) -> bool:
+    return isinstance(value, dict)
 
 
 def _text(value: Any) -> bool:
@@ -206,9 +207,7 @@ def _or_none(holds: Callable[[Any], bool]) -> Callable[[Any], bool]:
 
 
 def _list(holds: Callable[[Any], bool], least: int = 1) -> Callable[[Any], bool]:
-    return lambda value: (
-        isinstance(value, list) and len(value) >= least and all(map(holds, value))
-    )
+    return lambda value: isinstance(value, list) and len(value) >= least and all(map(holds, value))
 
 
 _FIELDS: Mapping[str, Callable[[Any], bool]] = {
@@ -223,8 +222,8 @@ _FIELDS: Mapping[str, Callable[[Any], bool]] = {
     "test_images": _count,
     "evaluated_on": _text,
     "epochs": _count,
-    "batch_size": _count,
-    "lr": _number,
+    "settings": _object,
+    "setting": _object,
     "test_accuracy": _share,
     "test_accuracy_per_class": _list(_or_none(_share)),
     "train_loss": _list(_or_none(_number)),
@@ -233,7 +232,6 @@ _FIELDS: Mapping[str, Callable[[Any], bool]] = {
     "epochs_to_80": _or_none(_count),
     "collapsed": lambda value: isinstance(value, bool),
     "images_per_second": _or_none(_number),
-    "step_ms": _or_none(_number),
     "device": _text,
     "versions": lambda value: isinstance(value, dict) and all(map(_text, value.values())),
 }

@@ -8,8 +8,10 @@ import csv
 import html
 import io
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 from nin_study import figures
 from nin_study.answers import Answer, answered_by, answers
@@ -17,8 +19,15 @@ from nin_study.grid import Row
 from nin_study.summary import Group
 
 HEADINGS = (
-    *("variant", "recipe", "seeds", "collapsed", "test accuracy", "±", "epochs to 0.80"),
-    *("images/s", "ms a step", "parameters", "MACs", "training MiB", "prediction MiB"),
+    *("variant", "recipe", "test accuracy", "±", "seeds", "collapsed", "reached 0.80"),
+    *("epochs to 0.80", "parameters", "MACs an image", "FLOPs a training step", "ms a step"),
+    *("images/s", "training MiB", "prediction MiB"),
+)
+NOTES = (
+    "Accuracy is the mean over seeds at the end of training, the collapsed runs included, and the "
+    "sample standard deviation. Collapsed: never above 1.2 times chance. Epochs to 0.80: mean over "
+    "the runs that reached it. A step's time is of all networks in turns, apart from the runs; "
+    "FLOPs are of products, memory is XLA's plan for the program that runs."
 )
 
 
@@ -60,20 +69,24 @@ Cells = list[str | float | int | None]
 
 def _cells(group: Group) -> Cells:
     """A row of the table, raw: what is not known is None."""
+    network = group.network
+    batch, step = network.get("batch_size"), network.get("step_ms")
+    mebibytes = [network.get(f"{task}_bytes") for task in ("train", "predict")]
     return [
         group.variant,
         group.label,
-        group.seeds,
-        group.collapsed,
         round(group.accuracy, 4),
         None if group.accuracy_std is None else round(group.accuracy_std, 4),
+        group.seeds,
+        group.collapsed,
+        group.reached_80,
         None if group.epochs_to_80 is None else round(group.epochs_to_80, 1),
-        None if group.images_per_second is None else round(group.images_per_second, 1),
-        None if group.step_ms is None else round(group.step_ms, 1),
-        group.params,
-        group.macs,
-        None if group.train_bytes is None else round(group.train_bytes / 2**20, 1),
-        None if group.predict_bytes is None else round(group.predict_bytes / 2**20, 1),
+        network.get("params"),
+        network.get("macs"),
+        network.get("flops_per_training_step"),
+        None if step is None else round(step, 1),
+        None if step is None or batch is None else round(1e3 * batch / step, 1),
+        *(None if size is None else round(size / 2**20, 1) for size in mebibytes),
     ]
 
 
@@ -86,29 +99,63 @@ def _text(cell: str | float | int | None) -> str:
 
 
 def what_was_run(study: Study) -> list[str]:
-    """Data, size, epochs and limits, device and versions; and where the run was reduced."""
+    """Data, size, epochs and limits, recipes, devices and versions; where the run was reduced."""
     row = study.rows[0]
     height, width = row["image_size"]
     lines = [
         f"{row['dataset']} at {height}x{width}: {row['train_images']:,} training images, "
         f"{row['epochs']} epochs; {len(study.rows)} runs, evaluated on {row['test_images']:,} "
         f"{row['evaluated_on']}.",
-        f"{row['device']}; " + ", ".join(f"{k} {v}" for k, v in row["versions"].items()),
+        *(f"Recipe {recipe}: {_settings(study, recipe)}." for recipe in study.recipes),
     ]
-    reduced = []
-    if row["train_images"] < 60_000:
-        reduced.append(f"{row['train_images']:,} of 60,000 training images")
-    if row["epochs"] < 10:
-        reduced.append(f"{row['epochs']} of 10 epochs")
-    if (height, width) != (224, 224):
-        reduced.append(f"images of {height}x{width} in place of 224x224")
-    if reduced:
+    for device, versions in _distinct(study.rows):
+        lines.append(f"{device}; " + ", ".join(f"{k} {v}" for k, v in versions.items()))
+    if reduced := _reduced(row):
         lines.append(
             f"This study is reduced: {'; '.join(reduced)}. Accuracies are lower than a full run's, "
             "and a recipe that starts slowly may not have started at all; differences between "
             "variants are those of early training."
         )
     return lines
+
+
+def _settings(study: Study, recipe: str) -> str:
+    """A recipe's fields; a field in which the variants differ with all its values."""
+    rows = [row for row in study.rows if row["recipe"] == recipe and not row["change"]]
+    values: dict[str, list[str]] = {}
+    for row in rows:
+        for name, value in row["settings"].items():
+            if name not in ("image_size", "epochs"):
+                values.setdefault(name, []).append(str(value))
+    return ", ".join(f"{name} {' or '.join(sorted(set(v)))}" for name, v in values.items())
+
+
+def _distinct(rows: Sequence[Row]) -> list[tuple[str, dict[str, str]]]:
+    found: list[tuple[str, dict[str, str]]] = []
+    for row in rows:
+        if (row["device"], row["versions"]) not in found:
+            found.append((row["device"], row["versions"]))
+    return found
+
+
+WHOLE = {"fashion_mnist": 60_000, "mnist": 60_000, "kmnist": 60_000}  # training images
+
+
+def _reduced(row: Row) -> list[str]:
+    whole = WHOLE.get(row["dataset"])
+    reduced = []
+    if whole is None:
+        reduced.append(f"{row['dataset']} in place of fashion_mnist")
+    elif row["train_images"] < whole:
+        reduced.append(f"{row['train_images']:,} of {whole:,} training images")
+    if whole is not None and row["evaluated_on"] == "test images" and row["test_images"] < 10_000:
+        reduced.append(f"{row['test_images']:,} of 10,000 test images")
+    if row["epochs"] < 10:
+        reduced.append(f"{row['epochs']} of 10 epochs")
+    if row["image_size"] != [224, 224]:
+        height, width = row["image_size"]
+        reduced.append(f"images of {height}x{width} in place of 224x224")
+    return reduced
 
 
 def as_csv(groups: Sequence[Group]) -> str:
@@ -121,15 +168,21 @@ def as_csv(groups: Sequence[Group]) -> str:
 
 
 def as_markdown(study: Study) -> str:
-    """The table, the answers and what was run."""
-    rule = ["---" if i < 2 else "---:" for i in range(len(HEADINGS))]
-    lines = [HEADINGS, rule, *([_text(c) for c in _cells(group)] for group in study.groups)]
+    """The tables, the answers and what was run."""
     parts = ["# Six questions about Network in Network, answered by measurement"]
     parts += [f"`{shlex.join(study.command)}`", *what_was_run(study)]
-    parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
+    parts.append(_markdown(HEADINGS, [[_text(c) for c in _cells(g)] for g in study.groups], 2))
+    parts.append(NOTES)
     parts.append(f"The answers are by the runs of recipe {answered_by(study.groups)}.")
     parts += [f"## {answer.question}\n\n{answer.text}" for answer in study.answers()]
+    parts += ["## Each class", _markdown(("", *study.class_names), _class_rows(study), 1)]
     return "\n\n".join(parts) + "\n"
+
+
+def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> str:
+    rule = ["---" if i < left else "---:" for i in range(len(head))]
+    lines = [head, rule, *rows]
+    return "\n".join(f"| {' | '.join(c.replace('|', '/') for c in line)} |" for line in lines)
 
 
 def as_html(study: Study) -> str:
@@ -139,14 +192,13 @@ def as_html(study: Study) -> str:
         "<h1>Network in Network: six questions, answered by measurement</h1>",
         *(f"<p>{escape(line)}</p>" for line in what_was_run(study)),
         f"<p><code>{escape(shlex.join(study.command))}</code></p>",
-        "<h2>Results</h2><p>Mean over seeds and their standard deviation; a click on a heading "
-        "sorts.</p>",
+        f"<h2>Results</h2><p>{escape(NOTES)} A click on a heading sorts.</p>",
         _table(study.groups),
         f"<h2>The six questions</h2><p>By the runs of recipe {escape(answered_by(study.groups))}."
         "</p>",
         *_questions(study.answers()),
-        "<h2>Learning curves</h2><p>The mean over seeds; the band goes from the lowest to the "
-        "highest.</p>",
+        "<h2>Learning curves</h2><p>The mean over seeds, of test accuracy (solid, left scale) and "
+        "of training loss (dashed, right scale); a band goes from the lowest to the highest.</p>",
         *_curves(study),
         "<h2>Accuracy and cost</h2>",
         *_costs(study),
@@ -155,7 +207,8 @@ def as_html(study: Study) -> str:
         _classes(study),
         *_gallery(study.gallery),
     ]
-    return PAGE.replace("<!--body-->", "\n".join(sections))
+    template = (Path(__file__).parent / "page.html").read_text(encoding="utf-8")
+    return template.replace("<!--body-->", "\n".join(sections))
 
 
 def _table(groups: Sequence[Group]) -> str:
@@ -177,56 +230,72 @@ def _questions(found: Sequence[Answer]) -> list[str]:
     return [f"<h3>{html.escape(a.question)}</h3><p>{html.escape(a.text)}</p>" for a in found]
 
 
-def _figure(svg: str, words: str) -> str:
-    data = base64.b64encode(svg.encode()).decode()
-    return (
-        f'<div class="wide"><img class="drawn" alt="{html.escape(words)}" '
-        f'src="data:image/svg+xml;base64,{data}"></div>'
+def _figure(draw: Callable[[str], str], words: str) -> str:
+    """A drawing in the ink of a light page, and of a dark one where the reader's is dark."""
+    light, dark = (
+        f"data:image/svg+xml;base64,{base64.b64encode(draw(ink).encode()).decode()}"
+        for ink in (figures.LIGHT, figures.DARK)
     )
+    return (
+        f'<div class="wide"><picture><source media="(prefers-color-scheme: dark)" srcset="{dark}">'
+        f'<img class="drawn" alt="{html.escape(words)}" src="{light}"></picture></div>'
+    )
+
+
+def _of(study: Study, recipe: str) -> list[Group]:
+    return [group for group in study.unchanged if group.recipe == recipe]
 
 
 def _curves(study: Study) -> list[str]:
     found = []
     for recipe in study.recipes:
-        groups = [group for group in study.unchanged if group.recipe == recipe]
-        words = f"test accuracy over epochs, recipe {recipe}"
-        found.append(_figure(figures.learning_curves(groups, f"recipe {recipe}"), words))
+        words = f"test accuracy and training loss over epochs, recipe {recipe}"
+        found.append(f"<h3>Recipe {html.escape(recipe)}</h3>")
+        found.append(_figure(partial(figures.learning_curves, _of(study, recipe)), words))
     return found
 
 
 def _costs(study: Study) -> list[str]:
     found = []
     for recipe in study.recipes:
-        groups = [group for group in study.unchanged if group.recipe == recipe]
-        if any(group.params for group in groups):
+        groups = _of(study, recipe)
+        if any(group.network for group in groups):
             words = f"test accuracy against parameters, MACs and memory, recipe {recipe}"
-            found.append(f"<p>Recipe {html.escape(recipe)}</p>")
-            found.append(_figure(figures.accuracy_against_costs(groups), words))
+            found.append(f"<h3>Recipe {html.escape(recipe)}</h3>")
+            found.append(_figure(partial(figures.accuracy_against_costs, groups), words))
     return found
 
 
 def _ablation(study: Study) -> list[str]:
-    changed = [group for group in study.groups if group.change]
-    if not changed:
-        return []
-    base = [g for g in study.unchanged if (g.variant, g.recipe) == (changed[0].variant, "modern")]
-    words = "test accuracy of the modern recipe with one ingredient changed"
+    """A figure for each variant and recipe that was run with changes."""
+    found = []
+    for base in study.unchanged:
+        same = [g for g in study.groups if (g.variant, g.recipe) == (base.variant, base.recipe)]
+        if len(same) > 1:
+            what = f"{base.variant}, recipe {base.recipe}"
+            found.append(f"<h3>{html.escape(what)}</h3>")
+            words = f"test accuracy with one ingredient changed: {what}"
+            found.append(_figure(partial(figures.ablation, same), words))
+    title = "<h2>What each ingredient of a recipe gives</h2>"
+    return [title, *found] if found else []
+
+
+def _class_rows(study: Study) -> list[list[str]]:
     return [
-        f"<h2>What each ingredient of the modern recipe gives ({html.escape(changed[0].variant)})"
-        "</h2>",
-        _figure(figures.ablation([*base, *changed]), words),
+        [
+            f"{group.variant}, {group.label}",
+            *(UNKNOWN if share is None else f"{share:.3f}" for share in group.per_class),
+        ]
+        for group in study.unchanged
     ]
 
 
 def _classes(study: Study) -> str:
     names = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in study.class_names)
-    rows = []
-    for group in study.unchanged:
-        cells = "".join(
-            f"<td>{UNKNOWN if share is None else f'{share:.3f}'}</td>" for share in group.per_class
-        )
-        label = html.escape(f"{group.variant}, {group.label}")
-        rows.append(f"<tr><td>{label}</td>{cells}</tr>")
+    rows = [
+        f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>"
+        for row in _class_rows(study)
+    ]
     return (
         f'<div class="wide"><table><thead><tr><th scope="col"></th>{names}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"
@@ -248,59 +317,3 @@ def _gallery(pictures: Sequence[Picture]) -> list[str]:
             f"<figcaption>{words}</figcaption></figure>"
         )
     return found
-
-
-PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Network in Network: six questions</title>
-<style>
-:root { color-scheme: light dark; --ink: #1b1b1b; --paper: #ffffff; --line: #d0d0d0; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e8e8e8; --paper: #15181c; --line: #444a52; }
-}
-body { margin: 0 auto; max-width: 72rem; padding: 1rem; color: var(--ink);
-  background: var(--paper); font: 16px/1.5 system-ui, sans-serif; }
-h1 { line-height: 1.2; } h3 { margin-bottom: 0.2rem; } h3 + p { max-width: 50rem; }
-code { overflow-wrap: anywhere; }
-.wide { overflow-x: auto; margin: 1rem 0; }
-table { border-collapse: collapse; font-size: 0.85rem; }
-th, td { padding: 0.25rem 0.6rem; border-bottom: 1px solid var(--line); text-align: right;
-  white-space: nowrap; }
-th:first-child, td:first-child, .sortable td:nth-child(2), .sortable th:nth-child(2) {
-  text-align: left; }
-th button { all: unset; cursor: pointer; font-weight: 600; }
-th button:focus-visible { outline: 2px solid currentColor; }
-th[aria-sort="ascending"] button::after { content: " \\2191"; }
-th[aria-sort="descending"] button::after { content: " \\2193"; }
-img { max-width: 100%; height: auto; }
-.drawn { min-width: 40rem; }
-figure { margin: 1rem 0; } figure img { background: #ffffff; min-width: 40rem; }
-</style>
-</head>
-<body>
-<!--body-->
-<script>
-for (const table of document.querySelectorAll("table.sortable")) {
-  const body = table.tBodies[0];
-  const heads = [...table.tHead.rows[0].cells];
-  heads.forEach((head, column) => head.firstChild.addEventListener("click", () => {
-    const up = head.getAttribute("aria-sort") !== "ascending";
-    const key = row => row.cells[column].dataset.value;
-    const order = (a, b) => {
-      const [x, y] = [key(a), key(b)];
-      if (x === "" || y === "") return (x === "") - (y === "");
-      const numbers = !isNaN(x) && !isNaN(y);
-      return (numbers ? x - y : (x > y) - (x < y)) * (up ? 1 : -1);
-    };
-    for (const row of [...body.rows].sort(order)) body.append(row);
-    for (const other of heads) other.removeAttribute("aria-sort");
-    head.setAttribute("aria-sort", up ? "ascending" : "descending");
-  }));
-}
-</script>
-</body>
-</html>
-"""

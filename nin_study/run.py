@@ -1,16 +1,13 @@
 """One cell of the grid run, and what came out of it."""
 
-import shutil
 import time
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from nin_jax import metrics, record, workdir
-from nin_jax.accounting import account
 from nin_jax.loop import fit
-from nin_jax.variants import get_variant
 from nin_study.grid import Cell, Row, Setting
 
 LEARNT = 0.8  # the test accuracy whose epoch is noted
@@ -29,12 +26,9 @@ def run_cell(cell: Cell, setting: Setting, folder: Path) -> Row:
         UserError: as `fit`.
     """
     own = folder / cell.name
-    resume = (own / workdir.CONFIG).exists() and any((own / workdir.CHECKPOINTS).glob("[0-9]*"))
-    if not resume and own.exists():  # it was stopped before its first checkpoint
-        shutil.rmtree(own)
     started = time.perf_counter()
     if not (own / workdir.SUMMARY).exists():
-        fit(cell.config(setting, folder, resume))
+        fit(cell.config(setting, folder, resume=(own / workdir.CONFIG).exists()))
     return result(cell, own) | {"seconds": round(time.perf_counter() - started, 1)}
 
 
@@ -59,8 +53,7 @@ def result(cell: Cell, folder: Path) -> Row:
         "test_images": summary["test_images"],
         "evaluated_on": summary["evaluated_on"],
         "epochs": summary["epochs"],
-        "batch_size": recipe.batch_size,
-        "lr": recipe.lr,
+        "settings": asdict(recipe),
         "test_accuracy": summary["test_accuracy"],
         "test_accuracy_per_class": summary["test_accuracy_per_class"],
         "train_loss": [row["train_loss"] for row in epochs],
@@ -69,27 +62,6 @@ def result(cell: Cell, folder: Path) -> Row:
         "epochs_to_80": next((i for i, a in enumerate(accuracies, 1) if a >= LEARNT), None),
         "collapsed": max(accuracies) < CHANCE * chance,
         "images_per_second": float(np.median(speeds)) if speeds else None,
-        "step_ms": 1e3 * recipe.batch_size / float(np.median(speeds)) if speeds else None,
         "device": summary["device"],
         "versions": record.versions(),
-    }
-
-
-def cost(variant: str, row: Row) -> dict[str, Any]:
-    """What the network of a row costs: on paper, and XLA's plan for memory."""
-    counted = account(
-        get_variant(variant),
-        image_size=tuple(row["image_size"]),
-        num_classes=len(row["test_accuracy_per_class"]),
-        batch_size=row["batch_size"],
-        recipe=row["recipe"],
-        train=True,
-    )
-    plans = {task: memory.as_run for task, memory in counted.memory.items()}
-    return {
-        "params": counted.params,
-        "macs": counted.macs,
-        "flops_per_training_step": counted.flops_per_training_step,
-        "train_bytes": plans["train"].total_bytes if plans["train"] else None,
-        "predict_bytes": plans["predict"].total_bytes if plans["predict"] else None,
     }

@@ -1,11 +1,11 @@
 """The study: runs what is missing from the grid, then makes the page."""
 
-import tempfile
+import json
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
@@ -16,17 +16,22 @@ from nin_jax.config import RECIPES
 from nin_jax.datasets import Dataset, load_dataset
 from nin_jax.errors import unknown_name
 from nin_jax.explanation import explain_images
+from nin_jax.geometry import trace
+from nin_jax.preparation import load_data
 from nin_study import grid, page
 from nin_study.grid import RESULTS, Cell, Row, Setting
-from nin_study.run import cost, run_cell
+from nin_study.networks import Networks, key, measure
+from nin_study.run import run_cell
 from nin_study.summary import summarise
 
 if TYPE_CHECKING:
     from scripts.study import StudyConfig
 
-QUICK = Setting(image_size=67, epochs=2, limit_train=3200, limit_test=1000)
+STORY, GALLERY = "study.json", "gallery"
+SHOWN = 4  # right pictures, and as many wrong ones
+
+QUICK = Setting(image_size=67, epochs=2, limit_train=1280, limit_test=500)
 QUICK_SEEDS = 2
-GALLERY = 4  # right ones, and as many wrong ones
 
 
 def make_study(config: "StudyConfig", command: Sequence[str]) -> Path:
@@ -43,25 +48,39 @@ def make_study(config: "StudyConfig", command: Sequence[str]) -> Path:
         UserError: something in the grid cannot be run, or the folder holds another study.
     """
     setting, cells = _plan(config)
-    results = config.out / RESULTS
     workdir.check_folder("--out", config.out)
+    results = config.out / RESULTS
     rows = grid.read_results(results)
-    if config.page_only and not rows:
-        raise UserError(f"{config.out} holds no results: run the study without --page-only first")
-    _check_same_study(rows, setting, config.out)
+    if config.page_only:
+        if not rows:
+            raise UserError(f"{config.out} holds no results: run the study without --page-only")
+        return _write(rows, cells, _read_story(config.out), config.out)
     done = {row["cell"] for row in rows}
-    missing = [] if config.page_only else [cell for cell in cells if cell.name not in done]
+    missing = [cell for cell in cells if cell.name not in done]
     dataset = load_dataset(setting.dataset, setting.data_dir)
     setting = replace(setting, dataset=dataset.name)
+    _check_same_study(rows, setting, config.out)
     console = Console(highlight=False, soft_wrap=True)
     workdir.make_folder("--out", config.out)
+    story = _read_story(config.out)
+    story |= {"command": list(command), "class_names": list(dataset.class_names)}
     try:
         _run(missing, rows, setting, config.out, console)
+        story["networks"] |= _measure(cells, setting, story["networks"], console)
+        if gallery := _gallery(rows, dataset, config.out, config.gallery):
+            story["gallery"] = gallery
     finally:  # an interrupted study has its page too
-        path = _write(rows, cells, dataset, config.out, command) if rows else None
+        record.write_json(config.out / STORY, story)
+        path = _write(rows, cells, story, config.out) if rows else None
     assert path is not None
     console.print(f"wrote {path}", markup=False)
     return path
+
+
+def _read_story(out: Path) -> dict[str, Any]:
+    """What the page tells besides the results: command, class names, networks, gallery."""
+    empty = {"command": [], "class_names": [], "networks": {}, "gallery": []}
+    return empty | (record.read_json(out / STORY) if (out / STORY).exists() else {})
 
 
 def _plan(config: "StudyConfig") -> tuple[Setting, list[Cell]]:
@@ -71,6 +90,11 @@ def _plan(config: "StudyConfig") -> tuple[Setting, list[Cell]]:
     variants = config.variants or tuple(list_variants())
     for variant in variants:
         get_variant(variant)
+    names = [Path(variant).stem for variant in variants]
+    if len(set(names)) < len(names):
+        raise UserError(f"--variants has two of one name: {', '.join(names)}")
+    if config.gallery is not None and record.load_model(config.gallery).linear is not None:
+        raise UserError(f"--gallery {config.gallery}: its network has no class maps")
     if config.seeds < 1:
         raise UserError(f"--seeds must be a whole number >= 1, got {config.seeds}")
     if config.quick:
@@ -87,20 +111,30 @@ def _plan(config: "StudyConfig") -> tuple[Setting, list[Cell]]:
             config.holdout,
         )
         ablation = None if config.ablation == "none" else config.ablation
+        if ablation is not None and (ablation not in variants or "modern" not in config.recipes):
+            ablation = None  # nothing to compare its runs with
         cells = grid.cells(variants, config.recipes, config.seeds, ablation, config.changes)
     grid.check(cells, setting)
     return setting, cells
 
 
 def _check_same_study(rows: Sequence[Row], setting: Setting, out: Path) -> None:
-    """Results of another size or length would be compared with these."""
+    """Results of another size, length or data set would be compared with these."""
+    now = _comparable(setting)
     for row in rows:
-        was = (row["image_size"][0], row["epochs"])
-        if was != (setting.image_size, setting.epochs):
-            raise UserError(
-                f"{out} holds results of {was[1]} epochs at {was[0]}x{was[0]}, not of "
-                f"{setting.epochs} at {setting.image_size}x{setting.image_size}: give another --out"
+        was = row["setting"]
+        if was != now:
+            differences = ", ".join(
+                f"{name} {was.get(name)} and not {value}"
+                for name, value in now.items()
+                if was.get(name) != value
             )
+            raise UserError(f"{out} holds results of {differences}: give another --out")
+
+
+def _comparable(setting: Setting) -> dict[str, Any]:
+    """What all rows share, as JSON gives it back; where the data lie is no part of it."""
+    return json.loads(json.dumps(asdict(replace(setting, data_dir=None))))
 
 
 def _run(
@@ -113,9 +147,7 @@ def _run(
         estimate = f", about {_duration(left * np.median(rates))} left" if rates else ""
         console.rule(f"{cell.name}: run {number + 1} of {len(missing)}{estimate}")
         started = time.perf_counter()
-        row = run_cell(cell, setting, out / "runs")
-        same = [r for r in rows if (r["variant"], r["recipe"]) == (cell.variant, cell.recipe)]
-        row["cost"] = same[0]["cost"] if same else cost(cell.variant, row)
+        row = run_cell(cell, setting, out / "runs") | {"setting": _comparable(setting)}
         rates.append((time.perf_counter() - started) / _work(cell, setting))
         grid.append_result(out / RESULTS, row)
         rows.append(row)
@@ -131,15 +163,32 @@ def _duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def _write(
-    rows: Sequence[Row], cells: Sequence[Cell], dataset: Dataset, out: Path, command: Sequence[str]
-) -> Path:
+def _measure(
+    cells: Sequence[Cell], setting: Setting, known: Networks, console: Console
+) -> Networks:
+    """Costs and speeds of the networks for which they are not known yet."""
+    new = {
+        key(cell.variant, cell.recipe): cell.config(setting, Path(), resume=False)
+        for cell in cells
+        if not cell.change and key(cell.variant, cell.recipe) not in known
+    }
+    if not new:
+        return {}
+    console.rule(f"what {len(new)} networks cost")
+    dataset = load_data(next(iter(new.values())))
+    return measure(list(new.values()), dataset, lambda text: console.print(text, markup=False))
+
+
+def _write(rows: Sequence[Row], cells: Sequence[Cell], story: dict[str, Any], out: Path) -> Path:
     """index.html, study.md and study.csv."""
     order = {cell.name: i for i, cell in enumerate(_by_variant(cells))}
     ordered = sorted(rows, key=lambda row: order.get(row["cell"], len(order)))
-    study = page.Study(
-        ordered, summarise(ordered), dataset.class_names, command, _gallery(ordered, dataset, out)
-    )
+    groups = summarise(ordered, story["networks"])
+    gallery = [
+        page.Picture((out / GALLERY / picture["file"]).read_bytes(), picture["caption"])
+        for picture in story["gallery"]
+    ]
+    study = page.Study(ordered, groups, story["class_names"], story["command"], gallery)
     texts = {
         "study.md": page.as_markdown(study),
         "study.csv": page.as_csv(study.groups),
@@ -154,29 +203,44 @@ def _by_variant(cells: Sequence[Cell]) -> list[Cell]:
     return sorted(cells, key=lambda cell: (bool(cell.change), cell.recipe, cell.seed))
 
 
-def _gallery(rows: Sequence[Row], dataset: Dataset, out: Path) -> list[page.Picture]:
-    """Right and wrong test images, by the first run whose network has class maps."""
+def _gallery(
+    rows: Sequence[Row], dataset: Dataset, out: Path, given: Path | None
+) -> list[dict[str, str]]:
+    """Draws right and wrong test images into ``gallery/``; file names and captions.
+
+    By the run that was given, or by the one of this study whose maps are the largest; maps of a
+    single pixel show nothing and are not drawn.
+    """
     from nin_jax.plotting import plot_class_maps  # matplotlib is slow to import
 
+    if given is None:
+        given = _largest_maps(rows, out)
+    if given is None:
+        return []
+    model = record.load_model(given)
+    labels = dataset.test.labels[:256]
+    found = explain_images(model, dataset.test.images[:256])
+    said = np.array([explanation.logits.argmax() for explanation in found])
+    chosen = [*np.flatnonzero(said == labels)[:SHOWN], *np.flatnonzero(said != labels)[:SHOWN]]
+    workdir.make_folder("--out", out / GALLERY)
+    pictures = []
+    for i in chosen:
+        truth, answer = (dataset.class_names[n] for n in (labels[i], said[i]))
+        caption = f"{given.name}, test image {i}: {truth}, taken for {answer}"
+        plot_class_maps(found[i], dataset.class_names, caption, out / GALLERY / f"{i:05d}.png")
+        pictures.append({"file": f"{i:05d}.png", "caption": caption})
+    return pictures
+
+
+def _largest_maps(rows: Sequence[Row], out: Path) -> Path | None:
+    """The folder of the run to explain pictures by, if any has maps of more than a pixel."""
+    best, largest = None, 1
     for row in sorted(rows, key=lambda row: row["recipe"] != "modern"):
-        folder = out / "runs" / row["cell"]
-        if row["collapsed"] or get_variant(row["variant"]).classifier != "mean":
+        folder, variant = out / "runs" / row["cell"], get_variant(row["variant"])
+        if row["collapsed"] or row["change"] or variant.classifier != "mean":
             continue
-        if not (folder / "model.safetensors").exists():
-            continue
-        model = record.load_model(folder)
-        labels = dataset.test.labels[:256]
-        found = explain_images(model, dataset.test.images[:256])
-        right = [i for i, e in enumerate(found) if e.logits.argmax() == labels[i]][:GALLERY]
-        wrong = [i for i, e in enumerate(found) if e.logits.argmax() != labels[i]][:GALLERY]
-        pictures = []
-        with tempfile.TemporaryDirectory() as scratch:
-            for i in (*right, *wrong):
-                path = Path(scratch) / f"{i}.png"
-                truth = dataset.class_names[labels[i]]
-                said = dataset.class_names[int(found[i].logits.argmax())]
-                caption = f"{row['cell']}, test image {i}: {truth}, taken for {said}"
-                plot_class_maps(found[i], dataset.class_names, caption, path)
-                pictures.append(page.Picture(path.read_bytes(), caption))
-        return pictures
-    return []
+        channels, classes = 1, len(row["test_accuracy_per_class"])
+        sides = trace(variant, channels, classes, tuple(row["image_size"]))[-1].in_shape[:2]
+        if sides[0] * sides[1] > largest and (folder / workdir.WEIGHTS).exists():
+            best, largest = folder, sides[0] * sides[1]
+    return best

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from nin_study.grid import Row
+from nin_study.networks import Network, Networks, key
 
 
 @dataclass(frozen=True)
@@ -23,11 +24,9 @@ class Group:
             all runs, the collapsed ones too; the deviation is None for a single run.
         per_class: mean test accuracy of each class; None for a class without test images.
         curves: test accuracy by epoch, [seeds][epochs].
-        losses: training loss by epoch, [seeds][epochs].
-        epochs_to_80: mean over the runs that got there, and how many did.
-        images_per_second, step_ms: medians over the runs.
-        params, macs, flops_per_training_step, train_bytes, predict_bytes: what the network costs;
-            None where it was not counted.
+        losses: training loss by epoch, [seeds][epochs]; None where every step was skipped.
+        epochs_to_80, reached_80: mean over the runs that got there, and how many did.
+        network: what it costs, as `networks.measure` has it; empty where that was not measured.
     """
 
     variant: str
@@ -39,16 +38,10 @@ class Group:
     accuracy_std: float | None
     per_class: list[float | None]
     curves: list[list[float]]
-    losses: list[list[float]]
+    losses: list[list[float | None]]
     epochs_to_80: float | None
     reached_80: int
-    images_per_second: float | None
-    step_ms: float | None
-    params: int | None
-    macs: int | None
-    flops_per_training_step: int | None
-    train_bytes: int | None
-    predict_bytes: int | None
+    network: Network
 
     @property
     def label(self) -> str:
@@ -64,20 +57,22 @@ class Group:
         return asdict(self)
 
 
-def summarise(rows: Sequence[Row]) -> list[Group]:
+def summarise(rows: Sequence[Row], networks: Networks) -> list[Group]:
     """A group for each variant, recipe and change, in the order of the rows."""
     groups: dict[tuple[str, str, str], list[Row]] = {}
     for row in rows:
-        key = (Path(row["variant"]).stem, row["recipe"], row["change"])
-        groups.setdefault(key, []).append(row)
-    return [_group(*key, found) for key, found in groups.items()]
+        names = (Path(row["variant"]).stem, row["recipe"], row["change"])
+        groups.setdefault(names, []).append(row)
+    return [
+        _group(*names, found, {} if names[2] else networks.get(key(*names[:2]), {}))
+        for names, found in groups.items()
+    ]
 
 
-def _group(variant: str, recipe: str, change: str, rows: Sequence[Row]) -> Group:
+def _group(variant: str, recipe: str, change: str, rows: Sequence[Row], network: Network) -> Group:
     accuracies = [row["test_accuracy"] for row in rows]
     reached = [row["epochs_to_80"] for row in rows if row["epochs_to_80"] is not None]
     classes = list(zip(*(row["test_accuracy_per_class"] for row in rows), strict=True))
-    costs = rows[0].get("cost", {})
     return Group(
         variant=variant,
         recipe=recipe,
@@ -91,22 +86,9 @@ def _group(variant: str, recipe: str, change: str, rows: Sequence[Row]) -> Group
         losses=[row["train_loss"] for row in rows],
         epochs_to_80=_mean(reached),
         reached_80=len(reached),
-        images_per_second=_median(rows, "images_per_second"),
-        step_ms=_median(rows, "step_ms"),
-        **{
-            name: costs.get(name)
-            for name in (
-                *("params", "macs", "flops_per_training_step"),
-                *("train_bytes", "predict_bytes"),
-            )
-        },
+        network=network,
     )
 
 
 def _mean(values: Sequence[float]) -> float | None:
     return math.fsum(values) / len(values) if values else None
-
-
-def _median(rows: Sequence[Row], name: str) -> float | None:
-    values = [row[name] for row in rows if row[name] is not None]
-    return float(np.median(values)) if values else None

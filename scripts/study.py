@@ -13,7 +13,8 @@ class StudyConfig:
     """Train a grid of variants, recipes and seeds, and make a page of what came out.
 
     Stop it whenever you like: the same command goes on where it was, and makes no finished run
-    again. The page is study/index.html, with results.jsonl, study.md and study.csv beside it.
+    again. The page is study/index.html, with results.jsonl, study.md and study.csv beside it. Then
+    every network is timed, all in turns.
     """
 
     variants: tuple[str, ...] = ()
@@ -26,7 +27,8 @@ class StudyConfig:
     """Runs of each, with seeds from 0."""
 
     ablation: Literal["none", "nin"] = "nin"
-    """Also take the modern recipe apart, for this variant: one ingredient changed at a time."""
+    """Also take the modern recipe apart, for this variant, if both are in the grid: one ingredient
+    changed at a time."""
 
     changes: tuple[str, ...] = ()
     """Also run every recipe changed so: fields of the recipe, such as lr=0.06 or
@@ -57,9 +59,14 @@ class StudyConfig:
     out: Path = Path("study")
     """Folder for the results, the page and the runs."""
 
+    gallery: Path | None = None
+    """Folder of a run whose network shows where in test pictures it sees each class. Default: the
+    run of this study whose last maps are the largest, if they have more than one pixel."""
+
     quick: bool = False
-    """For a laptop, in under ten minutes: nine small networks' first steps at 67x67, one seed;
-    whatever else is given about size, epochs, limits and seeds is left aside."""
+    """For a laptop, in under ten minutes: all networks' first steps at 67x67 with recipe modern,
+    two seeds; whatever else is given about recipes, size, epochs, limits and seeds is left
+    aside."""
 
     page_only: bool = False
     """Make the page anew from the results, and run nothing."""

@@ -13,8 +13,7 @@ from nin_jax import create_model
 from nin_jax.explanation import explain_images
 from nin_jax.plotting import plot_class_maps
 from nin_study import page
-from nin_study.summary import summarise
-from tests.test_study import everything
+from tests.test_study import everything, summary
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
 DRIVER = shutil.which("chromedriver")
@@ -59,7 +58,7 @@ def url(tmp_path_factory) -> str:
     (found,) = explain_images(model, np.zeros((1, 28, 28, 1), np.uint8))
     plot_class_maps(found, names, "a picture", folder / "maps.png")
     gallery = [page.Picture((folder / "maps.png").read_bytes(), "a picture, taken for a bag")]
-    study = page.Study(rows, summarise(rows), names, ["python", "scripts/study.py"], gallery)
+    study = page.Study(rows, summary(rows), names, ["python", "scripts/study.py"], gallery)
     (folder / "index.html").write_text(page.as_html(study), encoding="utf-8")
     return (folder / "index.html").as_uri()
 

@@ -13,6 +13,7 @@ from safetensors.numpy import load_file
 
 from nin_jax import UserError, datasets, idx, loop, metrics, record, workdir
 from nin_jax.config import TrainConfig
+from nin_jax.preparation import load_data
 from nin_jax.saving import Saver
 
 SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
@@ -184,6 +185,18 @@ def test_evaluate_refuses_other_data(config, script):
     path.write_text(json.dumps(saved))
     outcome = script("evaluate", "--workdir", config.workdir)
     assert (outcome.code, "the data differ from the run's" in outcome.err) == (2, True)
+
+
+def test_a_holdout_is_of_the_training_images_and_not_trained_on(config):
+    whole = load_data(replace(config, limit_train=None, limit_test=None))
+    held = load_data(replace(config, limit_train=None, limit_test=None, holdout=100))
+    np.testing.assert_array_equal(held.test.images, whole.train.images[-100:])
+    np.testing.assert_array_equal(held.train.labels, whole.train.labels[:-100])
+    summary = loop.fit(replace(config, holdout=100, limit_test=None, epochs=1))
+    assert summary["evaluated_on"] == "held-out training images"
+    assert summary["test_images"] == 100
+    with pytest.raises(UserError, match="--holdout 1442 leaves nothing to train on"):
+        loop.fit(replace(config, holdout=1442, workdir=config.workdir / "other"))
 
 
 def test_a_run_that_learns_nothing_says_so(config, capsys):

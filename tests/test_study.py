@@ -24,14 +24,14 @@ def row(variant="nin", recipe="modern", seed=0, accuracy=0.5, change="", **more)
         "recipe": recipe,
         "change": change,
         "seed": seed,
-        "dataset": "digits",
+        "dataset": "fashion_mnist",
         "image_size": [67, 67],
         "train_images": 100,
         "test_images": 20,
         "evaluated_on": "test images",
         "epochs": 2,
-        "batch_size": 64,
-        "lr": 0.03,
+        "settings": {"lr": 0.03, "batch_size": 64},
+        "setting": {},
         "test_accuracy": accuracy,
         "test_accuracy_per_class": [accuracy, None, 1.0],
         "train_loss": [2.0, 1.0],
@@ -40,17 +40,34 @@ def row(variant="nin", recipe="modern", seed=0, accuracy=0.5, change="", **more)
         "epochs_to_80": 2 if accuracy >= 0.8 else None,
         "collapsed": accuracy < 0.2,
         "images_per_second": 100.0,
-        "step_ms": 640.0,
         "device": "cpu",
         "versions": {"jax": "0"},
-        "cost": {
-            "params": 1_000_000,
-            "macs": 2_000_000,
-            "flops_per_training_step": 3_000_000,
-            "train_bytes": 2**20,
-            "predict_bytes": None,
-        },
     } | more
+
+
+def network(**more):
+    return {
+        "batch_size": 64,
+        "head_map": [1, 1],
+        "params": 1_000_000,
+        "macs": 2_000_000,
+        "flops_per_training_step": 3_000_000,
+        "train_bytes": 2**20,
+        "predict_bytes": None,
+        "step_ms": 640.0,
+        "device": "cpu",
+    } | more
+
+
+NETWORKS = {
+    f"{variant} {recipe}": network()
+    for variant in nin_jax.list_variants()
+    for recipe in ("d2l", "modern")
+}
+
+
+def summary(rows):
+    return summarise(rows, NETWORKS)
 
 
 def everything():
@@ -82,6 +99,37 @@ def test_an_ablation_changes_the_recipe_it_is_about():
         assert recipe != base, change
 
 
+def test_the_ablation_needs_something_to_compare_with():
+    from nin_study.study import _plan
+    from scripts.study import StudyConfig
+
+    def changes(**options):
+        config = StudyConfig(dataset="digits", image_size=67, **options)
+        return {cell.change for cell in _plan(config)[1]} - {""}
+
+    assert changes(variants=("nin", "nin15")) == set(ABLATION)
+    assert not changes(variants=("nin15",))
+    assert not changes(variants=("nin",), recipes=("d2l",))
+    assert changes(variants=("nin15",), changes=("lr=0.1",)) == {"lr=0.1"}
+
+
+def test_changes_are_fields_of_a_recipe():
+    assert grid.changes_of("lr=0.06, optimizer=adam,nesterov=false") == {
+        "lr": 0.06,
+        "optimizer": "adam",
+        "nesterov": False,
+    }
+    for text, message in (
+        ("lr", "'lr' is not of the form field=value"),
+        ("lt=0.1", "unknown field of a recipe 'lt': did you mean lr"),
+        ("epochs=3", "unknown field of a recipe 'epochs'"),
+        ("optimizer=lion", "optimizer must be one of sgd, adam"),
+        ("lr=fast", "'lr=fast' holds no number"),
+    ):
+        with pytest.raises(UserError, match=message):
+            grid.changes_of(text)
+
+
 def test_results_survive_a_torn_last_line(tmp_path):
     path = tmp_path / "results.jsonl"
     assert grid.read_results(path) == []
@@ -106,19 +154,19 @@ def test_a_damaged_line_before_the_last_is_an_error(tmp_path, line):
 
 
 def test_statistics_are_over_all_seeds_the_collapsed_ones_too():
-    (group,) = summarise([row(seed=0, accuracy=0.9), row(seed=1, accuracy=0.1)])
+    (group,) = summary([row(seed=0, accuracy=0.9), row(seed=1, accuracy=0.1)])
     assert group.accuracy == pytest.approx(0.5)
     assert group.accuracy_std == pytest.approx(0.8 / 2**0.5)  # sample deviation
     assert (group.seeds, group.collapsed, group.reached_80) == (2, 1, 1)
     assert group.epochs_to_80 == 2
     assert group.per_class == [pytest.approx(0.5), None, 1.0]
-    (alone,) = summarise([row()])
+    (alone,) = summary([row()])
     assert alone.accuracy_std is None
     assert alone.epochs_to_80 is None
 
 
 def test_every_question_is_answered_with_the_studys_numbers():
-    found = answers(summarise(everything()))
+    found = answers(summary(everything()))
     assert len(found) == len(QUESTIONS) == 6
     for answer in found:
         assert MISSING not in answer.text
@@ -128,8 +176,19 @@ def test_every_question_is_answered_with_the_studys_numbers():
     assert "0.5110" in found[0].text  # and nin_one_1x1's
 
 
+def test_without_modern_runs_the_answers_are_by_the_others():
+    rows = [r for r in everything() if r["recipe"] == "d2l" or r["change"]]
+    assert not any(answer.text == MISSING for answer in answers(summary(rows)))
+
+
+def test_maps_of_a_pixel_are_said_to_be_no_pooling():
+    (text,) = [a.text for a in answers(summary(everything())) if "fully connected" in a.question]
+    assert "(of 1x1 at this image size; of 5x5 at 224x224)" in text
+    assert "Maps of a single pixel are their own mean" in text
+
+
 def test_what_was_not_run_is_said():
-    found = answers(summarise([row("nin")]))
+    found = answers(summary([row("nin")]))
     assert [answer.text == MISSING for answer in found] == [True, True, True, False, True, True]
 
 
@@ -143,9 +202,9 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
-        if tag not in ("meta", "img", "br", "link"):
+        if tag not in ("meta", "img", "br", "link", "source"):
             self.open.append(tag)
-        self.sources += [value for name, value in attrs if name in ("src", "href")]
+        self.sources += [value for name, value in attrs if name in ("src", "srcset", "href")]
 
     def handle_endtag(self, tag):
         assert self.open.pop() == tag
@@ -153,7 +212,7 @@ class Page(HTMLParser):
 
 def study(rows, **more):
     names = ["T-shirt", "trousers", "<b>bag</b> & co"]
-    return page.Study(rows, summarise(rows), names, ["python", "scripts/study.py"], **more)
+    return page.Study(rows, summary(rows), names, ["python", "scripts/study.py"], **more)
 
 
 def test_the_page_is_whole_and_fetches_nothing():
@@ -162,17 +221,18 @@ def test_the_page_is_whole_and_fetches_nothing():
     assert not parsed.open
     assert parsed.sources
     assert all(source.startswith("data:image/") for source in parsed.sources)
-    assert not re.search(r"https?://(?!www\.w3\.org)", re.sub(r'src="[^"]*"', "", text))
+    assert not re.search(r"https?://(?!www\.w3\.org)", re.sub(r'src(set)?="[^"]*"', "", text))
     for question in QUESTIONS:
         assert question in text
-    assert "This study is reduced: 100 of 60,000 training images; 2 of 10 epochs" in text
+    reduced = "100 of 60,000 training images; 20 of 10,000 test images; 2 of 10 epochs"
+    assert f"This study is reduced: {reduced}; images of 67x67 in place of 224x224." in text
 
 
 def test_the_page_escapes_what_comes_from_files():
     evil = "<script>alert(1)</script>\"'&"
     rows = [row(evil, dataset=evil, device=evil, versions={evil: evil})]
     picture = page.Picture(b"", evil)
-    made = page.Study(rows, summarise(rows), [evil] * 3, ["python", evil], [picture])
+    made = page.Study(rows, summary(rows), [evil] * 3, ["python", evil], [picture])
     text = page.as_html(made)
     assert "alert(1)</script>" not in text
     assert text.count("<script>") == 1
@@ -184,9 +244,11 @@ def test_markdown_and_csv_hold_the_table():
     rows = list(csv.DictReader(io.StringIO(page.as_csv(made.groups))))
     assert len(rows) == len(made.groups) == 2 * len(nin_jax.list_variants()) + len(ABLATION)
     assert rows[0]["parameters"] == "1000000"
-    assert rows[0]["prediction MiB"] == ""
+    assert (rows[0]["training MiB"], rows[0]["prediction MiB"]) == ("1.0", "")
+    assert rows[0]["images/s"] == "100.0"
     text = page.as_markdown(made)
-    assert text.count("\n| ") == len(rows) + 2
+    classes = 2 * len(nin_jax.list_variants())
+    assert text.count("\n| ") == len(rows) + classes + 4
     assert all(question in text for question in QUESTIONS)
 
 
@@ -203,7 +265,7 @@ def test_a_study_is_made_gone_on_with_and_not_made_twice(script, small, tmp_path
     assert outcome.code == 0, outcome.err
     out = tmp_path / "study"
     assert {path.name for path in out.iterdir()} == {
-        *("results.jsonl", "index.html", "study.md", "study.csv", "runs")
+        *("results.jsonl", "index.html", "study.md", "study.csv", "study.json", "runs")
     }
     first = (out / "results.jsonl").read_text()
     outcome = script("study", *small, "--recipes", "modern", "--seeds", 2)
@@ -212,17 +274,23 @@ def test_a_study_is_made_gone_on_with_and_not_made_twice(script, small, tmp_path
     rows = grid.read_results(out / "results.jsonl")
     assert (out / "results.jsonl").read_text().startswith(first)
     assert [r["seed"] for r in rows] == [0, 1]
-    assert rows[0]["cost"] == rows[1]["cost"]
     assert len(rows[0]["test_accuracy_by_epoch"]) == 2
+    story = json.loads((out / "study.json").read_text())
+    (network,) = story["networks"].values()
+    assert network["head_map"] == [3, 3]
+    assert network["step_ms"] > 0
+    assert network["train_bytes"] > 4 * network["params"]
     assert len(rows[0]["test_accuracy_per_class"]) == 10
     before = (out / "results.jsonl").read_text()
-    outcome = script("study", *small, "--recipes", "modern", "--seeds", 2, "--page-only")
+    page_of = (out / "index.html").read_text()
+    outcome = script("study", "--out", out, "--page-only")  # from the results alone
     assert outcome.code == 0, outcome.err
+    assert sorted((out / "index.html").read_text()) == sorted(page_of)
     assert (out / "results.jsonl").read_text() == before
     other = [16 + 4 if option == 16 else option for option in small]
     outcome = script("study", *other, "--recipes", "modern", "--seeds", 1)
     assert outcome.code == 2
-    assert "holds results of 2 epochs at 16x16, not of 2 at 20x20" in outcome.err
+    assert "holds results of image_size 16 and not 20" in outcome.err
 
 
 def test_an_interrupted_run_is_gone_on_with(script, small, tmp_path, monkeypatch):
@@ -259,6 +327,10 @@ BAD = {
     "limit zero": (["--limit-train", "0"], "--limit-train must be"),
     "nothing to show": (["--page-only"], "study holds no results"),
     "unknown data set": (["--dataset", "fashionmnist"], "did you mean fashion_mnist"),
+    "two of one name": (["--variants", "nin", "nin"], "has two of one name"),
+    "no such change": (["--changes", "lt=1"], "unknown field of a recipe"),
+    "holdout zero": (["--holdout", "0"], "--holdout must be"),
+    "gallery of nothing": (["--gallery", "none"], "none holds no run"),
     "ablation of another": (["--ablation", "nin15"], "--ablation must be one of"),
 }
 

@@ -1,0 +1,118 @@
+"""What each network of a study costs: on paper, in memory by XLA's plan, and in time.
+
+Apart from the runs, which may have shared the machine with other work: all networks are timed in
+turns within one process, so that they meet the same machine.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from nin_jax import record
+from nin_jax.accounting import account
+from nin_jax.accounting.programs import Programs, abstract_model
+from nin_jax.accounting.xla import xla_memory
+from nin_jax.config import TrainConfig, recipe_of
+from nin_jax.datasets import Dataset
+from nin_jax.preparation import epoch_order, prepare_run
+from nin_jax.variants import get_variant
+
+ROUNDS = 5
+
+Network = dict[str, Any]
+Networks = dict[str, Network]
+
+
+def key(variant: str, recipe: str) -> str:
+    """Under which a network stands among the others."""
+    return f"{Path(variant).stem} {recipe}"
+
+
+def measure(
+    configs: Sequence[TrainConfig],
+    dataset: Dataset,
+    say: Callable[[str], None] = lambda text: None,
+) -> Networks:
+    """Counts and times a training step of each configuration's network.
+
+    Args:
+        configs: each with another variant or recipe.
+        dataset: what they train on; its first batches are what the steps are timed with.
+        say: is told what is being done.
+
+    Returns:
+        By `key`: ``batch_size``, ``head_map`` (height and width of the last block's maps),
+        ``params``, ``macs`` (of an image going forward), ``flops_per_training_step``,
+        ``train_bytes`` and ``predict_bytes`` (all that XLA plans for, or None), and ``step_ms``,
+        the median time of a training step, on ``device``.
+    """
+    found: Networks = {}
+    steps: dict[str, Callable[[], None]] = {}
+    for config in configs:
+        name = key(config.variant, config.recipe)
+        say(f"compiling {name}")
+        found[name] = _cost(config, dataset)
+        steps[name] = _step(config, dataset)
+    seconds: Mapping[str, list[float]] = {name: [] for name in steps}
+    for number in range(ROUNDS):
+        say(f"timing, round {number + 1} of {ROUNDS}")
+        for name, step in steps.items():
+            started = time.perf_counter()
+            step()
+            seconds[name].append(time.perf_counter() - started)
+    for name, values in seconds.items():
+        found[name]["step_ms"] = round(1e3 * statistics.median(values), 2)
+        found[name]["device"] = record.device_name()
+    return found
+
+
+def _cost(config: TrainConfig, dataset: Dataset) -> Network:
+    recipe = recipe_of(config)
+    channels, classes = dataset.image_shape[2], dataset.num_classes
+    counted = account(
+        config.variant,
+        image_size=recipe.image_size,
+        in_channels=channels,
+        num_classes=classes,
+        batch_size=recipe.batch_size,
+        recipe=recipe,
+        xla=False,
+    )
+    model = abstract_model(
+        get_variant(config.variant),
+        channels,
+        classes,
+        counted.image_size,
+        config.precision,
+        recipe.logit_relu,
+    )
+    programs = Programs(model, recipe, recipe.batch_size)
+    return {
+        "batch_size": recipe.batch_size,
+        "head_map": list(counted.layers[-1].in_shape[:2]),
+        "params": counted.params,
+        "macs": counted.macs,
+        "flops_per_training_step": counted.flops_per_training_step,
+        "train_bytes": xla_memory(programs.train_step().compile()).total_bytes,
+        "predict_bytes": xla_memory(programs.predict().compile()).total_bytes,
+    }
+
+
+def _step(config: TrainConfig, dataset: Dataset) -> Callable[[], None]:
+    """One training step of a run, as it runs, compiled and warmed up; returns when it is done."""
+    run = prepare_run(config, recipe_of(config), dataset)
+    arrays = jax.device_put((dataset.train.images, dataset.train.labels))
+    order = epoch_order(run, 0)
+    one = jax.device_put(np.int32(1))
+
+    def step() -> None:
+        run.state, figures = run.train_steps(run.state, *arrays, order, one)
+        jax.block_until_ready((run.state, figures))
+
+    step()
+    return step
