@@ -52,7 +52,9 @@ def differences(folder: Path, other: Path) -> list[str]:
     """In what two finished runs differ, times aside; empty if they are the same bit for bit."""
     found = []
     weights, others = (load_safetensors(f / workdir.WEIGHTS) for f in (folder, other))
-    found += [n for n in weights if not np.array_equal(weights[n], others.get(n))]
+    if weights.keys() != others.keys():
+        return ["the names of the weights"]
+    found += [name for name in weights if not np.array_equal(weights[name], others[name])]
     rows = _rows(folder), _rows(other)
     if len(rows[0]) != len(rows[1]):
         found.append(f"{len(rows[0])} and {len(rows[1])} rows of metrics")

@@ -3,6 +3,7 @@
 import io
 from collections.abc import Sequence
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -138,8 +139,9 @@ def _style(axes: Axes, ink: str) -> None:
 
 
 def _svg(figure: Figure) -> str:
-    """The figure without a background, so that a page's own shows."""
+    """The figure without a background, so that a page's own shows; the same text every time."""
     text = io.StringIO()
-    figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
+    with matplotlib.rc_context({"svg.hashsalt": "nin_study"}):
+        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
     svg = text.getvalue()
     return svg[svg.index("<svg") :]
