@@ -91,8 +91,8 @@ def _fit_in(folder: Path, run: Run, started: float, interruption: Interruption) 
         screen.line(f"wrote {folder}")
     summary = _summary(run, recorder)
     try:
-        record.write_json(folder / workdir.SUMMARY, summary)
         _draw(run, folder)
+        record.write_json(folder / workdir.SUMMARY, summary)  # last: with it the run is done
     except OSError as error:
         raise RunError(f"training is done; {folder} cannot be written: {error.strerror}") from None
     return summary

@@ -70,15 +70,16 @@ def kill_runs(small: SmallRun, kills: int, seed: int, say: Say) -> Outcome:
         while True:
             limit = draw.uniform(0, whole) if killed < kills else None
             code, error = _run_for(small, own, limit)
-            if code == 0:
-                faults += [f"run {runs}: {fault}" for fault in differences(own, folder)]
-                break
-            if code != -signal.SIGKILL:
+            if code == -signal.SIGKILL:
+                killed += 1
+                moments[_moment(own)] += 1
+                say(f"{killed} of {kills} kills, {runs} runs, {len(faults)} faults")
+            elif code != 0:
                 faults.append(f"run {runs}: exit code {code}: {error.strip()}")
                 break
-            killed += 1
-            moments[_moment(own)] += 1
-            say(f"{killed} of {kills} kills, {runs} runs, {len(faults)} faults")
+            if (own / workdir.SUMMARY).exists():
+                faults += [f"run {runs}: {fault}" for fault in differences(own, folder)]
+                break
         shutil.rmtree(own, ignore_errors=True)
     details = {"runs": runs, "moments": dict(moments), "faults": faults}
     return Outcome("SIGKILL at random moments", killed, len(faults), details)
@@ -96,6 +97,8 @@ def _run_for(small: SmallRun, folder: Path, seconds: float | None) -> tuple[int,
 
 def _moment(folder: Path) -> str:
     """What a killed run was doing, by what it has left."""
+    if (folder / workdir.SUMMARY).exists():
+        return "after its end"
     if not (folder / workdir.CONFIG).exists():
         return "start-up"
     if (folder / workdir.CHECKPOINTS / SAVING).exists():
@@ -193,8 +196,11 @@ def run_long(small: SmallRun, epochs: int, say: Say) -> Outcome:
     """
     folder = small.scratch / "long"
     process = small.start(folder)
-    samples = list(_samples(process, folder, epochs, say))
-    error = process.communicate()[1]
+    try:
+        samples = list(_samples(process, folder, say))
+        error = process.communicate()[1]
+    finally:
+        process.kill()
     if process.returncode != 0:
         raise UserError(f"the long run failed: {error}")
     quarter = len(samples) // 4
@@ -215,15 +221,18 @@ def _parts(samples: list[tuple[int, int]], quarter: int) -> tuple[list, list]:
     return samples[quarter : 2 * quarter], samples[-quarter:]
 
 
-def _samples(process: Any, folder: Path, epochs: int, say: Say) -> Iterator[tuple[int, int]]:
-    """Resident bytes and number of files, every half second until the process ends."""
+def _samples(process: Any, folder: Path, say: Say) -> Iterator[tuple[int, int]]:
+    """Resident bytes and number of files, every half second from the first row of metrics on."""
     while process.poll() is None:
         time.sleep(0.5)
+        rows = folder / workdir.METRICS
         try:
-            pages = int(Path(f"/proc/{process.pid}/statm").read_text().split()[1])
-        except (OSError, IndexError):
-            return
-        files = sum(SAVING not in path.parts for path in folder.rglob("*"))
-        if (folder / workdir.CHECKPOINTS).exists() and pages:
-            say(f"long run: {pages * os.sysconf('SC_PAGE_SIZE') / 2**20:.0f} MiB, {files} files")
-            yield pages * os.sysconf("SC_PAGE_SIZE"), files
+            if not rows.exists() or not rows.stat().st_size:
+                continue
+            resident = int(Path(f"/proc/{process.pid}/statm").read_text().split()[1])
+            files = sum(SAVING not in path.parts for path in folder.rglob("*"))
+        except (OSError, IndexError):  # a file that was there is there no more, or the process
+            continue
+        resident *= os.sysconf("SC_PAGE_SIZE")
+        say(f"long run: {resident / 2**20:.0f} MiB, {files} files")
+        yield resident, files
