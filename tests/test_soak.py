@@ -1,0 +1,66 @@
+"""scripts/soak.py: a short one, and that it can see what it looks for."""
+
+import json
+
+import numpy as np
+
+from nin_jax import workdir
+from nin_jax.convert import load_safetensors
+from nin_soak import trials
+from nin_soak.small_run import differences
+
+
+def test_a_short_soak_loses_nothing(script, tmp_path):
+    outcome = script("soak", "--kills", 2, "--epochs", 40, "--out", tmp_path / "soak")
+    assert outcome.code == 0, outcome.out + outcome.err
+    results = json.loads((tmp_path / "soak" / "results.json").read_text())
+    kills, damage, long = results["outcomes"]
+    assert (kills["tried"], kills["lost"]) == (2, 0)
+    assert damage["lost"] == 0
+    assert damage["tried"] >= 3 * 8
+    assert long["tried"] == 40
+    assert "| SIGKILL at random moments | 2 | 0 |" in (tmp_path / "soak/results.md").read_text()
+
+
+def finished(folder, weights, rows):
+    from safetensors.numpy import save_file
+
+    folder.mkdir()
+    save_file(weights, folder / workdir.WEIGHTS)
+    text = "".join(
+        json.dumps({"kind": "step", "step": i, "time": i, "x": x}) + "\n" for i, x in rows
+    )
+    (folder / workdir.METRICS).write_text(text)
+    names = ("test_accuracy", "test_loss", "train_loss", "best_epoch", "steps", "skipped_steps")
+    (folder / workdir.SUMMARY).write_text(json.dumps(dict.fromkeys(names, 1)))
+    return folder
+
+
+def test_it_sees_a_bit_and_a_row_that_differ(tmp_path):
+    array = np.ones(3, np.float32)
+    one = finished(tmp_path / "one", {"w": array}, [(1, 0.5), (2, 0.25)])
+    same = finished(tmp_path / "same", {"w": array}, [(1, 0.5), (2, 0.25)])
+    assert differences(one, same) == []
+    nearly = np.nextafter(array, np.float32(2))
+    other = finished(tmp_path / "other", {"w": nearly}, [(1, 0.5), (2, 0.26), (3, 0)])
+    assert differences(one, other) == ["w", "2 and 3 rows of metrics", "row 2"]
+    assert load_safetensors(other / workdir.WEIGHTS)["w"][0] > 1
+
+
+def test_a_bit_is_flipped(tmp_path):
+    import random
+
+    path = tmp_path / "file"
+    path.write_bytes(bytes(10))
+    trials.DAMAGES["one bit flipped"](path, random.Random(0))
+    assert sum(byte.bit_count() for byte in path.read_bytes()) == 1
+
+
+def test_bad_input(script, tmp_path):
+    for arguments, text in (
+        (["--kills", 0], "--kills must be"),
+        (["--epochs", 0], "--epochs must"),
+    ):
+        outcome = script("soak", *arguments)
+        assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+        assert text in outcome.err
