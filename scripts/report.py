@@ -109,7 +109,8 @@ def run(config: ReportConfig) -> None:
             accounts = []
             for name in variants:
                 status.update(f"{name}: asking XLA")
-                options = _options(config) | {"train": config.train, "xla": not config.all}
+                options: dict[str, Any] = _options(config)
+                options |= {"train": config.train, "xla": not config.all}
                 accounts.append(account(name, **options, memory_bytes=memory_bytes))
                 if config.train and config.measure:
                     measured[accounts[-1].variant] = _measure(config, name, accounts[-1], status)
@@ -129,7 +130,10 @@ def parse_memory(text: str) -> int:
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*((?:[kmgt]i?)?b)?\s*", text, re.IGNORECASE)
     if found is None:
         raise UserError(f"--memory must be a size such as 8GiB or 500MB, got {text!r}")
-    return int(float(found[1]) * UNITS[(found[2] or "").upper()])
+    size = float(found[1]) * UNITS[(found[2] or "").upper()]
+    if size >= 2**63:
+        raise UserError(f"--memory {text[:20]}... is more than there is in the world")
+    return int(size)
 
 
 def _check_memory(account: "Account", memory_bytes: int) -> None:

@@ -10,7 +10,6 @@ three in a row, as `nin_bench.probe` measures. On Linux, with a CPU.
 import sys
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import jax
@@ -24,33 +23,38 @@ from nin_jax import ops
 from nin_jax.accounting.xla import xla_memory
 
 TIMES = 5
-CONV = ops.PLAIN.conv
+
+
+def conv(operations: ops.Operations, stride: int, padding: int) -> Callable[..., Any]:
+    return lambda x, kernel: operations.conv(x, kernel, stride, padding)
+
+
 PROGRAMS: dict[str, tuple[Callable[..., Any], tuple[int, ...], tuple[int, ...]]] = {
     "no convolution": (lambda x, k: jnp.tanh(x) + k, (4, 54, 54, 96), (96,)),
     "11x11, stride 4, 1 -> 96, 4 images": (
-        partial(CONV, stride=4, padding=0),
+        conv(ops.PLAIN, 4, 0),
         (4, 224, 224, 1),
         (11, 11, 1, 96),
     ),
     "11x11, stride 4, 3 -> 96, 4 images": (
-        partial(CONV, stride=4, padding=0),
+        conv(ops.PLAIN, 4, 0),
         (4, 224, 224, 3),
         (11, 11, 3, 96),
     ),
-    "1x1, 96 -> 96, 4 images": (ops.FAST.conv, (4, 54, 54, 96), (1, 1, 96, 96)),
-    "1x1, 256 -> 256, 4 images": (ops.FAST.conv, (4, 26, 26, 256), (1, 1, 256, 256)),
+    "1x1, 96 -> 96, 4 images": (conv(ops.FAST, 1, 0), (4, 54, 54, 96), (1, 1, 96, 96)),
+    "1x1, 256 -> 256, 4 images": (conv(ops.FAST, 1, 0), (4, 26, 26, 256), (1, 1, 256, 256)),
     "5x5, 96 -> 256, 4 images, plain": (
-        partial(CONV, stride=1, padding=2),
+        conv(ops.PLAIN, 1, 2),
         (4, 26, 26, 96),
         (5, 5, 96, 256),
     ),
     "5x5, 96 -> 256, 4 images, as run": (
-        partial(ops.FAST.conv, stride=1, padding=2),
+        conv(ops.FAST, 1, 2),
         (4, 26, 26, 96),
         (5, 5, 96, 256),
     ),
     "5x5, 256 -> 96, 4 images, as run": (
-        partial(ops.FAST.conv, stride=1, padding=2),
+        conv(ops.FAST, 1, 2),
         (4, 26, 26, 256),
         (5, 5, 256, 96),
     ),

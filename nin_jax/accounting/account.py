@@ -217,7 +217,7 @@ def account(
         in_channels, num_classes = model.in_channels, model.num_classes
         image_size = model.image_size
     _check(batch_size, precision)
-    variant = get_variant(variant if model is None else model.variant)
+    variant = variant.variant if isinstance(variant, NiN) else get_variant(variant)
     name = recipe if isinstance(recipe, str) else "custom"
     if isinstance(recipe, str):
         if recipe not in RECIPES:

@@ -158,11 +158,11 @@ def training_cost(programs: Programs, costs: Sequence[LayerCost]) -> TrainingCos
 
 def _whole(parts: Sequence[StepPart], plain: "Split", as_run: "Split") -> StepPart:
     """The sum of the parts; what has no formula is in no sum on paper, and not unexplained."""
-    paper = [sum(part.paper_products or 0 for part in parts)]
-    paper.append(sum(part.paper_other or 0 for part in parts))
+    products = sum(part.paper_products or 0 for part in parts)
+    other = sum(part.paper_other or 0 for part in parts)
     by_formula = [part for part in parts if part.paper_other is not None]
     rest = _sum(part.plain_unexplained for part in by_formula)
-    return StepPart("whole step", *paper, *plain, rest, *as_run)
+    return StepPart("whole step", products, other, *plain, rest, *as_run)
 
 
 DRAWS = "dropout's random numbers"

@@ -37,7 +37,7 @@ class ProgramCost:
     flops_unexplained: float | None
     flops_by_opcode: Mapping[str, int]
     loops: int | None
-    unknown: tuple[str, ...] = ()
+    unknown: tuple[str, ...]
     flops_optimised: float | None = None
     transcendentals: float | None = None
     bytes_accessed: float | None = None
@@ -58,7 +58,7 @@ def program_cost(
     }
     found = _counted(lowered)
     if found is None:
-        return ProgramCost(flops_xla, None, None, None, None, {}, None, **after)
+        return ProgramCost(flops_xla, None, None, None, None, {}, None, (), **after)
     rounding = found.flops_float32 - found.total
     return ProgramCost(
         flops_xla,
