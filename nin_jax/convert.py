@@ -24,6 +24,7 @@ from nin_jax.variants import ImageSize, Variant, get_variant
 
 # The largest network's weights in float64, and the header.
 MAX_FILE_BYTES = 8 * MAX_PARAMS + 2**20
+MAX_FAULTS = 30
 
 
 def _names(variant: Variant) -> Iterator[str]:
@@ -72,7 +73,7 @@ def expected_shapes(
 
 def _word(name: object) -> str:
     """A key as a message shows it: as it is where that is safe."""
-    return name if isinstance(name, str) and name.isprintable() and len(name) < 100 else shown(name)
+    return name if isinstance(name, str) and name.isprintable() and len(name) < 60 else shown(name)
 
 
 def check_shapes(
@@ -86,7 +87,7 @@ def check_shapes(
         variant: the network's name.
 
     Raises:
-        UserError: keys are missing, unexpected or misshaped; they are listed, the first 100.
+        UserError: keys are missing, unexpected or misshaped; the first 30 are listed.
     """
     faults = [f"missing {name}" for name in expected if name not in found]
     faults += [f"unexpected {_word(name)}" for name in found if name not in expected]
@@ -96,10 +97,10 @@ def check_shapes(
         if name in found and tuple(found[name]) != shape
     ]
     if faults:
-        more = ["..."] if len(faults) > 100 else []
+        more = ["..."] if len(faults) > MAX_FAULTS else []
         raise UserError(
             f"the weights do not fit {variant} ({len(faults)} keys): "
-            f"{'; '.join(faults[:100] + more)}"
+            f"{'; '.join(faults[:MAX_FAULTS] + more)}"
         )
 
 
@@ -150,8 +151,8 @@ def load_state_dict(model: NiN, state_dict: Mapping[str, Any]) -> None:
     """Overwrites every parameter of the model with the state dict's, cast to its dtype.
 
     Raises:
-        UserError: keys are missing, unexpected or misshaped; all of them are listed (the first
-            100), and the model is left as it was. Or a value is no floating array.
+        UserError: keys are missing, unexpected or misshaped; the first 30 are listed, and the
+            model is left as it was. Or a value is no floating array.
     """
     arrays = {name: _as_array(name, value) for name, value in _items(state_dict)}
     expected = expected_shapes(
@@ -237,10 +238,15 @@ def load_safetensors(
                 check_shapes(shapes, fitting, network)
             return {name: file.get_tensor(name) for name in slices}
     except SafetensorError as error:
-        raise UserError(f"{path} is not a whole safetensors file: {str(error)[:300]}") from None
+        raise _damaged(path, error) from None
     except OSError as error:
         raise UserError(f"cannot read weights {path}: {error.strerror or error}") from None
     except UserError:
         raise
     except ValueError as error:  # no element, but sides that NumPy cannot count
-        raise UserError(f"{path} is not a whole safetensors file: {str(error)[:300]}") from None
+        raise _damaged(path, error) from None
+
+
+def _damaged(path: str | Path, error: Exception) -> UserError:
+    reason = " ".join(str(error).split())[:300]  # it may repeat what the file holds
+    return UserError(f"{path} is not a whole safetensors file: {reason}")

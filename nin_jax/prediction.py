@@ -65,7 +65,9 @@ def predict_files(
     select_device(device)
     model = record.load_model(folder, weights)
     names = record.class_names(folder)
-    predictor = Predictor(model, batch_size, precision)
+    # No larger than what there is to do: a batch is filled up.
+    size = min(batch_size, len(files)) if batch_size > 0 else batch_size
+    predictor = Predictor(model, size, precision)
     done: list[Prediction] = []
     faults: list[str] = []
     console = Console(stderr=True)

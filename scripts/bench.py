@@ -61,6 +61,7 @@ class BenchConfig:
 
 def run(config: BenchConfig) -> None:
     from nin_jax import UserError, get_variant, list_variants, workdir
+    from nin_jax.geometry import trace
 
     for name in ("image_size", "in_channels", "rounds", "workers"):
         least = 0 if name == "workers" else 1
@@ -68,8 +69,8 @@ def run(config: BenchConfig) -> None:
             raise UserError(f"--{name.replace('_', '-')} must be a whole number >= {least}")
     if any(size < 1 for size in config.batch_sizes):
         raise UserError("--batch-sizes must be whole numbers >= 1")
-    for variant in config.variants:
-        get_variant(variant)
+    for variant in config.variants:  # which has to be one that can be built
+        trace(get_variant(variant), config.in_channels, 10, config.image_size)
     if config.out is not None:
         workdir.check_folder("--out", config.out)
     try:

@@ -1,0 +1,420 @@
+"""Random and mutated files: every reader gives a good result or a `UserError` of one line.
+
+Never another exception, never a hang, never much memory. An ordinary run tries a few hundred cases,
+the same ones each time; ``NIN_FUZZ_CASES=10000 pytest tests/test_fuzz.py`` tries as many, new ones.
+"""
+
+import contextlib
+import faulthandler
+import functools
+import gzip
+import io
+import json
+import math
+import os
+import random
+import re
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+
+import nin_jax
+import nin_torch_ref
+from nin_jax import UserError, convert, idx, metrics, pictures, record, variants
+from nin_jax.variants import variant_to_dict
+from nin_study import grid
+from tests.bad_inputs import picture
+from tests.conftest import TINY_TOML
+from tests.synthetic_idx import idx_bytes
+from tests.test_bad_input import finished
+from tests.test_study import row
+
+__all__ = ["finished"]  # a fixture: pytest looks it up among the names of the module
+
+ASKED = os.environ.get("NIN_FUZZ_CASES")
+CASES = int(ASKED or 420)  # in all
+MAX_SECONDS, MAX_BYTES = 5.0, 200 * 10**6  # of the processor, and of memory, for one case
+HANGS_AFTER = 120  # seconds on the clock, which a busy machine stretches
+
+TINY = nin_jax.Variant("tiny", (nin_jax.Stage(2, 3, padding=1),))
+SIZES: dict[str, Any] = {"in_channels": 1, "num_classes": 3, "image_size": 8}
+
+worst: dict[str, tuple[int, float]] = {}  # memory and seconds of each reader's worst case
+
+
+def fuzz(share: float) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Settings of a test that gets this share of all cases."""
+    return settings(
+        max_examples=max(1, math.ceil(share * CASES)),
+        derandomize=ASKED is None,
+        database=None,
+        deadline=None,
+        phases=[Phase.explicit, Phase.generate],  # a case is small already
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+def resident() -> tuple[int, int]:
+    """Bytes of memory that this process has, and the most it had since `forget_peak`."""
+    status = Path("/proc/self/status").read_text()
+    have, most = (re.search(rf"{name}:\s+(\d+)", status) for name in ("VmRSS", "VmHWM"))
+    assert have
+    assert most
+    return 1024 * int(have[1]), 1024 * int(most[1])
+
+
+def forget_peak() -> bool:
+    """Whether this machine can tell the most memory of one case: Linux can."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def survives(what: str) -> Iterator[None]:
+    """Fails if the block raises anything but a one-line `UserError`, or takes too much."""
+    faulthandler.dump_traceback_later(HANGS_AFTER, exit=True)
+    counted = forget_peak()
+    before = resident()[0] if counted else 0
+    started, message = time.process_time(), "a good result"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except UserError as error:
+        message = str(error)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+    seconds = time.process_time() - started
+    taken = resident()[1] - before if counted else 0
+    most, longest = worst.get(what, (0, 0.0))
+    worst[what] = (max(most, taken), max(longest, seconds))
+    assert taken < MAX_BYTES
+    assert seconds < MAX_SECONDS
+    assert 0 < len(message) < 10_000
+    assert message.encode().splitlines() == [message.encode()]  # it is a line that can be printed
+
+
+@pytest.fixture(scope="session", autouse=True)
+def report() -> Iterator[None]:
+    yield
+    for what, (taken, seconds) in worst.items():
+        print(f"\n{what}: at most {taken / 1e6:.1f} MB and {seconds:.2f} s a case", end="")
+
+
+# What goes wrong with bytes
+
+
+EXTREMES = (0, 1, 0x7F, 0xFF, 0x7FFF, 0xFFFF, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**64 - 1)
+
+
+def mutate(data: bytes, seed: int) -> bytes:
+    """A file with one to four faults: flips, cuts, splices, and numbers that claim too much."""
+    rng = random.Random(seed)
+    found = bytearray(data)
+    for _ in range(rng.randint(1, 4)):
+        at = (
+            rng.randrange(len(found) + 1)
+            if rng.random() < 0.5
+            else rng.randrange(1 + len(found) // 8)
+        )
+        end = min(len(found), at + rng.randint(1, 16))
+        match rng.randrange(7):
+            case 0 if at < len(found):
+                found[at] ^= 1 << rng.randrange(8)
+            case 1:
+                del found[at:]
+            case 2:
+                del found[at:end]
+            case 3:
+                found[at:at] = found[at:end] * rng.randint(1, 50)
+            case 4:
+                found[at:end] = rng.randbytes(end - at)
+            case 5:
+                width = rng.choice((1, 2, 4, 8))
+                value = rng.choice(EXTREMES) % 256**width
+                found[at : at + width] = value.to_bytes(width, rng.choice(("big", "little")))
+            case _:
+                found[at:at] = rng.choice((b"\0", b"{", b"[", b'"', b"\n", b"\xff", b"9" * 50))
+    return bytes(found)
+
+
+def damaged(*whole: bytes) -> st.SearchStrategy[bytes]:
+    """Random bytes, or one of these files with faults."""
+    mutants = st.builds(mutate, st.sampled_from(whole), st.integers(0, 2**32))
+    return st.one_of(st.binary(max_size=300), mutants, mutants, mutants)
+
+
+# What goes wrong with JSON and TOML
+
+
+def nested(depth: int, kind: str) -> Any:
+    value: Any = 1
+    for _ in range(depth):
+        value = [value] if kind == "list" else {"a": value}
+    return value
+
+
+WEIRD: tuple[Any, ...] = (
+    *(None, True, False, -1, 0, 1, 2, 10**9, 10**30, 10**400, 0.5, -0.0, 1e308, 1e999, math.nan),
+    *("", "../../x", "/", "a\0b", "a\nb", "\ud800", "<script>", "$\\x$", "[/b]", "x" * 10_000),
+    *("nin", "float32", "auto", [], {}, [[]], [1], [1, 2], [1, 2, 3], [None], [{}], {"a": 1}),
+    *(nested(50, "list"), nested(50, "table"), nested(500, "list"), [0] * 10_000),
+)
+
+
+def places(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The path of everything within a tree."""
+    yield at
+    if isinstance(value, dict | list):
+        pairs = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, inner in pairs:
+            yield from places(inner, (*at, key))
+
+
+def changed(tree: Any, at: tuple[Any, ...], how: int, new: Any) -> Any:
+    """A copy of a tree with another value at one place, with one less, or with one more."""
+    if not at:
+        return new
+    copy = dict(tree) if isinstance(tree, dict) else list(tree)
+    key, *rest = at
+    if rest:
+        copy[key] = changed(tree[key], tuple(rest), how, new)
+    elif how == 0:
+        del copy[key]
+    elif how == 1 and isinstance(copy, list):
+        copy.append(new)
+    elif how == 1:
+        copy[f"{key}2"] = new
+    else:
+        copy[key] = new
+    return copy
+
+
+def damaged_tree(tree: Any) -> st.SearchStrategy[Any]:
+    """A tree in which one or two values are something else."""
+    places_ = list(places(tree))
+
+    @st.composite
+    def change(draw: st.DrawFn) -> Any:
+        found = tree
+        for _ in range(draw(st.integers(1, 2))):
+            at = draw(st.sampled_from(places_))
+            with contextlib.suppress(KeyError, IndexError, TypeError):  # gone by the first change
+                found = changed(found, at, draw(st.integers(0, 9)), draw(st.sampled_from(WEIRD)))
+        return found
+
+    return change()
+
+
+def as_toml(tree: Any) -> str:
+    """A tree as TOML, as far as it can say it: one line a field, tables in line."""
+
+    def value(x: Any) -> str:
+        if isinstance(x, dict):
+            return "{" + ", ".join(f"{json.dumps(k)} = {value(v)}" for k, v in x.items()) + "}"
+        if isinstance(x, list):
+            return "[" + ", ".join(map(value, x)) + "]"
+        text = json.dumps(x)
+        return {"NaN": "nan", "Infinity": "inf", "null": '""'}.get(text, text)
+
+    if not isinstance(tree, dict):
+        return value(tree)
+    return "".join(f"{json.dumps(key)} = {value(x)}\n" for key, x in tree.items())
+
+
+def damaged_json(tree: Any, dump: Callable[[Any], str] = json.dumps) -> st.SearchStrategy[bytes]:
+    """A file of a tree: with other values, with other bytes, with a key twice, or neither."""
+    whole = dump(tree).encode()
+    twice = whole.replace(b"{", b'{"name": 1, ', 1)
+    deep = dump(tree).replace("1", "[" * 3000, 1).encode()
+    trees = damaged_tree(tree).map(lambda found: dump(found).encode())
+    return st.one_of(trees, trees, damaged(whole, twice), st.sampled_from((whole, twice, deep)))
+
+
+# The readers
+
+
+IMAGES = np.arange(2 * 3 * 4, dtype=np.uint8).reshape(2, 3, 4)
+
+
+@fuzz(0.1)
+@given(damaged(idx_bytes(IMAGES)), st.sampled_from((1, 3)))
+def test_idx_packed(data, ndim):
+    with survives("IDX"):
+        idx._parse_idx(data, Path("x"), ndim)
+
+
+@fuzz(0.1)
+@given(damaged(gzip.decompress(idx_bytes(IMAGES)), gzip.decompress(idx_bytes(IMAGES[0, 0]))))
+def test_idx_within_a_good_gzip(data):
+    for ndim in (1, 3):
+        with survives("IDX"):
+            found = idx._parse_idx(gzip.compress(data, mtime=0), Path("x"), ndim)
+            assert found.nbytes == len(data) - 4 * (1 + ndim)
+
+
+VARIANT = variant_to_dict(nin_jax.get_variant("nin_fc"))
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("fuzz") / "file"
+
+
+def read_variant(path: Path) -> None:
+    variant = nin_jax.get_variant(path)
+    assert variants.variant_from_dict(variant_to_dict(variant)) == variant
+    convert.expected_shapes(variant, 3, 10, 100)  # what is read can be counted, or is refused
+
+
+@fuzz(0.12)
+@given(damaged_json(VARIANT))
+def test_variant_json(file, data):
+    path = file.with_suffix(".json")
+    path.write_bytes(data)
+    with survives("variant files"):
+        read_variant(path)
+
+
+@fuzz(0.12)
+@given(st.one_of(damaged_json(VARIANT, as_toml), damaged(TINY_TOML.encode())))
+def test_variant_toml(file, data):
+    path = file.with_suffix(".toml")
+    path.write_bytes(data)
+    with survives("variant files"):
+        read_variant(path)
+
+
+ROWS = [
+    {"kind": "step", "step": 10, "epoch": 0.5, "train_loss": 2.0, "images_per_second": None},
+    {"kind": "epoch", "step": 20, "epoch": 1, "test_loss": 1.5, "test_accuracy": 0.5},
+]
+
+
+def lines(rows: Any) -> str:
+    return "".join(json.dumps(r) + "\n" for r in rows) if isinstance(rows, list) else "{"
+
+
+@fuzz(0.08)
+@given(damaged_json(ROWS, lines))
+def test_metrics(file, data):
+    file.write_bytes(data)
+    with survives("metrics"):
+        for found in metrics.read_metrics(file):
+            assert found["step"] >= 0
+
+
+@fuzz(0.12)
+@given(damaged_json([row(), row(seed=1, accuracy=0.9)], lines))
+def test_results(file, data):
+    file.write_bytes(data)
+    with survives("results"):
+        for found in grid.read_results(file):
+            assert Path(found["cell"]).name == found["cell"]
+            assert 0 <= found["test_accuracy"] <= 1
+
+
+def tiny_weights() -> dict[str, np.ndarray]:
+    shapes = convert.expected_shapes(TINY, **SIZES)
+    return {name: np.full(shape, 0.5, np.float32) for name, shape in shapes.items()}
+
+
+def safetensors_file() -> bytes:
+    from safetensors.numpy import save
+
+    return save(tiny_weights())
+
+
+HEADER = json.loads(safetensors_file()[8 : 8 + int.from_bytes(safetensors_file()[:8], "little")])
+
+
+def with_header(header: Any) -> bytes:
+    """The weights under another header."""
+    text = json.dumps(header).encode()
+    data = safetensors_file()
+    return len(text).to_bytes(8, "little") + text + data[8 + int.from_bytes(data[:8], "little") :]
+
+
+@fuzz(0.12)
+@given(st.one_of(damaged_tree(HEADER).map(with_header), damaged(safetensors_file())))
+def test_safetensors(file, data):
+    file.write_bytes(data)
+    with survives("safetensors"):
+        convert.load_safetensors(file)
+    with survives("safetensors"):
+        expected = convert.expected_shapes(TINY, **SIZES)
+        found = convert.load_safetensors(file, expected, "tiny")
+        assert {name: array.shape for name, array in found.items()} == expected
+
+
+def pt_file(**options: Any) -> bytes:
+    import torch
+
+    buffer = io.BytesIO()
+    state = {name: torch.from_numpy(array) for name, array in tiny_weights().items()}
+    torch.save(state, buffer, **options)
+    return buffer.getvalue()
+
+
+@fuzz(0.12)
+@given(damaged(pt_file(), pt_file(_use_new_zipfile_serialization=False)))
+def test_state_dicts(file, data):
+    file.write_bytes(data)
+    with survives("state dicts"):
+        try:
+            state = nin_torch_ref.load_state_dict_file(file)
+        except ValueError as error:  # what scripts/convert.py makes a UserError of
+            raise UserError(str(error)) from None
+        expected = convert.expected_shapes(TINY, **SIZES)
+        arrays = {name: convert._as_array(name, value) for name, value in state.items()}
+        convert.check_shapes({n: a.shape for n, a in arrays.items()}, expected, "tiny")
+
+
+@fuzz(0.06)
+@given(damaged(picture(), picture(40)), st.sampled_from((1, 3)))
+def test_pictures(file, data, channels):
+    file.write_bytes(data)
+    with survives("pictures"):
+        assert pictures.read(file, channels, (8, 8)).shape == (8, 8, channels)
+
+
+@fuzz(0.06)
+@given(st.data())
+def test_config_json(finished, data):
+    folder = finished.parent / "damaged"
+    if not folder.exists():
+        folder.mkdir()
+        (folder / "model.safetensors").write_bytes((finished / "model.safetensors").read_bytes())
+    (folder / "config.json").write_bytes(data.draw(damaged_config(finished / "config.json")))
+    for read in (record.read_config, record.read_recipe, record.class_names, load_model):
+        with survives("config.json"):
+            read(folder)
+
+
+@functools.cache
+def damaged_config(path: Path) -> st.SearchStrategy[bytes]:
+    return damaged_json(json.loads(path.read_bytes()))
+
+
+def load_model(folder: Path) -> None:
+    """`record.load_model` up to where it would make the model, which takes a second."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(record, "create_model", stopped)
+        with contextlib.suppress(StopIteration):
+            record.load_model(folder)
+
+
+def stopped(variant: nin_jax.Variant, **options: Any) -> None:
+    assert isinstance(variant, nin_jax.Variant)
+    assert options["dtype"] in ("float32", "bfloat16")
+    raise StopIteration

@@ -1,0 +1,310 @@
+"""Hostile files: nothing in them is run, no header takes memory, no name leaves its folder."""
+
+import ast
+import html
+import io
+import json
+import os
+import struct
+import zlib
+from html.parser import HTMLParser
+from pathlib import Path
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+import nin_jax
+import nin_torch_ref
+from nin_jax import UserError, convert, pictures, record
+from nin_jax.config import RECIPES
+from nin_jax.evaluation import Score
+from nin_jax.geometry import MAX_PARAMS
+from nin_study import grid
+from nin_study.grid import Cell
+from tests import bad_inputs
+from tests.bad_inputs import Case, safetensors, tensor
+from tests.conftest import SCRIPTS
+from tests.test_bad_input import finished, place
+from tests.test_fuzz import forget_peak, resident
+
+__all__ = ["finished", "place"]  # fixtures: pytest looks them up among the names of the module
+
+HOSTILE = "<script>alert(1)</script>\"'&[/b]$\\foo$|`"
+
+
+# Nothing is run
+
+
+FORBIDDEN = {"eval", "exec", "compile", "__import__"}
+FORBIDDEN_MODULES = {"pickle", "dill", "joblib", "marshal", "shelve", "yaml", "tarfile"}
+
+
+@pytest.mark.parametrize(
+    "folder", ["nin_jax", "nin_study", "nin_bench", "nin_torch_ref", "scripts"]
+)
+def test_nothing_that_is_read_can_run(folder):
+    for path in sorted((SCRIPTS.parent / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            modules = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            modules += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not {m.split(".")[0] for m in modules} & FORBIDDEN_MODULES, path
+            if isinstance(node, ast.Call):
+                _check_call(node, path)
+
+
+def _check_call(node: ast.Call, path: Path) -> None:
+    options = {keyword.arg: keyword.value for keyword in node.keywords}
+    called = ast.unparse(node.func)
+    assert called not in FORBIDDEN, path
+    if called == "torch.load":
+        assert ast.unparse(options["weights_only"]) == "True", path
+    if called.split(".")[-1] == "load" and called.startswith(("np.", "numpy.")):
+        pytest.fail(f"{path} reads NumPy's format, which may hold pickles")
+    if "shell" in options:
+        assert ast.unparse(options["shell"]) == "False", path
+
+
+# No header takes memory
+
+
+def sparse(path: Path, size: int, head: bytes = b"") -> Path:
+    """A file that claims to be large and takes no room on the disk."""
+    path.write_bytes(head)
+    os.truncate(path, size)
+    return path
+
+
+def png(width: int, height: int) -> bytes:
+    """A picture whose header claims any size, over a few bytes of data."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        crc = zlib.crc32(kind + data)
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", crc)
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 6, 0, 0, 0)
+    rows = zlib.compress(bytes(100))
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    )
+
+
+def legacy_pt(claimed: int) -> bytes:
+    """A PyTorch file of the old format, whose storage claims any number of elements."""
+    import torch
+
+    buffer = io.BytesIO()
+    torch.save({"a": torch.ones(77)}, buffer, _use_new_zipfile_serialization=False)
+    small, large = b"K\x4d", b"\x8a\x08" + struct.pack("<q", claimed)
+    assert small in buffer.getvalue()
+    return buffer.getvalue().replace(small, large)
+
+
+def test_claims_take_no_memory(tmp_path):
+    """Each is refused, and the process has not grown by what the file claims."""
+    if not forget_peak():
+        pytest.skip("this system does not tell a process's most memory")
+    header = safetensors({"a": tensor("F32", [2**38], 0, 2**40)})
+    files = {
+        "claims.safetensors": safetensors({"a": tensor("F32", [2**40], 0, 2**42)}, b"1234"),
+        "bomb.json": b'{"stages": [' + b'{"channels": 8, "kernel": 3},' * 10**6 + b"]}",
+        "bomb.toml": b"a." * 100_000 + b"a = 1",
+        "deep.json": b"[" * 10**6,
+        "bomb.png": png(60_000, 60_000),
+        "warned.png": png(12_000, 12_000),  # Pillow would only warn of it
+        "wide.png": png(2**31 - 1, 2**31 - 1),
+        "packed.pt": bad_inputs.packed(),
+        "old.pt": legacy_pt(2**40),
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    sparse(tmp_path / "sparse.safetensors", len(header) + 2**40, header)
+    sparse(tmp_path / "sparse.json", 2**40)
+    sparse(tmp_path / "sparse.png", 2**40)
+    shapes = convert.expected_shapes(nin_jax.get_variant("nin"), 1, 10, 224)
+    readers = {
+        ".safetensors": lambda path: convert.load_safetensors(path, shapes, "nin"),
+        ".json": nin_jax.get_variant,
+        ".toml": nin_jax.get_variant,
+        ".png": lambda path: pictures.read(path, 3, (8, 8)),
+        ".pt": nin_torch_ref.load_state_dict_file,
+    }
+    with pytest.raises(ValueError, match="truncated"):  # what it takes at first, it takes once
+        nin_torch_ref.load_state_dict_file(tmp_path / "bomb.png")
+    for path in sorted(tmp_path.iterdir()):
+        forget_peak()
+        before = resident()[0]
+        with pytest.raises(ValueError, match=path.name):  # a UserError is one
+            readers[path.suffix](path)
+        assert resident()[1] - before < 20 * 10**6, path.name
+
+
+def test_a_sparse_file_within_the_limit_is_refused_by_its_header(tmp_path):
+    header = safetensors({"net.0.0.weight": tensor("F32", [2**28], 0, 2**30)})
+    path = sparse(tmp_path / "a.safetensors", len(header) + 2**30, header)
+    shapes = convert.expected_shapes(nin_jax.get_variant("nin"), 1, 10, 224)
+    forget_peak()
+    before = resident()[0]
+    with pytest.raises(UserError, match="the weights do not fit nin"):
+        convert.load_safetensors(path, shapes, "nin")
+    assert resident()[1] - before < 20 * 10**6
+
+
+def test_a_model_is_refused_before_its_parameters_are_made():
+    side = int((MAX_PARAMS / 8) ** 0.5) + 1
+    large = nin_jax.Variant("large", (nin_jax.Stage(8, side, pool=False),))
+    forget_peak()
+    before = resident()[0]
+    with pytest.raises(UserError, match="parameters, more than"):
+        nin_jax.create_model(large, image_size=16_384)
+    assert resident()[1] - before < 200 * 10**6  # JAX itself starts; the model would take 4 GB
+
+
+@pytest.mark.parametrize("path", ["/dev/zero", "/dev/stdin", "."])
+def test_what_never_ends_is_not_read(path):
+    for read in (
+        record.read_json,
+        grid.read_results,
+        convert.load_safetensors,
+        lambda path: pictures.read(path, 1, (8, 8)),
+        nin_torch_ref.load_state_dict_file,
+    ):
+        with pytest.raises((UserError, ValueError, IsADirectoryError)):
+            read(Path(path))
+
+
+# No name leaves its folder
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    variant=st.text(max_size=20) | st.sampled_from(["../../x", "/etc/passwd", "..", ".", "a/.."]),
+    recipe=st.sampled_from(sorted(RECIPES)),
+    seed=st.integers(0, 10),
+    change=st.text(max_size=20) | st.sampled_from(["../../x", "lr=0.1", "/"]),
+)
+def test_the_name_of_a_cell_is_the_name_of_one_folder(variant, recipe, seed, change):
+    name = Cell(variant.replace("\0", ""), recipe, seed, change).name
+    assert name not in ("", ".", "..")
+    assert "/" not in name
+    assert Path(name).name == name
+
+
+def test_a_results_file_cannot_make_the_page_read_outside(tmp_path):
+    """The gallery loads the model of a row's cell: a cell is one folder's name, or refused."""
+    path = tmp_path / "results.jsonl"
+    for cell in ("../../x", "/etc", "a/../b", "nin-modern-seed0/..", "..", ""):
+        path.write_text(json.dumps(bad_inputs.row(cell=cell)) + "\n")
+        with pytest.raises(UserError, match="the cell cannot be"):
+            grid.read_results(path)
+    path.write_text(json.dumps(bad_inputs.row()) + "\n")
+    assert len(grid.read_results(path)) == 1
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "a\\b", "/etc/x", "a\0b", "a\nb", "\ud800"])
+def test_a_variants_name_is_safe_in_a_files_name(name):
+    with pytest.raises(UserError, match="name must be"):
+        nin_jax.Variant(name, ())
+
+
+def test_figures_named_after_a_variant_stay_in_their_folder(script, tmp_path):
+    (tmp_path / "cwd" / "v.json").write_text('{"name": "..", "stages": []}')
+    options = ("--variant", "v.json", "--image-size", 16, "--explain", "--plots", "plots")
+    outcome = script("report", *options)
+    assert outcome.code == 0, outcome.err
+    assert [path.name for path in (tmp_path / "cwd" / "plots").iterdir()] == ["layers.png"]
+
+
+# What comes from files is text
+
+
+class Tags(HTMLParser):
+    """The tags of a page with the names of their attributes, and all its text."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.tags: list[object] = []
+        self.shown = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, *(name for name, _ in attrs)))
+        self.shown += " ".join(value or "" for _, value in attrs)
+
+    def handle_endtag(self, tag):
+        self.tags.append(tag)
+
+    def handle_data(self, data):
+        self.shown += data
+
+
+def page_of(script, folder: Path, **texts: object) -> str:
+    """The page that scripts/study.py makes of a results file with these texts."""
+    (folder / "study").mkdir()
+    changed = str(texts.pop("change", "an innocent change"))
+    rows = [
+        bad_inputs.row(dataset="digits", **texts),
+        bad_inputs.row(dataset="digits", change=changed, **texts),
+    ]
+    names = {"test_accuracy_per_class": [0.5] * 10}
+    text = "".join(json.dumps(row | names) + "\n" for row in rows)
+    (folder / "study" / "results.jsonl").write_text(text)
+    options = ["--dataset", "digits", "--image-size", 67, "--epochs", 2, "--variants", "nin"]
+    outcome = script("study", *options, "--out", folder / "study", "--page-only")
+    assert outcome.code == 0, outcome.err
+    return (folder / "study" / "index.html").read_text()
+
+
+def test_the_page_holds_what_a_results_file_says_as_text_alone(script, tmp_path):
+    hostile = {
+        "device": HOSTILE,
+        "evaluated_on": HOSTILE,
+        "change": HOSTILE,
+        "versions": {HOSTILE: HOSTILE},
+    }
+    plain = {"device": "d", "evaluated_on": "e", "versions": {"v": "1"}}
+    for folder in ("plain", "hostile"):
+        (tmp_path / folder).mkdir()
+    innocent = Tags(page_of(script, tmp_path / "plain", **plain))
+    text = page_of(script, tmp_path / "hostile", **hostile)
+    found = Tags(text)
+    assert found.tags == innocent.tags
+    assert found.shown.count(HOSTILE) >= 4
+    assert HOSTILE not in text
+    assert html.escape(HOSTILE) in text
+
+
+def test_names_are_no_markup_and_no_formulas(script, place, tmp_path):
+    """rich fails on a closing tag that was never opened, matplotlib on a formula it cannot read."""
+    names = [f"{HOSTILE}{i}" for i in range(10)]
+    name = "[red] $\\foo$.png"
+    place(
+        Case("predict", "", files={name: bad_inputs.picture}, edits={"dataset.class_names": names})
+    )
+    outcome = script("predict", name, "--workdir", "run")
+    assert outcome.code == 0, outcome.err
+    assert name in outcome.out
+    assert HOSTILE in outcome.out
+    outcome = script("explain", name, "--workdir", "run")
+    assert outcome.code == 0, outcome.err
+    maps = [path.name for path in (tmp_path / "cwd" / "maps").iterdir()]
+    assert maps == ["[red] $\\foo$-maps.png"]
+
+
+def test_titles_are_no_formulas(tmp_path):
+    from nin_jax import plotting
+
+    score = Score(1.0, np.eye(3, dtype=np.int64))
+    names = (HOSTILE, "$\\frac$", "$")
+    plotting.plot_confusion(score.confusion, names, HOSTILE, tmp_path / "a.png")
+    plotting.plot_curves([], HOSTILE, tmp_path / "b.png")
+    account = nin_jax.account(nin_jax.Variant("$}$", ()), image_size=16, xla=False)
+    plotting.plot_layers(account, tmp_path / "c.png")
+
+
+def test_a_report_of_a_network_named_as_markup(script, tmp_path):
+    (tmp_path / "cwd" / "v.json").write_text('{"name": "[b] $}$ [red]", "stages": []}')
+    outcome = script("report", "--variant", "v.json", "--image-size", 16, "--batch-size", 1)
+    assert outcome.code == 0, outcome.err
+    assert "[b] $}$ [red]" in outcome.out
