@@ -18,7 +18,7 @@ from nin_jax.errors import unknown_name
 from nin_jax.explanation import explain_images
 from nin_jax.geometry import trace
 from nin_jax.preparation import load_data
-from nin_study import grid, page
+from nin_study import content, grid, page
 from nin_study.grid import RESULTS, Cell, Row, Setting
 from nin_study.networks import Networks, key, measure
 from nin_study.run import run_cell
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 STORY, GALLERY = "study.json", "gallery"
 SHOWN = 4  # right pictures, and as many wrong ones
 
-QUICK = Setting(image_size=67, epochs=2, limit_train=1280, limit_test=500)
+QUICK = Setting(image_size=67, epochs=2, limit_train=960, limit_test=400)
 QUICK_SEEDS = 2
 
 
@@ -185,13 +185,13 @@ def _write(rows: Sequence[Row], cells: Sequence[Cell], story: dict[str, Any], ou
     ordered = sorted(rows, key=lambda row: order.get(row["cell"], len(order)))
     groups = summarise(ordered, story["networks"])
     gallery = [
-        page.Picture((out / GALLERY / picture["file"]).read_bytes(), picture["caption"])
+        content.Picture((out / GALLERY / picture["file"]).read_bytes(), picture["caption"])
         for picture in story["gallery"]
     ]
-    study = page.Study(ordered, groups, story["class_names"], story["command"], gallery)
+    study = content.Study(ordered, groups, story["class_names"], story["command"], gallery)
     texts = {
-        "study.md": page.as_markdown(study),
-        "study.csv": page.as_csv(study.groups),
+        "study.md": content.as_markdown(study),
+        "study.csv": content.as_csv(study.groups),
         "index.html": page.as_html(study),
     }
     for name, text in texts.items():

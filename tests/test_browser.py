@@ -12,7 +12,7 @@ from selenium.webdriver.common.by import By
 from nin_jax import create_model
 from nin_jax.explanation import explain_images
 from nin_jax.plotting import plot_class_maps
-from nin_study import page
+from nin_study import content, page
 from tests.test_study import everything, summary
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
@@ -57,8 +57,8 @@ def url(tmp_path_factory) -> str:
     model = create_model("nin_one_1x1", num_classes=3, image_size=131)
     (found,) = explain_images(model, np.zeros((1, 28, 28, 1), np.uint8))
     plot_class_maps(found, names, "a picture", folder / "maps.png")
-    gallery = [page.Picture((folder / "maps.png").read_bytes(), "a picture, taken for a bag")]
-    study = page.Study(rows, summary(rows), names, ["python", "scripts/study.py"], gallery)
+    gallery = [content.Picture((folder / "maps.png").read_bytes(), "a picture, taken for a bag")]
+    study = content.Study(rows, summary(rows), names, ["python", "scripts/study.py"], gallery)
     (folder / "index.html").write_text(page.as_html(study), encoding="utf-8")
     return (folder / "index.html").as_uri()
 
@@ -93,7 +93,7 @@ def column(browser, index):
     return [cell.get_attribute("data-value") for cell in cells]
 
 
-@pytest.mark.parametrize("heading", ["variant", "test accuracy", "parameters", "epochs to 0.80"])
+@pytest.mark.parametrize("heading", ["variant", "accuracy", "parameters", "epochs to 0.80"])
 def test_the_table_sorts_both_ways(browser, url, heading):
     show(browser, url)
     buttons = browser.find_elements(By.CSS_SELECTOR, ".sortable th button")

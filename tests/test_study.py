@@ -10,7 +10,7 @@ import pytest
 
 import nin_jax
 from nin_jax.errors import UserError
-from nin_study import grid, page
+from nin_study import content, grid, page
 from nin_study.answers import MISSING, QUESTIONS, answers
 from nin_study.grid import ABLATION, Cell, Setting
 from nin_study.summary import summarise
@@ -212,11 +212,11 @@ class Page(HTMLParser):
 
 def study(rows, **more):
     names = ["T-shirt", "trousers", "<b>bag</b> & co"]
-    return page.Study(rows, summary(rows), names, ["python", "scripts/study.py"], **more)
+    return content.Study(rows, summary(rows), names, ["python", "scripts/study.py"], **more)
 
 
 def test_the_page_is_whole_and_fetches_nothing():
-    text = page.as_html(study(everything(), gallery=[page.Picture(b"png", "a <i>shoe</i>")]))
+    text = page.as_html(study(everything(), gallery=[content.Picture(b"png", "a <i>shoe</i>")]))
     parsed = Page(text)
     assert not parsed.open
     assert parsed.sources
@@ -231,8 +231,8 @@ def test_the_page_is_whole_and_fetches_nothing():
 def test_the_page_escapes_what_comes_from_files():
     evil = "<script>alert(1)</script>\"'&"
     rows = [row(evil, dataset=evil, device=evil, versions={evil: evil})]
-    picture = page.Picture(b"", evil)
-    made = page.Study(rows, summary(rows), [evil] * 3, ["python", evil], [picture])
+    picture = content.Picture(b"", evil)
+    made = content.Study(rows, summary(rows), [evil] * 3, ["python", evil], [picture])
     text = page.as_html(made)
     assert "alert(1)</script>" not in text
     assert text.count("<script>") == 1
@@ -241,12 +241,12 @@ def test_the_page_escapes_what_comes_from_files():
 
 def test_markdown_and_csv_hold_the_table():
     made = study(everything())
-    rows = list(csv.DictReader(io.StringIO(page.as_csv(made.groups))))
+    rows = list(csv.DictReader(io.StringIO(content.as_csv(made.groups))))
     assert len(rows) == len(made.groups) == 2 * len(nin_jax.list_variants()) + len(ABLATION)
     assert rows[0]["parameters"] == "1000000"
     assert (rows[0]["training MiB"], rows[0]["prediction MiB"]) == ("1.0", "")
     assert rows[0]["images/s"] == "100.0"
-    text = page.as_markdown(made)
+    text = content.as_markdown(made)
     classes = 2 * len(nin_jax.list_variants())
     assert text.count("\n| ") == len(rows) + classes + 4
     assert all(question in text for question in QUESTIONS)
