@@ -18,6 +18,7 @@ from nin_study.content import (
     Picture,
     Study,
     as_text,
+    cells,
     class_rows,
     what_was_run,
 )
