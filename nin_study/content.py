@@ -52,6 +52,10 @@ class Study:
     def recipes(self) -> list[str]:
         return list(dict.fromkeys(group.recipe for group in self.unchanged))
 
+    def of_recipe(self, recipe: str) -> list[Group]:
+        """The groups of a recipe as it is."""
+        return [group for group in self.unchanged if group.recipe == recipe]
+
     def answers(self) -> list[Answer]:
         """To all questions; none if the study ran nothing that any of them needs."""
         found = answers(self.groups)

@@ -18,7 +18,7 @@ MARKERS = "os^Dv<>P*X"
 
 
 @plotting.literal_text
-def learning_curves(groups: Sequence[Group], ink: str) -> str:
+def learning_curves(groups: Sequence[Group], ink: str, paper: str | None = None) -> str:
     """Test accuracy (solid) and training loss (dashed) over epochs: the mean over seeds, and a band
     from the lowest to the highest."""
     columns = min(4, len(groups))
@@ -42,20 +42,10 @@ def learning_curves(groups: Sequence[Group], ink: str) -> str:
         _style(loss, ink)
         loss.grid(visible=False)
         if number % columns != columns - 1 and number != len(groups) - 1:
-            loss.set_yticklabels([])
+            loss.tick_params(right=False, labelright=False)
     figure.supxlabel("epoch", fontsize=10, color=ink)
     figure.supylabel("test accuracy (solid)", fontsize=10, color=ink)
-    figure.text(
-        1.0,
-        0.5,
-        "training loss, nats (dashed)",
-        rotation=270,
-        va="center",
-        ha="left",
-        fontsize=10,
-        color=ink,
-    )
-    return _svg(figure)
+    return _svg(figure, paper)
 
 
 def _known(curves: Sequence[Sequence[float | None]]) -> list[list[float]]:
@@ -71,7 +61,7 @@ def _band(axes: Axes, curves: Sequence[Sequence[float]], colour: str, style: str
 
 
 @plotting.literal_text
-def accuracy_against_costs(groups: Sequence[Group], ink: str) -> str:
+def accuracy_against_costs(groups: Sequence[Group], ink: str, paper: str | None = None) -> str:
     """Mean test accuracy over parameters, MACs and training memory, with bars of one deviation."""
     figure = Figure(figsize=(10, 4), layout="constrained")
     panels = figure.subplots(1, 3, sharey=True)
@@ -110,11 +100,11 @@ def accuracy_against_costs(groups: Sequence[Group], ink: str) -> str:
         frameon=False,
         labelcolor=ink,
     )
-    return _svg(figure)
+    return _svg(figure, paper)
 
 
 @plotting.literal_text
-def ablation(groups: Sequence[Group], ink: str) -> str:
+def ablation(groups: Sequence[Group], ink: str, paper: str | None = None) -> str:
     """Mean test accuracy of a recipe and of each change to it, with every seed."""
     figure = Figure(figsize=(8, 0.5 + 0.42 * len(groups)), layout="constrained")
     axes = figure.subplots()
@@ -128,20 +118,21 @@ def ablation(groups: Sequence[Group], ink: str) -> str:
     axes.invert_yaxis()
     axes.set_xlabel("test accuracy; a stroke for each seed", fontsize=10, color=ink)
     _style(axes, ink)
-    return _svg(figure)
+    return _svg(figure, paper)
 
 
 def _style(axes: Axes, ink: str) -> None:
+    axes.set_facecolor("none")
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(ink)
     axes.tick_params(labelsize=9, colors=ink)
 
 
-def _svg(figure: Figure) -> str:
-    """The figure without a background, so that a page's own shows; the same text every time."""
+def _svg(figure: Figure, paper: str | None) -> str:
+    """The figure; without paper of its own, a page's shows. The same text every time."""
     text = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": "nin_study"}):
-        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
+        figure.savefig(text, format="svg", facecolor=paper or "none", metadata={"Date": None})
     svg = text.getvalue()
     return svg[svg.index("<svg") :]

@@ -148,7 +148,7 @@ def read_results(path: Path) -> list[Row]:
         UserError: another line is no row, or a value in one is not what it has to be. A row's cell
             is a folder's name: only the one that its variant, recipe, change and seed give will do.
     """
-    if not path.exists():
+    if not os.path.exists(path):  # Path's own raises where a name is too long
         return []
     *lines, torn = read_text(path, errors="replace").split("\n")
     if torn:

@@ -91,23 +91,19 @@ def _figure(draw: Callable[[str], str], words: str) -> str:
     )
 
 
-def of_recipe(study: Study, recipe: str) -> list[Group]:
-    return [group for group in study.unchanged if group.recipe == recipe]
-
-
 def _curves(study: Study) -> list[str]:
     found = []
     for recipe in study.recipes:
         words = f"test accuracy and training loss over epochs, recipe {recipe}"
         found.append(f"<h3>Recipe {html.escape(recipe)}</h3>")
-        found.append(_figure(partial(figures.learning_curves, of_recipe(study, recipe)), words))
+        found.append(_figure(partial(figures.learning_curves, study.of_recipe(recipe)), words))
     return found
 
 
 def _costs(study: Study) -> list[str]:
     found = []
     for recipe in study.recipes:
-        groups = of_recipe(study, recipe)
+        groups = study.of_recipe(recipe)
         if any(group.network for group in groups):
             words = f"test accuracy against parameters, MACs and memory, recipe {recipe}"
             found.append(f"<h3>Recipe {html.escape(recipe)}</h3>")

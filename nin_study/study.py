@@ -18,7 +18,7 @@ from nin_jax.errors import unknown_name
 from nin_jax.explanation import explain_images
 from nin_jax.geometry import trace
 from nin_jax.preparation import load_data
-from nin_study import content, grid, page
+from nin_study import content, figures, grid, page
 from nin_study.grid import RESULTS, Cell, Row, Setting
 from nin_study.networks import Networks, key, measure
 from nin_study.run import run_cell
@@ -180,7 +180,7 @@ def _measure(
 
 
 def _write(rows: Sequence[Row], cells: Sequence[Cell], story: dict[str, Any], out: Path) -> Path:
-    """index.html, study.md and study.csv."""
+    """index.html, study.md, study.csv, and a picture of accuracy against cost for each recipe."""
     order = {cell.name: i for i, cell in enumerate(_by_variant(cells))}
     ordered = sorted(rows, key=lambda row: order.get(row["cell"], len(order)))
     groups = summarise(ordered, story["networks"])
@@ -194,6 +194,10 @@ def _write(rows: Sequence[Row], cells: Sequence[Cell], story: dict[str, Any], ou
         "study.csv": content.as_csv(study.groups),
         "index.html": page.as_html(study),
     }
+    for recipe in study.recipes:
+        texts[f"accuracy-{recipe}.svg"] = figures.accuracy_against_costs(
+            study.of_recipe(recipe), figures.LIGHT, paper="#ffffff"
+        )
     for name, text in texts.items():
         (out / name).write_text(text, encoding="utf-8")
     return out / "index.html"

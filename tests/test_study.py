@@ -265,7 +265,8 @@ def test_a_study_is_made_gone_on_with_and_not_made_twice(script, small, tmp_path
     assert outcome.code == 0, outcome.err
     out = tmp_path / "study"
     assert {path.name for path in out.iterdir()} == {
-        *("results.jsonl", "index.html", "study.md", "study.csv", "study.json", "runs")
+        *("results.jsonl", "index.html", "study.md", "study.csv", "study.json", "runs"),
+        "accuracy-modern.svg",
     }
     first = (out / "results.jsonl").read_text()
     outcome = script("study", *small, "--recipes", "modern", "--seeds", 2)
