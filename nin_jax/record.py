@@ -159,9 +159,7 @@ def _fits(value: object, hint: Any) -> bool:
     if get_origin(hint) is tuple:
         inner = get_args(hint)
         return (
-            isinstance(value, list)
-            and len(value) == len(inner)
-            and all(map(_fits, value, inner))
+            isinstance(value, list) and len(value) == len(inner) and all(map(_fits, value, inner))
         )
     if hint is float:
         return isinstance(value, float | int) and not isinstance(value, bool)
@@ -191,7 +189,7 @@ def load_model(folder: str | Path, weights: str | Path | None = None) -> NiN:
         "image_size": recipe.image_size,
     }
     path = Path(weights) if weights is not None else folder / WEIGHTS
-    if weights is None and not path.exists():
+    if weights is None and not os.path.exists(path):
         raise UserError(f"{folder} has no {WEIGHTS}: the run has not finished an epoch")
     expected = convert.expected_shapes(variant, **sizes)
     arrays = convert.load_safetensors(path, expected, variant.name)
@@ -215,12 +213,12 @@ def class_names(folder: Path) -> tuple[str, ...]:
     """
     saved = _read_run(folder)
     names, count = saved["dataset"]["class_names"], saved["num_classes"]
-    return tuple([*names, *(f"class {i}" for i in range(len(names), count))])
+    return (*names, *(f"class {i}" for i in range(len(names), count)))
 
 
 def _read_run(folder: Path) -> dict[str, Any]:
     """A run's config.json, all that is relied on checked but for the fields of dataclasses."""
-    if not (folder / CONFIG).is_file():
+    if not os.path.isfile(folder / CONFIG):  # Path's own raises where a name is too long
         raise UserError(f"{folder} holds no run: there is no {CONFIG} in it")
     saved = read_json(folder / CONFIG)
     missing = {"config", "recipe", "variant", "dataset", "num_classes"} - saved.keys()

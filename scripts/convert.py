@@ -1,5 +1,6 @@
 """A PyTorch checkpoint as checked safetensors: python scripts/convert.py nin.pt nin.safetensors."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -41,9 +42,9 @@ def run(config: ConvertConfig) -> None:
 
     if config.target.suffix != ".safetensors":
         raise UserError(f"the target must end in .safetensors, got {config.target}")
-    if config.target.exists():
+    if os.path.lexists(config.target):
         raise UserError(f"{config.target} is there already")
-    if not config.target.parent.is_dir():
+    if not os.path.isdir(config.target.parent):
         raise UserError(f"{config.target}: there is no folder {config.target.parent}")
     variant = get_variant(config.variant)
     sizes: dict[str, Any] = {
@@ -57,7 +58,10 @@ def run(config: ConvertConfig) -> None:
         expected = convert.expected_shapes(variant, **sizes)
         state_dict = convert.load_safetensors(config.source, expected, variant.name)
     model = convert.from_torch(state_dict, variant, **sizes)
-    convert.save_safetensors(model, config.target)
+    try:
+        convert.save_safetensors(model, config.target)
+    except Exception as error:  # safetensors wraps what the system says
+        raise UserError(f"cannot write {config.target}: {error}") from None
     print(f"wrote {config.target}: {model.variant.name}, {count_params(model):,} parameters")
 
 

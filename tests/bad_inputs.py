@@ -287,6 +287,7 @@ EVALUATE = {
     "folder missing": Case("evaluate", "none holds no run", ("--workdir", "none")),
     "folder empty": Case("evaluate", "holds no run", ("--workdir", "x"), {"x/": ""}),
     "folder a file": Case("evaluate", "holds no run", ("--workdir", "x"), {"x": ""}),
+    "folder's name too long": Case("evaluate", "holds no run", ("--workdir", "x" * 300)),
     "unknown device": Case("evaluate", "--device must be one of", (*_RUN, "--device", "tpu")),
     "no weights": Case(
         "evaluate", "the run has not finished an epoch", _RUN, {"run/model.safetensors": None}, {}
@@ -411,6 +412,7 @@ PREDICT = {
 EXPLAIN = {
     "no picture": _picture("explain", "give one or more pictures", *_RUN),
     "folder without a run": _picture("explain", "holds no run", "p.png", "--workdir", "."),
+    "folder's name too long": _picture("explain", "holds no run", "p.png", "--workdir", "x" * 300),
     "picture missing": _picture("explain", "there is no none.png", "none.png", *_RUN, edits={}),
     "out is a file": _picture(
         "explain", "is a file, not a folder", "p.png", *_RUN, "--out", "p.png", edits={}
@@ -466,6 +468,7 @@ CONVERT = {
     "target there already": Case(
         "convert", "is there already", ("a.pt", "b.safetensors"), {"b.safetensors": "mine"}
     ),
+    "source's name too long": _convert("cannot read weights", None, name="x" * 300),
     "target of another format": Case("convert", "must end in .safetensors", ("a.pt", "b.npz")),
     "target in no folder": Case("convert", "there is no folder", ("a.pt", "none/b.safetensors")),
     "unknown variant": _convert("or nin15", b"", "--variant", "nin51"),
@@ -527,7 +530,7 @@ def _study(text: str, *arguments: str, **more: Any) -> Case:
     return Case("study", text, (*defaults, *arguments), **more)
 
 
-def _results(text: str, **changes: object) -> Case:
+def _results(text: str, **changes: Any) -> Case:
     bad = {key: value for key, value in row(**changes).items() if value is not REMOVED}
     lines = f"{json.dumps(bad)}\n{json.dumps(row())}\n"
     return _study(text, "--page-only", files={"study/results.jsonl": lines})

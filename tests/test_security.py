@@ -9,6 +9,7 @@ import struct
 import zlib
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import hypothesis.strategies as st
 import numpy as np
@@ -239,7 +240,7 @@ class Tags(HTMLParser):
         self.shown += data
 
 
-def page_of(script, folder: Path, **texts: object) -> str:
+def page_of(script, folder: Path, **texts: Any) -> str:
     """The page that scripts/study.py makes of a results file with these texts."""
     (folder / "study").mkdir()
     changed = str(texts.pop("change", "an innocent change"))
