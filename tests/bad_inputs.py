@@ -76,10 +76,15 @@ def saved(make: Callable[[Any], object]) -> Callable[[], bytes]:
 
 
 def packed() -> bytes:
-    """A PyTorch file of 100 MB, packed into 100 kB."""
+    """A PyTorch file that would load: 100 MB of zeros, packed into 100 kB."""
+    whole = saved(lambda torch: {"a": torch.zeros(25_000_000)})()
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("a/data.pkl", bytes(100_000_000))
+    with (
+        zipfile.ZipFile(io.BytesIO(whole)) as plain,
+        zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive,
+    ):
+        for entry in plain.infolist():
+            archive.writestr(entry.filename, plain.read(entry))
     return buffer.getvalue()
 
 
