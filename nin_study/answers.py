@@ -67,6 +67,11 @@ def _millions(group: Group, quantity: str) -> str:
     return "an unknown number of" if number is None else f"{number / 1e6:,.2f} million"
 
 
+def _billions(group: Group, quantity: str) -> str:
+    number = group.network.get(quantity)
+    return "an unknown number of" if number is None else f"{number / 1e9:,.2f} billion"
+
+
 def _mebibytes(group: Group, quantity: str) -> str:
     number = group.network.get(quantity)
     return "an unknown number of MiB" if number is None else f"{number / 2**20:,.0f} MiB"
@@ -141,7 +146,7 @@ def _cost(chosen: Mapping[str, Group]) -> str:
     return (
         f"At this image size nin has {_millions(nin, 'params')} parameters and takes "
         f"{_millions(nin, 'macs')} multiply-adds an image going forward; a training step takes "
-        f"{_millions(nin, 'flops_per_training_step')} operations. By XLA's plan a training step "
+        f"{_billions(nin, 'flops_per_training_step')} operations. By XLA's plan a training step "
         f"holds {_mebibytes(nin, 'train_bytes')} and a prediction "
         f"{_mebibytes(nin, 'predict_bytes')}, as they run. "
         "scripts/report.py has these figures by everyone's convention, and for any size."
@@ -156,8 +161,8 @@ def _gradual(chosen: Mapping[str, Group]) -> str:
     return (
         "A single step has to make each class's map from all channels at once, and under a ReLU "
         "after it a map that is zero everywhere learns nothing any more. In three steps (384, 192, "
-        f"48, 10) test accuracy is {_score(gradual)}, a difference of "
-        f"{_difference(gradual, nin)} from nin's {_score(nin)}; "
+        f"48, 10) test accuracy is {_score(gradual)}, against nin's {_score(nin)} a difference of "
+        f"{_difference(gradual, nin)}; "
         f"with 1x1 steps, {_score(pointwise)}, a difference of {_difference(pointwise, nin)}. The "
         f"steps cost {_times(gradual, nin, 'params')} and "
         f"{_times(pointwise, nin, 'params')} times nin's parameters."

@@ -10,7 +10,8 @@ import pytest
 import nin_jax
 from nin_jax.variants import variant_from_dict
 
-README = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def blocks(language):
@@ -47,6 +48,16 @@ def test_the_table_of_conventions_is_what_report_prints(script):
     found = {names.get(name, name): int(count.replace(",", "")) for name, count in rows}
     assert found.keys() == {"macs", "flops", "thop", "fvcore", "ptflops_pytorch", "xla"}
     assert found == {key: conventions[key]["count"] for key in found}
+
+
+def test_the_studys_figures_are_those_of_its_page():
+    page = (ROOT / "benchmarks" / "study" / "study.md").read_text(encoding="utf-8")
+    section = README[README.index("## The study") : README.index("## Speed")]
+    figures = re.findall(r"(0\.\d{4})\s±\s(0\.\d{4})", section)
+    assert len(figures) == 5
+    for mean, deviation in figures:
+        assert f"{mean} ± {deviation}" in page
+    assert "multiply-adds 2.96 times" in page
 
 
 def test_every_variant_is_described():
