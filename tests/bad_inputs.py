@@ -599,7 +599,8 @@ def _model(**options: Any) -> Any:
 
 
 def _fit(**fields: Any) -> dict[str, Any]:
-    return fit(TrainConfig(**({"dataset": "digits"} | fields)))
+    options: dict[str, Any] = {"dataset": "digits"}
+    return fit(TrainConfig(**(options | fields)))
 
 
 def _fails(text: str, call: Callable[[], object], **files: Content) -> Case:
@@ -608,18 +609,22 @@ def _fails(text: str, call: Callable[[], object], **files: Content) -> Case:
     return Case(call, text, files=named)
 
 
-wrong: Any = None  # for values that a type checker would refuse
+def wrong(value: object) -> Any:
+    """A value that a type checker would refuse."""
+    return value
+
+
 API = {
     "create_model: unknown variant": _fails("or nin15", lambda: nin_jax.create_model("nin51")),
     "create_model: a number": _fails(
         "variant must be a name, a file or a Variant, got 3",
-        lambda: nin_jax.create_model(wrong or 3),
+        lambda: nin_jax.create_model(wrong(3)),
     ),
     "create_model: no channels": _fails(
         "in_channels must be a whole number >= 1", lambda: nin_jax.create_model(in_channels=0)
     ),
     "create_model: half a channel": _fails(
-        "got 1.5", lambda: nin_jax.create_model(in_channels=wrong or 1.5)
+        "got 1.5", lambda: nin_jax.create_model(in_channels=wrong(1.5))
     ),
     "create_model: no classes": _fails(
         "num_classes must be", lambda: nin_jax.create_model(num_classes=0)
@@ -628,10 +633,10 @@ API = {
         "image size must be", lambda: nin_jax.create_model(image_size=0)
     ),
     "create_model: three sides": _fails(
-        "image size must be", lambda: nin_jax.create_model(image_size=wrong or (96, 96, 3))
+        "image size must be", lambda: nin_jax.create_model(image_size=wrong((96, 96, 3)))
     ),
     "create_model: image size a text": _fails(
-        "got '224'", lambda: nin_jax.create_model(image_size=wrong or "224")
+        "got '224'", lambda: nin_jax.create_model(image_size=wrong("224"))
     ),
     "create_model: too small": _fails(
         "smallest size that works is 67x67", lambda: nin_jax.create_model(image_size=66)
@@ -639,7 +644,7 @@ API = {
     "create_model: seed negative": _fails("seed must be", lambda: nin_jax.create_model(seed=-1)),
     "create_model: seed true": _fails("seed must be", lambda: nin_jax.create_model(seed=True)),
     "create_model: unknown initialisation": _fails(
-        "unknown initialisation 'zeros'", lambda: nin_jax.create_model(init=wrong or "zeros")
+        "unknown initialisation 'zeros'", lambda: nin_jax.create_model(init=wrong("zeros"))
     ),
     "create_model: dtype of whole numbers": _fails(
         "dtype must be a floating type", lambda: nin_jax.create_model(dtype="int8")
@@ -658,15 +663,15 @@ API = {
     "model: image too small": _fails(
         "too small for tiny", lambda: _model()(jnp.zeros((1, 2, 2, 1)))
     ),
-    "get_variant: nothing": _fails("got None", lambda: nin_jax.get_variant(wrong)),
+    "get_variant: nothing": _fails("got None", lambda: nin_jax.get_variant(wrong(None))),
     "get_variant: a NUL": _fails("null", lambda: nin_jax.get_variant("a\0.toml")),
     "Stage: channels zero": _fails("channels must be", lambda: Stage(0, 3)),
-    "Stage: kernel a text": _fails("kernel must be", lambda: Stage(8, wrong or "3")),
+    "Stage: kernel a text": _fails("kernel must be", lambda: Stage(8, wrong("3"))),
     "Stage: kernel huge": _fails("kernel must be", lambda: Stage(8, 1 << 99_999)),
     "Stage: stride zero": _fails("stride must be", lambda: Stage(8, 3, stride=0)),
     "Stage: padding negative": _fails("padding must be", lambda: Stage(8, 3, padding=-1)),
-    "Stage: mlp of lists": _fails("mlp must be", lambda: Stage(8, 3, mlp=wrong or [[1, 0]])),
-    "Stage: pool a number": _fails("pool must be", lambda: Stage(8, 3, pool=wrong or 1)),
+    "Stage: mlp of lists": _fails("mlp must be", lambda: Stage(8, 3, mlp=wrong([[1, 0]]))),
+    "Stage: pool a number": _fails("pool must be", lambda: Stage(8, 3, pool=wrong(1))),
     "Variant: no name": _fails("name must be", lambda: _tiny(name="")),
     "Variant: a long name": _fails("name must be", lambda: _tiny(name="x" * 101)),
     "Variant: stages a list": _fails("stages must be a tuple", lambda: _tiny(stages=[])),
@@ -682,7 +687,7 @@ API = {
         "convolutions are more than", lambda: _tiny(stages=(Stage(1, 1),) * 10**6)
     ),
     "variant_from_dict: a list": _fails(
-        "must be a table of fields", lambda: variant_from_dict(wrong or [1])
+        "must be a table of fields", lambda: variant_from_dict(wrong([1]))
     ),
     "variant_from_dict: no stages": _fails(
         "name must be", lambda: variant_from_dict({"name": None, "stages": []})
@@ -694,14 +699,14 @@ API = {
         "batch size must be", lambda: nin_jax.account("nin", batch_size=0, xla=False)
     ),
     "account: unknown precision": _fails(
-        "unknown precision 'int8'", lambda: nin_jax.account("nin", precision=wrong or "int8")
+        "unknown precision 'int8'", lambda: nin_jax.account("nin", precision=wrong("int8"))
     ),
     "account: unknown recipe": _fails("did you mean", lambda: nin_jax.account(recipe="modem")),
     "account: no channels": _fails(
         "in_channels must be", lambda: nin_jax.account(in_channels=0, xla=False)
     ),
     "from_torch: a list": _fails(
-        "a state dict maps names", lambda: convert.from_torch(wrong or [1], "nin")
+        "a state dict maps names", lambda: convert.from_torch(wrong([1]), "nin")
     ),
     "from_torch: empty": _fails("missing net.0.0.weight", lambda: convert.from_torch({}, "nin")),
     "from_torch: texts": _fails("holds <U1", lambda: convert.from_torch({"a": "x"}, "nin")),
@@ -710,7 +715,7 @@ API = {
         "is no plain array", lambda: convert.from_torch({"a": [[1.0], [1.0, 2.0]]}, "nin")
     ),
     "from_torch: keys that are numbers": _fails(
-        "unexpected 3", lambda: convert.from_torch({wrong or 3: np.ones(1)}, "nin")
+        "unexpected 3", lambda: convert.from_torch({wrong(3): np.ones(1)}, "nin")
     ),
     "load_state_dict: misshaped": _fails(
         "net.0.0.bias has shape [1], not [8]",
@@ -718,10 +723,10 @@ API = {
     ),
     "load_safetensors: missing": _fails("No such file", lambda: convert.load_safetensors("none")),
     "load_safetensors: no path": _fails(
-        "cannot read weights None", lambda: convert.load_safetensors(wrong)
+        "cannot read weights None", lambda: convert.load_safetensors(wrong(None))
     ),
     "load_safetensors: text": _fails(WHOLE, lambda: convert.load_safetensors("a.b"), a_b="text"),
-    "Predictor: no model": _fails("must be a NiN", lambda: nin_jax.Predictor(wrong or "nin")),
+    "Predictor: no model": _fails("must be a NiN", lambda: nin_jax.Predictor(wrong("nin"))),
     "Predictor: batch size zero": _fails(
         "batch_size must be", lambda: nin_jax.Predictor(_model(), batch_size=0)
     ),
@@ -729,10 +734,10 @@ API = {
         "batch_size must be", lambda: nin_jax.Predictor(_model(), batch_size=True)
     ),
     "Predictor: unknown precision": _fails(
-        "precision must be", lambda: nin_jax.Predictor(_model(), precision=wrong or "float16")
+        "precision must be", lambda: nin_jax.Predictor(_model(), precision=wrong("float16"))
     ),
     "Predictor: a list": _fails(
-        "images must be an array", lambda: nin_jax.Predictor(_model())(wrong or [[0]])
+        "images must be an array", lambda: nin_jax.Predictor(_model())(wrong([[0]]))
     ),
     "Predictor: one image": _fails(
         "images must be [N, H, W, 1]", lambda: nin_jax.Predictor(_model())(np.zeros((16, 16, 1)))
@@ -746,7 +751,7 @@ API = {
         lambda: nin_jax.Predictor(_model())(np.zeros((1, 8, 8, 1), np.float32)),
     ),
     "class_maps: no model": _fails(
-        "must be a NiN", lambda: nin_jax.class_maps(wrong, jnp.zeros((1, 16, 16, 1)))
+        "must be a NiN", lambda: nin_jax.class_maps(wrong(None), jnp.zeros((1, 16, 16, 1)))
     ),
     "class_maps: linear": _fails(
         "has no class maps",
@@ -759,9 +764,9 @@ API = {
         "images must be", lambda: nin_jax.class_maps(_model(), jnp.zeros((16, 16, 1)))
     ),
     "load_dataset: unknown": _fails("did you mean mnist", lambda: load_dataset("minst")),
-    "load_dataset: a number": _fails("is a text, got 3", lambda: load_dataset(wrong or 3)),
+    "load_dataset: a number": _fails("is a text, got 3", lambda: load_dataset(wrong(3))),
     "load_dataset: folder a number": _fails(
-        "is a path, got 3", lambda: load_dataset("mnist", wrong or 3)
+        "is a path, got 3", lambda: load_dataset("mnist", wrong(3))
     ),
     "load_dataset: folder with a NUL": _fails("is a path", lambda: load_dataset("mnist", "a\0b")),
     "load_dataset: folder missing": _fails("does not exist", lambda: load_dataset("mnist", "none")),

@@ -57,7 +57,7 @@ def fuzz(share: float) -> Callable[[Callable[..., None]], Callable[..., None]]:
         database=None,
         deadline=None,
         phases=[Phase.explicit, Phase.generate],  # a case is small already
-        suppress_health_check=list(HealthCheck),
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
     )
 
 
@@ -185,7 +185,7 @@ def changed(tree: Any, at: tuple[Any, ...], how: int, new: Any) -> Any:
     """A copy of a tree with another value at one place, with one less, or with one more."""
     if not at:
         return new
-    copy = dict(tree) if isinstance(tree, dict) else list(tree)
+    copy: Any = dict(tree) if isinstance(tree, dict) else list(tree)
     key, *rest = at
     if rest:
         copy[key] = changed(tree[key], tuple(rest), how, new)
