@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from nin_jax.errors import UserError, unknown_name
 from nin_jax.variants import Variant, get_variant
@@ -200,8 +200,8 @@ def recipe_of(config: TrainConfig) -> Recipe:
     Raises:
         UserError: the recipe is unknown, or a value is out of range.
     """
-    if config.recipe not in RECIPES:
-        raise unknown_name("recipe", config.recipe, RECIPES)
+    if not isinstance(config.recipe, str) or config.recipe not in RECIPES:
+        raise unknown_name("recipe", str(config.recipe), RECIPES)
     overruled: dict[str, Any] = {
         field.name: getattr(config, field.name)
         for field in fields(Recipe)
@@ -221,9 +221,27 @@ def recipe_of(config: TrainConfig) -> Recipe:
         _check(name, getattr(config, name))
     for field in fields(Recipe):
         _check(field.name, getattr(recipe, field.name))
+    for name, hint in get_type_hints(TrainConfig).items():
+        _check_choice(name, hint, getattr(recipe, name, getattr(config, name)))
+    if recipe.lr > LARGEST:
+        raise UserError(f"--lr must be at most {LARGEST:g}, got {recipe.lr:g}")
     if recipe.nesterov and recipe.optimizer == "sgd" and recipe.momentum == 0:
         raise UserError("--nesterov needs --momentum above 0")
     return recipe
+
+
+# float32 holds no number much larger.
+LARGEST = 1e30
+
+
+def _check_choice(name: str, hint: Any, value: Any) -> None:
+    """What the command line checks by itself, for configurations made in Python."""
+    options = (hint, *get_args(hint)) if get_origin(hint) is not Literal else (hint,)
+    choices = [c for option in options if get_origin(option) is Literal for c in get_args(option)]
+    if choices and value is not None and value not in choices:
+        raise UserError(
+            f"--{name.replace('_', '-')} must be one of {', '.join(choices)}, got {value!r}"
+        )
 
 
 def _whole(least: int, below: float = math.inf) -> Callable[[Any], bool]:

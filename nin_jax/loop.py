@@ -48,6 +48,8 @@ def fit(config: TrainConfig) -> dict[str, Any]:
         RunError: the end of the run could not be saved.
     """
     started = time.perf_counter()
+    if config.workdir is not None:
+        config = replace(config, workdir=Path(config.workdir))
     recipe = recipe_of(config)
     check_image_size(get_variant(config.variant), recipe.image_size)
     Cadence.parse(config.checkpoint_every)

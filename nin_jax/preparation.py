@@ -30,6 +30,8 @@ from nin_jax.step import (
 )
 from nin_jax.variants import get_variant
 
+MAX_STEPS = 10_000_000
+
 
 def load_data(config: TrainConfig) -> Dataset:
     """The run's data set, cut to its limits; with ``holdout``, the test split is held-out images.
@@ -106,6 +108,11 @@ def prepare_run(config: TrainConfig, recipe: Recipe, dataset: Dataset) -> Run:
     graphdef, params = nnx.split(model, nnx.Param)
     steps_per_epoch = -(-len(dataset.train.labels) // recipe.batch_size)
     steps = steps_per_epoch * recipe.epochs
+    if steps > MAX_STEPS:
+        raise UserError(
+            f"--epochs {recipe.epochs} are {steps:,} steps, more than the {MAX_STEPS:,} whose "
+            "rates are kept"
+        )
     optimizer = make_optimizer(recipe, steps)
     if config.skip_nonfinite:
         optimizer = optax.apply_if_finite(optimizer, max_consecutive_errors=2**31 - 1)

@@ -28,7 +28,7 @@ def check(config: TrainConfig) -> None:
             raise UserError("--resume needs --workdir, the folder of the run to continue")
         return
     check_folder("--workdir", folder)
-    holds_run = (folder / CONFIG).exists()
+    holds_run = os.path.exists(folder / CONFIG)
     if holds_run and not config.resume:
         raise UserError(
             f"--workdir {folder} already holds a run: give --resume to continue it, or a new folder"
@@ -43,9 +43,10 @@ def check_folder(option: str, folder: Path) -> None:
     Raises:
         UserError: naming the option that asked for it.
     """
-    if folder.exists() and not folder.is_dir():
+    if os.path.exists(folder) and not folder.is_dir():
         raise UserError(f"{option} {folder} is a file, not a folder")
-    parent = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    # Path.exists raises where a name is too long; such a folder cannot be made.
+    parent = next(p for p in (folder, *folder.absolute().parents) if os.path.exists(p))
     if not parent.is_dir():
         raise UserError(f"{option} {folder} cannot be made: {parent} is a file")
     if not os.access(parent, os.W_OK | os.X_OK):

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 STORY, GALLERY = "study.json", "gallery"
 SHOWN = 4  # right pictures, and as many wrong ones
 
+MAX_SEEDS = 1000
 QUICK = Setting(image_size=67, epochs=2, limit_train=960, limit_test=400)
 QUICK_SEEDS = 2
 
@@ -95,8 +96,10 @@ def _plan(config: "StudyConfig") -> tuple[Setting, list[Cell]]:
         raise UserError(f"--variants has two of one name: {', '.join(names)}")
     if config.gallery is not None and record.load_model(config.gallery).linear is not None:
         raise UserError(f"--gallery {config.gallery}: its network has no class maps")
-    if config.seeds < 1:
-        raise UserError(f"--seeds must be a whole number >= 1, got {config.seeds}")
+    if not 1 <= config.seeds <= MAX_SEEDS:
+        raise UserError(
+            f"--seeds must be a whole number >= 1 and <= {MAX_SEEDS:,}, got {config.seeds}"
+        )
     if config.quick:
         setting = replace(QUICK, dataset=config.dataset, data_dir=config.data_dir)
         cells = grid.cells(variants, ("modern",), QUICK_SEEDS, None)

@@ -344,6 +344,23 @@ def test_another_configuration_is_refused_and_what_may_change_is_said(config, un
         loop.fit(other)
 
 
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"epochs": 10**12}, "steps, more than the 10,000,000"),
+        ({"lr": 1e300}, r"--lr must be at most 1e\+30, got 1e\+300"),
+        ({"optimizer": "lion"}, "--optimizer must be one of sgd, adam, got 'lion'"),
+        ({"precision": "float16"}, "--precision must be one of float32, bfloat16"),
+        ({"recipe": ["d2l"]}, "unknown recipe"),
+        ({"workdir": "x" * 300}, "cannot make"),
+    ],
+    ids=str,
+)
+def test_configurations_made_in_python_are_checked_too(config, changes, match):
+    with pytest.raises(UserError, match=match):
+        loop.fit(replace(config, **changes))
+
+
 @pytest.mark.parametrize("text", ["0", "-1", "10 parsecs", "", "min", "1.5min", "9" * 20])
 def test_a_cadence_that_is_none(text):
     with pytest.raises(UserError, match="--checkpoint-every must be a number of steps"):
