@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +27,14 @@ from tests.conftest import TINY_TOML
 SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
 STEPS, EPOCHS = 3, 2  # steps an epoch
 TIMES = {"seconds", "images_per_second", "time"}  # what may differ between two equal runs
+
+
+@pytest.fixture(autouse=True)
+def signals_as_in_a_terminal() -> Iterator[None]:
+    """Whatever started the tests may have Ctrl-C ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def config_in(folder: Path) -> TrainConfig:
@@ -147,6 +156,18 @@ def test_a_second_signal_ends_the_process_at_once():
         with pytest.raises(Interrupted):
             interruption.check()
     assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+
+
+def test_a_signal_that_is_to_be_ignored_stays_ignored():
+    from nin_jax.interruption import Interruption
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with Interruption() as interruption:
+        signal.raise_signal(signal.SIGINT)
+        interruption.check()
+        signal.raise_signal(signal.SIGTERM)
+        assert interruption.signal == signal.SIGTERM
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
