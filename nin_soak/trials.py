@@ -203,7 +203,9 @@ def run_long(small: SmallRun, epochs: int, say: Say) -> Outcome:
         process.kill()
     if process.returncode != 0:
         raise UserError(f"the long run failed: {error}")
-    quarter = len(samples) // 4
+    if not samples:
+        raise UserError(f"{epochs} epochs are over before the run can be watched: give more")
+    quarter = max(1, len(samples) // 4)
     resident = [float(np.median([s[0] for s in part])) for part in _parts(samples, quarter)]
     files = [max(s[1] for s in part) for part in _parts(samples, quarter)]
     grown = int(resident[1] > FLAT * resident[0]) + int(files[1] > files[0])
