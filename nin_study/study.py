@@ -32,7 +32,7 @@ SHOWN = 4  # right pictures, and as many wrong ones
 
 MAX_SEEDS = 1000
 QUICK = Setting(image_size=67, epochs=2, limit_train=960, limit_test=400)
-QUICK_SEEDS = 2
+QUICK_SEEDS = 1
 
 
 def make_study(config: "StudyConfig", command: Sequence[str]) -> Path:

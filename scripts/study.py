@@ -65,7 +65,7 @@ class StudyConfig:
 
     quick: bool = False
     """For a laptop, in under ten minutes: all networks' first steps at 67x67 with recipe modern,
-    two seeds; whatever else is given about recipes, size, epochs, limits and seeds is left
+    one seed; whatever else is given about recipes, size, epochs, limits and seeds is left
     aside."""
 
     page_only: bool = False
