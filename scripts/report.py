@@ -11,7 +11,8 @@ from nin_jax import cli
 
 if TYPE_CHECKING:
     from nin_jax.accounting.account import Account
-    from nin_jax.accounting.tables import Measured, Table
+    from nin_jax.accounting.memory_tables import Measured
+    from nin_jax.accounting.rendering import Table
 
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
@@ -151,7 +152,7 @@ def _measure(config: ReportConfig, name: str, account: "Account", status: Any) -
     """Ours and PyTorch's best for memory, in training and in prediction."""
     from nin_bench.probe import measure
     from nin_bench.work import OURS, TORCH, TORCH_WITH_GRADIENTS, Task, Work
-    from nin_jax.accounting.tables import Measured
+    from nin_jax.accounting.memory_tables import Measured
     from nin_jax.config import RECIPES
     from nin_jax.variants import get_variant
 
@@ -195,7 +196,7 @@ def _measure(config: ReportConfig, name: str, account: "Account", status: Any) -
 def _tables(
     config: ReportConfig, accounts: Sequence["Account"], measured: dict[str, list["Measured"]]
 ) -> list["Table"]:
-    from nin_jax.accounting import tables
+    from nin_jax.accounting import memory_tables, tables
 
     if not config.all:
         (account,) = accounts
@@ -203,9 +204,9 @@ def _tables(
         return tables.account_tables(account, per_layer=config.per_layer, measured=rows)
     found = [tables.variant_table(accounts)]
     if config.train:
-        found.append(tables.variant_memory_table(accounts, measured))
+        found.append(memory_tables.variant_memory_table(accounts, measured))
     if config.memory is not None:
-        found.append(tables.largest_table(accounts))
+        found.append(memory_tables.largest_table(accounts))
     if config.per_layer:
         found += [tables.layer_table(account) for account in accounts]
     return found
@@ -215,7 +216,7 @@ def _csv_tables(
     config: ReportConfig, accounts: Sequence["Account"], measured: dict[str, list["Measured"]]
 ) -> list["Table"]:
     """What CSV holds of many networks, or of the layers of one."""
-    from nin_jax.accounting import tables
+    from nin_jax.accounting import memory_tables, tables
 
     if config.all:
         layers = config.per_layer
@@ -226,16 +227,16 @@ def _csv_tables(
     if config.train:
         rows = measured.get(account.variant, ())
         found.append(tables.training_layer_table(account))
-        found += [tables.measured_table(rows, account.batch_size)] if rows else []
+        found += [memory_tables.measured_table(rows, account.batch_size)] if rows else []
     if config.memory is not None:
-        found.append(tables.largest_table(accounts))
+        found.append(memory_tables.largest_table(accounts))
     return found
 
 
 def _print_tables(config: ReportConfig, accounts: Any, measured: Any) -> None:
     from rich.console import Console
 
-    from nin_jax.accounting.tables import print_table
+    from nin_jax.accounting.rendering import print_table
 
     console = Console()
     if not console.is_terminal:
@@ -247,7 +248,7 @@ def _print_tables(config: ReportConfig, accounts: Any, measured: Any) -> None:
 
 
 def _print_markdown(config: ReportConfig, accounts: Any, measured: Any) -> None:
-    from nin_jax.accounting.tables import markdown
+    from nin_jax.accounting.rendering import markdown
 
     print("\n".join(markdown(table) for table in _tables(config, accounts, measured)), end="")
     if accounts[0].platform:
@@ -264,13 +265,13 @@ def _conditions() -> str:
 
 
 def _print_csv(config: ReportConfig, accounts: Any, measured: Any) -> None:
-    from nin_jax.accounting import tables
+    from nin_jax.accounting import rendering
 
     if config.all or config.per_layer:
         found = _csv_tables(config, accounts, measured)
-        print("\n".join(tables.as_csv(table) for table in found), end="")
+        print("\n".join(rendering.as_csv(table) for table in found), end="")
     else:
-        print(tables.flat_csv(_plain(accounts[0], measured)), end="")
+        print(rendering.flat_csv(_plain(accounts[0], measured)), end="")
 
 
 def _print_json(config: ReportConfig, accounts: Any, measured: Any) -> None:

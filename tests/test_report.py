@@ -16,14 +16,9 @@ import nin_bench.probe
 import nin_jax
 from nin_jax import accounting
 from nin_jax.accounting import account
-from nin_jax.accounting.tables import (
-    Bytes,
-    Measured,
-    markdown,
-    measured_table,
-    text_of,
-    variant_table,
-)
+from nin_jax.accounting.memory_tables import Measured, measured_table
+from nin_jax.accounting.rendering import Bytes, markdown, text_of
+from nin_jax.accounting.tables import variant_table
 from nin_jax.plotting import variants_figure
 from parity_tests.test_counts import GOLDEN
 from tests.test_bad_input import is_one_line
