@@ -1,6 +1,6 @@
 """What a user can get wrong: one line, ``error: ...``, exit code 2, nothing written.
 
-The inputs are data, in ``tests/bad_inputs.py``; here are those that need more than files.
+The inputs are data, in ``tests/bad_inputs/``; here are those that need more than files.
 """
 
 import fcntl
@@ -18,7 +18,8 @@ from nin_jax import convert, record
 from nin_jax.config import TrainConfig, recipe_of
 from nin_jax.datasets import load_dataset
 from tests import bad_inputs
-from tests.bad_inputs import CASES, REMOVED, Case
+from tests.bad_inputs import CASES
+from tests.bad_inputs.case import REMOVED, Case, Content
 from tests.conftest import SCRIPTS, TINY_TOML
 
 
@@ -67,7 +68,7 @@ def edited(saved: Any, edits: Mapping[str, object]) -> Any:
     return saved
 
 
-def put(path: Path, kind: str, content: bad_inputs.Content) -> None:
+def put(path: Path, kind: str, content: Content) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     if kind == "/":
         path.mkdir()

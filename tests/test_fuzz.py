@@ -8,12 +8,9 @@ import contextlib
 import faulthandler
 import functools
 import gzip
-import io
 import json
 import math
 import os
-import random
-import re
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -24,14 +21,17 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
+from safetensors.numpy import save
 
 import nin_jax
 import nin_torch_ref
 from nin_jax import UserError, convert, idx, metrics, pictures, record, variants
 from nin_jax.variants import variant_to_dict
 from nin_study import grid
-from tests.bad_inputs import picture
+from tests.bad_inputs.case import picture, safetensors, saved
 from tests.conftest import TINY_TOML
+from tests.memory import forget_peak, growth
+from tests.mutations import as_toml, damaged, damaged_json, damaged_tree
 from tests.synthetic_idx import idx_bytes
 from tests.test_bad_input import finished
 from tests.test_study import row
@@ -61,30 +61,11 @@ def fuzz(share: float) -> Callable[[Callable[..., None]], Callable[..., None]]:
     )
 
 
-def resident() -> tuple[int, int]:
-    """Bytes of memory that this process has, and the most it had since `forget_peak`."""
-    status = Path("/proc/self/status").read_text()
-    have, most = (re.search(rf"{name}:\s+(\d+)", status) for name in ("VmRSS", "VmHWM"))
-    assert have
-    assert most
-    return 1024 * int(have[1]), 1024 * int(most[1])
-
-
-def forget_peak() -> bool:
-    """Whether this machine can tell the most memory of one case: Linux can."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return False
-    return True
-
-
 @contextlib.contextmanager
 def survives(what: str) -> Iterator[None]:
     """Fails if the block raises anything but a one-line `UserError`, or takes too much."""
     faulthandler.dump_traceback_later(HANGS_AFTER, exit=True)
-    counted = forget_peak()
-    before = resident()[0] if counted else 0
+    grown = growth() if forget_peak() else lambda: 0
     started, message = time.process_time(), "a good result"
     try:
         with warnings.catch_warnings():
@@ -95,7 +76,7 @@ def survives(what: str) -> Iterator[None]:
     finally:
         faulthandler.cancel_dump_traceback_later()
     seconds = time.process_time() - started
-    taken = resident()[1] - before if counted else 0
+    taken = grown()
     most, longest = worst.get(what, (0, 0.0))
     worst[what] = (max(most, taken), max(longest, seconds))
     assert taken < MAX_BYTES
@@ -109,136 +90,6 @@ def report() -> Iterator[None]:
     yield
     for what, (taken, seconds) in worst.items():
         print(f"\n{what}: at most {taken / 1e6:.1f} MB and {seconds:.2f} s a case", end="")
-
-
-# What goes wrong with bytes
-
-
-EXTREMES = (0, 1, 0x7F, 0xFF, 0x7FFF, 0xFFFF, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**64 - 1)
-
-
-def mutate(data: bytes, seed: int) -> bytes:
-    """A file with one to four faults: flips, cuts, splices, and numbers that claim too much."""
-    rng = random.Random(seed)
-    found = bytearray(data)
-    for _ in range(rng.randint(1, 4)):
-        at = (
-            rng.randrange(len(found) + 1)
-            if rng.random() < 0.5
-            else rng.randrange(1 + len(found) // 8)
-        )
-        end = min(len(found), at + rng.randint(1, 16))
-        match rng.randrange(7):
-            case 0 if at < len(found):
-                found[at] ^= 1 << rng.randrange(8)
-            case 1:
-                del found[at:]
-            case 2:
-                del found[at:end]
-            case 3:
-                found[at:at] = found[at:end] * rng.randint(1, 50)
-            case 4:
-                found[at:end] = rng.randbytes(end - at)
-            case 5:
-                width = rng.choice((1, 2, 4, 8))
-                value = rng.choice(EXTREMES) % 256**width
-                found[at : at + width] = value.to_bytes(width, rng.choice(("big", "little")))
-            case _:
-                found[at:at] = rng.choice((b"\0", b"{", b"[", b'"', b"\n", b"\xff", b"9" * 50))
-    return bytes(found)
-
-
-def damaged(*whole: bytes) -> st.SearchStrategy[bytes]:
-    """Random bytes, or one of these files with faults."""
-    mutants = st.builds(mutate, st.sampled_from(whole), st.integers(0, 2**32))
-    return st.one_of(st.binary(max_size=300), mutants, mutants, mutants)
-
-
-# What goes wrong with JSON and TOML
-
-
-def nested(depth: int, kind: str) -> Any:
-    value: Any = 1
-    for _ in range(depth):
-        value = [value] if kind == "list" else {"a": value}
-    return value
-
-
-WEIRD: tuple[Any, ...] = (
-    *(None, True, False, -1, 0, 1, 2, 10**9, 10**30, 10**400, 0.5, -0.0, 1e308, 1e999, math.nan),
-    *("", "../../x", "/", "a\0b", "a\nb", "\ud800", "<script>", "$\\x$", "[/b]", "x" * 10_000),
-    *("nin", "float32", "auto", [], {}, [[]], [1], [1, 2], [1, 2, 3], [None], [{}], {"a": 1}),
-    *(nested(50, "list"), nested(50, "table"), nested(500, "list"), [0] * 10_000),
-)
-
-
-def places(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The path of everything within a tree."""
-    yield at
-    if isinstance(value, dict | list):
-        pairs = value.items() if isinstance(value, dict) else enumerate(value)
-        for key, inner in pairs:
-            yield from places(inner, (*at, key))
-
-
-def changed(tree: Any, at: tuple[Any, ...], how: int, new: Any) -> Any:
-    """A copy of a tree with another value at one place, with one less, or with one more."""
-    if not at:
-        return new
-    copy: Any = dict(tree) if isinstance(tree, dict) else list(tree)
-    key, *rest = at
-    if rest:
-        copy[key] = changed(tree[key], tuple(rest), how, new)
-    elif how == 0:
-        del copy[key]
-    elif how == 1 and isinstance(copy, list):
-        copy.append(new)
-    elif how == 1:
-        copy[f"{key}2"] = new
-    else:
-        copy[key] = new
-    return copy
-
-
-def damaged_tree(tree: Any) -> st.SearchStrategy[Any]:
-    """A tree in which one or two values are something else."""
-    places_ = list(places(tree))
-
-    @st.composite
-    def change(draw: st.DrawFn) -> Any:
-        found = tree
-        for _ in range(draw(st.integers(1, 2))):
-            at = draw(st.sampled_from(places_))
-            with contextlib.suppress(KeyError, IndexError, TypeError):  # gone by the first change
-                found = changed(found, at, draw(st.integers(0, 9)), draw(st.sampled_from(WEIRD)))
-        return found
-
-    return change()
-
-
-def as_toml(tree: Any) -> str:
-    """A tree as TOML, as far as it can say it: one line a field, tables in line."""
-
-    def value(x: Any) -> str:
-        if isinstance(x, dict):
-            return "{" + ", ".join(f"{json.dumps(k)} = {value(v)}" for k, v in x.items()) + "}"
-        if isinstance(x, list):
-            return "[" + ", ".join(map(value, x)) + "]"
-        text = json.dumps(x)
-        return {"NaN": "nan", "Infinity": "inf", "null": '""'}.get(text, text)
-
-    if not isinstance(tree, dict):
-        return value(tree)
-    return "".join(f"{json.dumps(key)} = {value(x)}\n" for key, x in tree.items())
-
-
-def damaged_json(tree: Any, dump: Callable[[Any], str] = json.dumps) -> st.SearchStrategy[bytes]:
-    """A file of a tree: with other values, with other bytes, with a key twice, or neither."""
-    whole = dump(tree).encode()
-    twice = whole.replace(b"{", b'{"name": 1, ', 1)
-    deep = dump(tree).replace("1", "[" * 3000, 1).encode()
-    trees = damaged_tree(tree).map(lambda found: dump(found).encode())
-    return st.one_of(trees, trees, damaged(whole, twice), st.sampled_from((whole, twice, deep)))
 
 
 # The readers
@@ -271,28 +122,24 @@ def file(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("fuzz") / "file"
 
 
-def read_variant(path: Path) -> None:
-    variant = nin_jax.get_variant(path)
-    assert variants.variant_from_dict(variant_to_dict(variant)) == variant
-    convert.expected_shapes(variant, 3, 10, 100)  # what is read can be counted, or is refused
+def read_variant(path: Path, data: bytes) -> None:
+    path.write_bytes(data)
+    with survives("variant files"):
+        variant = nin_jax.get_variant(path)
+        assert variants.variant_from_dict(variant_to_dict(variant)) == variant
+        convert.expected_shapes(variant, 3, 10, 100)  # what is read can be counted, or is refused
 
 
 @fuzz(0.12)
 @given(damaged_json(VARIANT))
 def test_variant_json(file, data):
-    path = file.with_suffix(".json")
-    path.write_bytes(data)
-    with survives("variant files"):
-        read_variant(path)
+    read_variant(file.with_suffix(".json"), data)
 
 
 @fuzz(0.12)
 @given(st.one_of(damaged_json(VARIANT, as_toml), damaged(TINY_TOML.encode())))
 def test_variant_toml(file, data):
-    path = file.with_suffix(".toml")
-    path.write_bytes(data)
-    with survives("variant files"):
-        read_variant(path)
+    read_variant(file.with_suffix(".toml"), data)
 
 
 ROWS = [
@@ -329,24 +176,18 @@ def tiny_weights() -> dict[str, np.ndarray]:
     return {name: np.full(shape, 0.5, np.float32) for name, shape in shapes.items()}
 
 
-def safetensors_file() -> bytes:
-    from safetensors.numpy import save
-
-    return save(tiny_weights())
-
-
-HEADER = json.loads(safetensors_file()[8 : 8 + int.from_bytes(safetensors_file()[:8], "little")])
+WEIGHTS = save(tiny_weights())
+DATA_AT = 8 + int.from_bytes(WEIGHTS[:8], "little")
+HEADER = json.loads(WEIGHTS[8:DATA_AT])
 
 
 def with_header(header: Any) -> bytes:
     """The weights under another header."""
-    text = json.dumps(header).encode()
-    data = safetensors_file()
-    return len(text).to_bytes(8, "little") + text + data[8 + int.from_bytes(data[:8], "little") :]
+    return safetensors(header, WEIGHTS[DATA_AT:])
 
 
 @fuzz(0.12)
-@given(st.one_of(damaged_tree(HEADER).map(with_header), damaged(safetensors_file())))
+@given(st.one_of(damaged_tree(HEADER).map(with_header), damaged(WEIGHTS)))
 def test_safetensors(file, data):
     file.write_bytes(data)
     with survives("safetensors"):
@@ -358,12 +199,8 @@ def test_safetensors(file, data):
 
 
 def pt_file(**options: Any) -> bytes:
-    import torch
-
-    buffer = io.BytesIO()
-    state = {name: torch.from_numpy(array) for name, array in tiny_weights().items()}
-    torch.save(state, buffer, **options)
-    return buffer.getvalue()
+    arrays = tiny_weights()
+    return saved(lambda torch: {n: torch.from_numpy(a) for n, a in arrays.items()}, **options)()
 
 
 @fuzz(0.12)

@@ -2,11 +2,8 @@
 
 import ast
 import html
-import io
 import json
 import os
-import struct
-import zlib
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -24,11 +21,11 @@ from nin_jax.evaluation import Score
 from nin_jax.geometry import MAX_PARAMS
 from nin_study import grid
 from nin_study.grid import Cell
-from tests import bad_inputs
-from tests.bad_inputs import Case, safetensors, tensor
+from tests.bad_inputs.case import Case, legacy_pt, packed, picture, png, safetensors, tensor
 from tests.conftest import SCRIPTS
+from tests.memory import forget_peak, growth
 from tests.test_bad_input import finished, place
-from tests.test_fuzz import forget_peak, resident
+from tests.test_study import row
 
 __all__ = ["finished", "place"]  # fixtures: pytest looks them up among the names of the module
 
@@ -77,31 +74,6 @@ def sparse(path: Path, size: int, head: bytes = b"") -> Path:
     return path
 
 
-def png(width: int, height: int) -> bytes:
-    """A picture whose header claims any size, over a few bytes of data."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        crc = zlib.crc32(kind + data)
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", crc)
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 6, 0, 0, 0)
-    rows = zlib.compress(bytes(100))
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
-    )
-
-
-def legacy_pt(claimed: int) -> bytes:
-    """A PyTorch file of the old format, whose storage claims any number of elements."""
-    import torch
-
-    buffer = io.BytesIO()
-    torch.save({"a": torch.ones(77)}, buffer, _use_new_zipfile_serialization=False)
-    small, large = b"K\x4d", b"\x8a\x08" + struct.pack("<q", claimed)
-    assert small in buffer.getvalue()
-    return buffer.getvalue().replace(small, large)
-
-
 def test_claims_take_no_memory(tmp_path):
     """Each is refused, and the process has not grown by what the file claims."""
     if not forget_peak():
@@ -115,7 +87,7 @@ def test_claims_take_no_memory(tmp_path):
         "bomb.png": png(60_000, 60_000),
         "warned.png": png(12_000, 12_000),  # Pillow would only warn of it
         "wide.png": png(2**31 - 1, 2**31 - 1),
-        "packed.pt": bad_inputs.packed(),
+        "packed.pt": packed(),
         "old.pt": legacy_pt(2**40),
     }
     for name, content in files.items():
@@ -134,32 +106,29 @@ def test_claims_take_no_memory(tmp_path):
     with pytest.raises(ValueError, match="truncated"):  # what it takes at first, it takes once
         nin_torch_ref.load_state_dict_file(tmp_path / "bomb.png")
     for path in sorted(tmp_path.iterdir()):
-        forget_peak()
-        before = resident()[0]
+        grown = growth()
         with pytest.raises(ValueError, match=path.name):  # a UserError is one
             readers[path.suffix](path)
-        assert resident()[1] - before < 20 * 10**6, path.name
+        assert grown() < 20 * 10**6, path.name
 
 
 def test_a_sparse_file_within_the_limit_is_refused_by_its_header(tmp_path):
     header = safetensors({"net.0.0.weight": tensor("F32", [2**28], 0, 2**30)})
     path = sparse(tmp_path / "a.safetensors", len(header) + 2**30, header)
     shapes = convert.expected_shapes(nin_jax.get_variant("nin"), 1, 10, 224)
-    forget_peak()
-    before = resident()[0]
+    grown = growth()
     with pytest.raises(UserError, match="the weights do not fit nin"):
         convert.load_safetensors(path, shapes, "nin")
-    assert resident()[1] - before < 20 * 10**6
+    assert grown() < 20 * 10**6
 
 
 def test_a_model_is_refused_before_its_parameters_are_made():
     side = int((MAX_PARAMS / 8) ** 0.5) + 1
     large = nin_jax.Variant("large", (nin_jax.Stage(8, side, pool=False),))
-    forget_peak()
-    before = resident()[0]
+    grown = growth()
     with pytest.raises(UserError, match="parameters, more than"):
         nin_jax.create_model(large, image_size=16_384)
-    assert resident()[1] - before < 200 * 10**6  # JAX itself starts; the model would take 4 GB
+    assert grown() < 200 * 10**6  # JAX itself starts; the model would take 4 GB
 
 
 @pytest.mark.parametrize("path", ["/dev/zero", "/dev/stdin", "."])
@@ -196,10 +165,10 @@ def test_a_results_file_cannot_make_the_page_read_outside(tmp_path):
     """The gallery loads the model of a row's cell: a cell is one folder's name, or refused."""
     path = tmp_path / "results.jsonl"
     for cell in ("../../x", "/etc", "a/../b", "nin-modern-seed0/..", "..", ""):
-        path.write_text(json.dumps(bad_inputs.row(cell=cell)) + "\n")
+        path.write_text(json.dumps(row(cell=cell)) + "\n")
         with pytest.raises(UserError, match="the cell cannot be"):
             grid.read_results(path)
-    path.write_text(json.dumps(bad_inputs.row()) + "\n")
+    path.write_text(json.dumps(row()) + "\n")
     assert len(grid.read_results(path)) == 1
 
 
@@ -244,12 +213,9 @@ def page_of(script, folder: Path, **texts: Any) -> str:
     """The page that scripts/study.py makes of a results file with these texts."""
     (folder / "study").mkdir()
     changed = str(texts.pop("change", "an innocent change"))
-    rows = [
-        bad_inputs.row(dataset="digits", **texts),
-        bad_inputs.row(dataset="digits", change=changed, **texts),
-    ]
+    rows = [row(dataset="digits", **texts), row(dataset="digits", change=changed, **texts)]
     names = {"test_accuracy_per_class": [0.5] * 10}
-    text = "".join(json.dumps(row | names) + "\n" for row in rows)
+    text = "".join(json.dumps(result | names) + "\n" for result in rows)
     (folder / "study" / "results.jsonl").write_text(text)
     options = ["--dataset", "digits", "--image-size", 67, "--epochs", 2, "--variants", "nin"]
     outcome = script("study", *options, "--out", folder / "study", "--page-only")
@@ -280,9 +246,7 @@ def test_names_are_no_markup_and_no_formulas(script, place, tmp_path):
     """rich fails on a closing tag that was never opened, matplotlib on a formula it cannot read."""
     names = [f"{HOSTILE}{i}" for i in range(10)]
     name = "[red] $\\foo$.png"
-    place(
-        Case("predict", "", files={name: bad_inputs.picture}, edits={"dataset.class_names": names})
-    )
+    place(Case("predict", "", files={name: picture}, edits={"dataset.class_names": names}))
     outcome = script("predict", name, "--workdir", "run")
     assert outcome.code == 0, outcome.err
     assert name in outcome.out

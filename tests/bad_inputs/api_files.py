@@ -1,0 +1,98 @@
+"""Bad calls that read weights, data sets, runs or pictures, and bad trainings."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nin_jax import convert, metrics, pictures, record
+from nin_jax.config import TrainConfig
+from nin_jax.datasets import load_dataset
+from nin_jax.loop import fit
+from nin_study import grid
+from tests.bad_inputs.case import WHOLE, fails, picture, wrong
+
+
+def _fit(**fields: Any) -> dict[str, Any]:
+    options: dict[str, Any] = {"dataset": "digits"}
+    return fit(TrainConfig(**(options | fields)))
+
+
+FILES = {
+    "from_torch: a list": fails(
+        "a state dict maps names", lambda: convert.from_torch(wrong([1]), "nin")
+    ),
+    "from_torch: empty": fails("missing net.0.0.weight", lambda: convert.from_torch({}, "nin")),
+    "from_torch: texts": fails("holds <U1", lambda: convert.from_torch({"a": "x"}, "nin")),
+    "from_torch: nothing": fails("holds object", lambda: convert.from_torch({"a": None}, "nin")),
+    "from_torch: ragged lists": fails(
+        "is no plain array", lambda: convert.from_torch({"a": [[1.0], [1.0, 2.0]]}, "nin")
+    ),
+    "from_torch: keys that are numbers": fails(
+        "unexpected 3", lambda: convert.from_torch({wrong(3): np.ones(1)}, "nin")
+    ),
+    "load_safetensors: missing": fails("No such file", lambda: convert.load_safetensors("none")),
+    "load_safetensors: no path": fails(
+        "cannot read weights None", lambda: convert.load_safetensors(wrong(None))
+    ),
+    "load_safetensors: text": fails(WHOLE, lambda: convert.load_safetensors("a.b"), a_b="text"),
+    "load_dataset: unknown": fails("did you mean mnist", lambda: load_dataset("minst")),
+    "load_dataset: a number": fails("is a text, got 3", lambda: load_dataset(wrong(3))),
+    "load_dataset: folder a number": fails(
+        "is a path, got 3", lambda: load_dataset("mnist", wrong(3))
+    ),
+    "load_dataset: folder with a NUL": fails("is a path", lambda: load_dataset("mnist", "a\0b")),
+    "load_dataset: folder missing": fails("does not exist", lambda: load_dataset("mnist", "none")),
+    "load_dataset: prepared set with arguments": fails(
+        "is not a tensorflow-datasets name", lambda: load_dataset("tfds:mnist(x=1)")
+    ),
+    "fit: unknown variant": fails("or nin15", lambda: _fit(variant="nin51")),
+    "fit: unknown recipe": fails("did you mean", lambda: _fit(recipe="modem")),
+    "fit: epochs zero": fails("--epochs must be", lambda: _fit(epochs=0)),
+    "fit: epochs a text": fails("--epochs must be", lambda: _fit(epochs="3")),
+    "fit: rate a text": fails("--lr must be", lambda: _fit(lr="0.1")),
+    "fit: batch size true": fails("--batch-size must be", lambda: _fit(batch_size=True)),
+    "fit: image size a text": fails("image size must be", lambda: _fit(image_size="16")),
+    "fit: seed a fraction": fails("--seed must be", lambda: _fit(seed=0.5)),
+    "fit: data set a number": fails("is a text, got 3", lambda: _fit(dataset=3)),
+    "fit: resume of nothing": fails("needs --workdir", lambda: _fit(resume=True)),
+    "read_metrics: missing": fails("No such", lambda: metrics.read_metrics(Path("none"))),
+    "read_metrics: not JSON": fails(
+        "m.jsonl, line 1", lambda: metrics.read_metrics(Path("m.jsonl")), m_jsonl="x\n"
+    ),
+    "read_metrics: a list": fails(
+        "m.jsonl, line 1", lambda: metrics.read_metrics(Path("m.jsonl")), m_jsonl="[1]\n"
+    ),
+    "read_metrics: no step": fails(
+        "with a kind and a step",
+        lambda: metrics.read_metrics(Path("m.jsonl")),
+        m_jsonl='{"kind": "step"}\n',
+    ),
+    "read_metrics: a step of text": fails(
+        "with a kind and a step",
+        lambda: metrics.read_metrics(Path("m.jsonl")),
+        m_jsonl='{"kind": "step", "step": "1"}\n',
+    ),
+    "read_metrics: binary": fails(
+        "not a UTF-8 text file", lambda: metrics.read_metrics(Path("m.jsonl")), m_jsonl=b"\xff"
+    ),
+    "read_results: a folder": fails("a directory", lambda: grid.read_results(Path("."))),
+    "read_json: a list": fails(
+        "not an object", lambda: record.read_json(Path("a.json")), a_json="[]"
+    ),
+    "load_model: no run": fails("holds no run", lambda: record.load_model("none")),
+    "class_names: no run": fails("holds no run", lambda: record.class_names(Path("none"))),
+    "pictures.read: missing": fails("No such", lambda: pictures.read(Path("none"), 1, (4, 4))),
+    "pictures.read: a folder": fails("Is a directory", lambda: pictures.read(Path("."), 1, (4, 4))),
+    "pictures.read: text": fails(
+        "no picture format", lambda: pictures.read(Path("a.png"), 1, (4, 4)), a_png="text"
+    ),
+    "pictures.read: truncated": fails(
+        "cannot read a.png", lambda: pictures.read(Path("a.png"), 1, (4, 4)), a_png=picture()[:40]
+    ),
+    "pictures.read: PostScript, which another program would run": fails(
+        "no picture format",
+        lambda: pictures.read(Path("a.png"), 1, (4, 4)),
+        a_png="%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n",
+    ),
+}

@@ -1,0 +1,147 @@
+"""What a bad input is, and helpers that state one and make its files."""
+
+import io
+import json
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+import nin_jax
+from nin_jax import convert
+
+Content = bytes | str | Callable[[], bytes] | None
+REMOVED = object()  # in `Case.edits`: the key is taken out
+RUN = ("--workdir", "run")  # the folder of `Case.edits`
+WHOLE = "is not a whole safetensors file"
+DEEP = "[" * 100_000
+
+
+@dataclass(frozen=True)
+class Case:
+    """A command line of a script, or a call, that has to be refused.
+
+    Attributes:
+        run: a script's name, or a call of the Python API.
+        arguments: of the script.
+        text: that its one line has to hold.
+        files: that lie in the current folder, by name; a name that ends in "/" is a folder, one
+            that ends in "|" a pipe, and one that holds None is taken away.
+        edits: what is changed in ``config.json`` of the finished run in the folder ``run``, by the
+            keys' path; there is such a folder only if this is not None.
+    """
+
+    run: str | Callable[[], object]
+    text: str
+    arguments: tuple[str, ...] = ()
+    files: Mapping[str, Content] = field(default_factory=dict)
+    edits: Mapping[str, object] | None = None
+
+
+# Ways to state one
+
+
+def command(run: str, text: str, *arguments: str, **more: Any) -> Case:
+    """A command line of a script."""
+    return Case(run, text, arguments, **more)
+
+
+def on_digits(run: str, text: str, *arguments: str, **more: Any) -> Case:
+    """A command line of a script, on the digits unless it names another data set."""
+    defaults = () if "--dataset" in arguments else ("--dataset", "digits")
+    return Case(run, text, (*defaults, *arguments), **more)
+
+
+def fails(text: str, call: Callable[[], object], **files: Content) -> Case:
+    """A call; in the name of a file, "_" stands for a dot."""
+    named = {name.replace("_", "."): content for name, content in files.items()}
+    return Case(call, text, files=named)
+
+
+def wrong(value: object) -> Any:
+    """A value that a type checker would refuse."""
+    return value
+
+
+# What makes files
+
+
+def safetensors(header: object, data: bytes = b"") -> bytes:
+    """A safetensors file with any header."""
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + data
+
+
+def tensor(dtype: str, shape: list[int], start: int, end: int) -> dict[str, object]:
+    """A tensor in a safetensors header."""
+    return {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
+
+
+def saved(make: Callable[[Any], object], **options: Any) -> Callable[[], bytes]:
+    """What torch.save makes of an object; torch is imported only then."""
+
+    def content() -> bytes:
+        import torch
+
+        buffer = io.BytesIO()
+        torch.save(make(torch), buffer, **options)
+        return buffer.getvalue()
+
+    return content
+
+
+def packed() -> bytes:
+    """A PyTorch file that would load: 100 MB of zeros, packed into 100 kB."""
+    whole = saved(lambda torch: {"a": torch.zeros(25_000_000)})()
+    buffer = io.BytesIO()
+    with (
+        zipfile.ZipFile(io.BytesIO(whole)) as plain,
+        zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive,
+    ):
+        for entry in plain.infolist():
+            archive.writestr(entry.filename, plain.read(entry))
+    return buffer.getvalue()
+
+
+def legacy_pt(claimed: int) -> bytes:
+    """A PyTorch file of the old format, whose storage claims any number of elements."""
+    old = {"_use_new_zipfile_serialization": False}
+    content = saved(lambda torch: {"a": torch.ones(77)}, **old)()
+    small, large = b"K\x4d", b"\x8a\x08" + struct.pack("<q", claimed)
+    assert small in content
+    return content.replace(small, large)
+
+
+def other_weights() -> bytes:
+    """Those of nin_one_1x1, as names and shapes in a header alone would not do."""
+    from safetensors.numpy import save
+
+    shapes = convert.expected_shapes(nin_jax.get_variant("nin_one_1x1"), 1, 10, 96)
+    return save({name: np.zeros(shape, np.float16) for name, shape in shapes.items()})
+
+
+def picture(side: int = 16) -> bytes:
+    """A black square."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(np.zeros((side, side), np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def png(width: int, height: int) -> bytes:
+    """A picture whose header claims any size, over a few bytes of data."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        crc = zlib.crc32(kind + data)
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", crc)
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 6, 0, 0, 0)
+    rows = zlib.compress(bytes(100))
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    )

@@ -1,0 +1,53 @@
+"""Bad PyTorch files and options of scripts/convert.py."""
+
+import pickle
+
+from tests.bad_inputs.case import WHOLE, Case, Content, packed, safetensors, saved
+
+
+def _convert(text: str, content: Content | None, *more: str, name: str = "a.pt") -> Case:
+    files = {} if content is None else {name: content}
+    return Case("convert", text, (name, "out.safetensors", *more), files)
+
+
+NO_TENSORS = "is truncated or holds more than plain tensors"
+CONVERT = {
+    "nothing given": Case("convert", "missing"),
+    "source missing": _convert("cannot read weights a.pt", None),
+    "source missing, safetensors": _convert("cannot read weights", None, name="a.safetensors"),
+    "source empty": _convert(NO_TENSORS, b""),
+    "source a folder": Case("convert", "a.pt", ("a.pt", "out.safetensors"), {"a.pt/": ""}),
+    "source a pipe": Case(
+        "convert", "a.pt is not a file", ("a.pt", "out.safetensors"), {"a.pt|": ""}
+    ),
+    "source with code": _convert(NO_TENSORS, pickle.dumps(print)),
+    "source a bomb": _convert(NO_TENSORS, packed),
+    "source a zip": _convert(WHOLE, b"PK\x03\x04", name="a.safetensors"),
+    "source a list": _convert("other than a state dict", saved(lambda torch: [torch.ones(1)])),
+    "source with numbers": _convert("other than a state dict", saved(lambda torch: {"epoch": 3})),
+    "source of bfloat16": _convert(
+        "'a' is no plain array", saved(lambda torch: {"a": torch.ones(1, dtype=torch.bfloat16)})
+    ),
+    "source of whole numbers": _convert(
+        "'a' holds int64", saved(lambda torch: {"a": torch.ones(1, dtype=torch.int64)})
+    ),
+    "source sparse": _convert(
+        "'a' is no plain array", saved(lambda t: {"a": t.eye(3).to_sparse()})
+    ),
+    "source of exabytes in a number": _convert(
+        "unexpected a",
+        saved(lambda torch: {"a": torch.zeros(1).expand(2**40)}),
+    ),
+    "source of another network": _convert(
+        "the weights do not fit nin", saved(lambda torch: {"a": torch.nn.Parameter(torch.ones(1))})
+    ),
+    "target there already": Case(
+        "convert", "is there already", ("a.pt", "b.safetensors"), {"b.safetensors": "mine"}
+    ),
+    "source's name too long": _convert("cannot read weights", None, name="x" * 300),
+    "target of another format": Case("convert", "must end in .safetensors", ("a.pt", "b.npz")),
+    "target in no folder": Case("convert", "there is no folder", ("a.pt", "none/b.safetensors")),
+    "unknown variant": _convert("or nin15", b"", "--variant", "nin51"),
+    "no channels": _convert("in_channels must be", safetensors({}), "--in-channels", "0", name="a"),
+    "image too small": _convert("too small", safetensors({}), "--image-size", "9", name="a"),
+}

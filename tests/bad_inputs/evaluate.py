@@ -1,0 +1,121 @@
+"""Bad runs and weights, as scripts/evaluate.py reads them."""
+
+import pickle
+
+from tests.bad_inputs.case import (
+    DEEP,
+    REMOVED,
+    RUN,
+    WHOLE,
+    Case,
+    Content,
+    other_weights,
+    safetensors,
+    tensor,
+)
+
+
+def _weights(text: str, content: Content) -> Case:
+    return Case("evaluate", text, (*RUN, "--weights", "bad"), files={"bad": content}, edits={})
+
+
+def _config(text: str, **edits: object) -> Case:
+    """A run's config.json with other values; in a name here, "__" stands for a dot."""
+    dotted = {name.replace("__", "."): value for name, value in edits.items()}
+    return Case("evaluate", text, RUN, edits=dotted)
+
+
+EVALUATE = {
+    "no folder given": Case("evaluate", "missing --workdir"),
+    "folder missing": Case("evaluate", "none holds no run", ("--workdir", "none")),
+    "folder empty": Case("evaluate", "holds no run", ("--workdir", "x"), {"x/": ""}),
+    "folder a file": Case("evaluate", "holds no run", ("--workdir", "x"), {"x": ""}),
+    "folder's name too long": Case("evaluate", "holds no run", ("--workdir", "x" * 300)),
+    "unknown device": Case("evaluate", "--device must be one of", (*RUN, "--device", "tpu")),
+    "no weights": Case(
+        "evaluate", "the run has not finished an epoch", RUN, {"run/model.safetensors": None}, {}
+    ),
+    "weights missing": Case(
+        "evaluate", "cannot read weights none: No such", (*RUN, "--weights", "none"), edits={}
+    ),
+    "weights a folder": Case(
+        "evaluate", "Is a directory", (*RUN, "--weights", "x"), {"x/": ""}, {}
+    ),
+    "weights a pipe": Case("evaluate", "not a file", (*RUN, "--weights", "x"), {"x|": ""}, {}),
+    "weights truncated": _weights(WHOLE, lambda: other_weights()[:10_000]),
+    "weights empty": _weights(WHOLE, b""),
+    "weights a pickle": _weights(WHOLE, pickle.dumps({"net.0.0.weight": [1.0]})),
+    "weights with a huge header": _weights(WHOLE, b"\xff" * 100),
+    "weights of exabytes": _weights(
+        WHOLE, safetensors({"a": tensor("F32", [2**31, 2**31], 0, 2**64 - 4)})
+    ),
+    "weights whose size overflows": _weights(
+        WHOLE, safetensors({"a": tensor("F32", [2**62, 4], 0, 0)})
+    ),
+    "weights of a negative shape": _weights(
+        WHOLE, safetensors({"a": tensor("F32", [-1], 0, 4)}, b"1234")
+    ),
+    "weights that overlap": _weights(
+        WHOLE,
+        safetensors({"a": tensor("F32", [1], 0, 4), "b": tensor("F32", [1], 0, 4)}, b"1234"),
+    ),
+    "weights with a hole": _weights(
+        WHOLE, safetensors({"a": tensor("F32", [1], 4, 8)}, b"12345678")
+    ),
+    "weights nested too deep": _weights(WHOLE, safetensors(b'{"a":' * 5000)),
+    "weights of nothing, but long": _weights(
+        "the weights do not fit tiny", safetensors({"a": tensor("F32", [0, 2**62], 0, 0)})
+    ),
+    "weights without any": _weights("missing net.0.0.weight", safetensors({})),
+    "weights of bfloat16": _weights(
+        "'a' holds BF16; F16, F32 or F64 can be read",
+        safetensors({"a": tensor("BF16", [1], 0, 2)}, b"12"),
+    ),
+    "weights of whole numbers": _weights(
+        "'a' holds I64", safetensors({"a": tensor("I64", [1], 0, 8)}, b"12345678")
+    ),
+    "weights with a name of lines": _weights(
+        "unexpected 'a\\nb'", safetensors({"a\nb": tensor("F32", [1], 0, 4)}, b"1234")
+    ),
+    "weights of another variant": _weights(
+        "net.0.0.weight has shape [96, 1, 11, 11], not [8, 1, 3, 3]", other_weights
+    ),
+    "config not JSON": Case("evaluate", "config.json", RUN, {"run/config.json": "{"}, {}),
+    "config a list": Case("evaluate", "damaged: not an object", RUN, {"run/config.json": "[]"}, {}),
+    "config too deep": Case(
+        "evaluate", "damaged: nested too deeply", RUN, {"run/config.json": DEEP}, {}
+    ),
+    "config binary": Case(
+        "evaluate", "not a UTF-8 text file", RUN, {"run/config.json": b"\xff"}, {}
+    ),
+    "config with a key less": _config("no variant in it", variant=REMOVED),
+    "config with a field more": _config("another version", recipe__flavour="sweet"),
+    "config with a field less": _config("of another version of nin_jax: 'lr'", recipe__lr=REMOVED),
+    "config a text": _config("config must be a table, got 'x'", config="x"),
+    "config variant a number": _config("variant must be a table, got 3", variant=3),
+    "config variant with slashes": _config("without slashes", variant__name="../x"),
+    "config variant of a huge kernel": _config(
+        "kernel must be", variant__stages=[{"channels": 8, "kernel": 10**9}]
+    ),
+    "config image size of a billion": _config("<= 16,384", recipe__image_size=10**9),
+    "config image size a text": _config("image_size cannot be", recipe__image_size="16"),
+    "config rate NaN": _config("--lr must be", recipe__lr=float("nan")),
+    "config rate a word": _config("lr cannot be 'fast'", recipe__lr="fast"),
+    "config batch size zero": _config("--batch-size must be", recipe__batch_size=0),
+    "config precision unknown": _config("precision cannot be", config__precision="int8"),
+    "config seed a list": _config("seed cannot be", config__seed=[0]),
+    "config workdir with a NUL": _config("workdir cannot be", config__workdir="a\0b"),
+    "config data set outside": _config("unknown dataset '../x'", config__dataset="../x"),
+    "config of other data": _config("the data differ", dataset__checksum="0" * 64),
+    "config without a checksum": _config("dataset.checksum must be", dataset__checksum=REMOVED),
+    "config classes no list": _config("class_names must be", dataset__class_names="abc"),
+    "config classes of lines": _config("class_names must be", dataset__class_names=["a\nb"]),
+    "config more names than classes": _config("num_classes cannot be 3", num_classes=3),
+    "config a billion classes": _config("parameters, more than", num_classes=10**9),
+    "config classes a fraction": _config("num_classes cannot be 10.5", num_classes=10.5),
+    "config image shape short": _config("image_shape must be", dataset__image_shape=[8]),
+    "config image shape negative": _config("image_shape must be", dataset__image_shape=[8, 8, -1]),
+    "config channels of a billion": _config(
+        "parameters, more than", dataset__image_shape=[8, 8, 10**9]
+    ),
+}

@@ -1,0 +1,54 @@
+"""Bad pictures and options of scripts/predict.py and scripts/explain.py."""
+
+from typing import Any
+
+from tests.bad_inputs.case import RUN, Case, other_weights, picture
+
+
+def _picture(script: str, text: str, *arguments: str, **more: Any) -> Case:
+    files = {"p.png": picture} | more.pop("files", {})
+    return Case(script, text, arguments, files, **more)
+
+
+PREDICT = {
+    "no picture": _picture("predict", "give one or more pictures", *RUN),
+    "no folder given": _picture("predict", "missing --workdir", "p.png"),
+    "folder without a run": _picture("predict", "holds no run", "p.png", "--workdir", "."),
+    "picture missing": _picture("predict", "there is no nowhere.png", "nowhere.png", *RUN),
+    "picture's name too long": _picture("predict", "there is no xxx", "x" * 300, *RUN),
+    "no pictures in a folder": _picture(
+        "predict", "no pictures in empty", "empty", *RUN, files={"empty/": ""}
+    ),
+    "top zero": _picture("predict", "--top must be", "p.png", *RUN, "--top", "0", edits={}),
+    "batch size zero": _picture(
+        "predict", "batch_size must be", "p.png", *RUN, "--batch-size", "0", edits={}
+    ),
+    "unknown precision": _picture(
+        "predict", "--precision must be", "p.png", *RUN, "--precision", "int8"
+    ),
+    "weights missing": _picture(
+        "predict", "cannot read weights", "p.png", *RUN, "--weights", "none", edits={}
+    ),
+    "config of lists": _picture(
+        "predict", "dataset must be a table", "p.png", *RUN, edits={"dataset": []}
+    ),
+}
+
+EXPLAIN = {
+    "no picture": _picture("explain", "give one or more pictures", *RUN),
+    "folder without a run": _picture("explain", "holds no run", "p.png", "--workdir", "."),
+    "folder's name too long": _picture("explain", "holds no run", "p.png", "--workdir", "x" * 300),
+    "picture missing": _picture("explain", "there is no none.png", "none.png", *RUN, edits={}),
+    "out is a file": _picture(
+        "explain", "is a file, not a folder", "p.png", *RUN, "--out", "p.png", edits={}
+    ),
+    "out below a file": _picture(
+        "explain", "cannot be made", "p.png", *RUN, "--out", "p.png/x", edits={}
+    ),
+    "weights of another variant": _picture(
+        *("explain", "do not fit", "p.png", *RUN, "--weights", "w"),
+        files={"w": other_weights},
+        edits={},
+    ),
+    "unknown option": _picture("explain", "unknown option", "p.png", *RUN, "--maps", "3"),
+}

@@ -1,0 +1,46 @@
+"""Bad options of scripts/report.py and scripts/bench.py."""
+
+import functools
+
+from tests.bad_inputs.case import command
+
+_report = functools.partial(command, "report")
+_bench = functools.partial(command, "bench")
+
+REPORT = {
+    "unknown variant": _report("or nin15", "--variant", "nin51"),
+    "variant file missing": _report("cannot read variant file", "--variant", "none.toml"),
+    "variant name with slashes": _report(
+        "without slashes", "--variant", "v.json", files={"v.json": '{"name": "a/b", "stages": []}'}
+    ),
+    "image too small": _report("too small for nin", "--image-size", "20"),
+    "image of a billion": _report("<= 16,384", "--image-size", "1000000000"),
+    "unknown format": _report("did you mean json", "--format", "jsno"),
+    "batch size zero": _report("batch size must be a whole number >= 1", "--batch-size", "0"),
+    "no channels": _report("in_channels must be", "--in-channels", "0"),
+    "no classes": _report("num_classes must be", "--num-classes", "0"),
+    "a billion classes": _report("parameters, more than", "--num-classes", "1000000000"),
+    "unknown recipe": _report("did you mean modern", "--recipe", "modem"),
+    "memory too small": _report("smaller than the parameters alone", "--memory", "5MB"),
+    "memory of galaxies": _report("is more than", "--memory", "9" * 400),
+    "memory a word": _report("--memory must be a size such as 8GiB", "--memory", "plenty"),
+    "plots into a file": _report("is a file", "--plots", "file", files={"file": "mine"}),
+    "derivation as JSON": _report("--explain writes Markdown", "--explain", "--format", "json"),
+}
+
+BENCH = {
+    "unknown benchmark": _bench("must be one of", "speed"),
+    "unknown variant": _bench("or nin15", "--variants", "nin51"),
+    "variant file torn": _bench("a.toml", "--variants", "a.toml", files={"a.toml": "["}),
+    "image size zero": _bench("--image-size must be", "--image-size", "0"),
+    "image too small": _bench("too small", "train", "--variants", "nin", "--image-size", "20"),
+    "a billion channels": _bench("parameters", "--variants", "nin", "--in-channels", "1000000000"),
+    "image size a word": _bench("--image-size must be INT", "--image-size", "big"),
+    "no channels": _bench("--in-channels must be", "--in-channels", "0"),
+    "no rounds": _bench("--rounds must be", "--rounds", "0"),
+    "workers negative": _bench("--workers must be a whole number >= 0", "--workers", "-1"),
+    "batch size zero": _bench("--batch-sizes must be", "--batch-sizes", "0"),
+    "unknown format": _bench("--format must be one of", "--format", "xml"),
+    "unknown precision": _bench("--precision must be one of", "--precision", "int8"),
+    "out is a file": _bench("is a file", "--out", "file", files={"file": "mine"}),
+}

@@ -1,0 +1,62 @@
+"""Bad options of scripts/study.py and scripts/prepare_tfds.py, and bad results files."""
+
+import functools
+import json
+from typing import Any
+
+from tests.bad_inputs.case import REMOVED, Case, command, on_digits
+from tests.test_study import row
+
+_study = functools.partial(on_digits, "study")
+_prepare = functools.partial(command, "prepare_tfds")
+
+
+def _results(text: str, **changes: Any) -> Case:
+    bad = {key: value for key, value in row(**changes).items() if value is not REMOVED}
+    lines = f"{json.dumps(bad)}\n{json.dumps(row())}\n"
+    return _study(text, "--page-only", files={"study/results.jsonl": lines})
+
+
+STUDY = {
+    "unknown variant": _study("or nin15", "--variants", "nin51"),
+    "unknown recipe": _study("did you mean modern", "--recipes", "modem"),
+    "no seeds": _study("--seeds must be a whole number >= 1", "--seeds", "0"),
+    "image too small": _study("too small", "--variants", "nin", "--image-size", "20"),
+    "epochs zero": _study("--epochs must be", "--epochs", "0"),
+    "limit zero": _study("--limit-train must be", "--limit-train", "0"),
+    "nothing to show": _study("holds no results", "--page-only"),
+    "unknown data set": _study("did you mean fashion_mnist", "--dataset", "fashionmnist"),
+    "ablation of another": _study("--ablation must be one of", "--ablation", "nin15"),
+    "change without a value": _study("is not of the form field=value", "--changes", "lr"),
+    "change of nothing": _study("unknown field of a recipe", "--changes", "colour=3"),
+    "change to a word": _study("holds no number", "--changes", "lr=fast"),
+    "out is a file": _study("is a file", "--out", "file", files={"file": "mine"}),
+    "results torn in the middle": _study(
+        "line 1 is no result", "--page-only", files={"study/results.jsonl": "{\n{}\n"}
+    ),
+    "results a list": _study(
+        "line 1 is no result", "--page-only", files={"study/results.jsonl": "[]\n[]\n"}
+    ),
+    "results outside": _results("the cell cannot be '../../x'", cell="../../x"),
+    "results of another cell": _results("the cell cannot be", cell="nin-d2l-seed0"),
+    "results of an outside recipe": _results(
+        "there is no recipe '../..'", recipe="../..", cell="nin-../..-seed0"
+    ),
+    "results that are better than all": _results("test_accuracy cannot be 2", test_accuracy=2),
+    "results NaN": _results("test_accuracy cannot be nan", test_accuracy=float("nan")),
+    "results without a size": _results("image_size cannot be None", image_size=REMOVED),
+    "results with a short curve": _results("curve", train_loss=[1.0]),
+    "results of versions in a list": _results("versions cannot be", versions=["jax"]),
+}
+
+PREPARE = {
+    "nothing given": _prepare("missing --out"),
+    "unknown data set": _prepare("did you mean digits", "--out", "x", "--dataset", "digit"),
+    "data folder missing": _prepare(
+        "does not exist", "--out", "x", "--dataset", "mnist", "--data-dir", "none"
+    ),
+    "out is a file": _prepare(
+        "cannot write", "--out", "x", "--dataset", "digits", files={"x": "mine"}
+    ),
+    "unknown option": _prepare("unknown option", "--out", "x", "--format", "zip"),
+}

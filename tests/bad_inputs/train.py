@@ -1,0 +1,96 @@
+"""Bad options of scripts/train.py."""
+
+import functools
+
+from tests.bad_inputs.case import on_digits
+
+_train = functools.partial(on_digits, "train")
+
+TRAIN = {
+    "unknown variant": _train("or nin15", "--variant", "nin51"),
+    "unknown variant, nothing near": _train("known: nin, nin15", "--variant", "xyzzy"),
+    "variant name empty": _train("unknown variant ''", "--variant", ""),
+    "variant file missing": _train(
+        "cannot read variant file none.toml: No such file", "--variant", "none.toml"
+    ),
+    "unknown recipe": _train("did you mean modern", "--recipe", "modem"),
+    "unknown data set": _train("did you mean fashion_mnist", "--dataset", "fashionmnist"),
+    "data set outside": _train("unknown dataset '../x'", "--dataset", "../x"),
+    "prepared set outside": _train("is not a tensorflow-datasets name", "--dataset", "tfds:../x"),
+    "image too small": _train("smallest size that works is 67x67", "--image-size", "66"),
+    "image too low": _train("image size 66x224 is too small", "--image-size", "66", "224"),
+    "image size zero": _train("image size", "--image-size", "0"),
+    "image size negative": _train("image size", "--image-size", "-5"),
+    "image size of a billion": _train("<= 16,384, got 1000000000", "--image-size", "1000000000"),
+    "image size a word": _train("--image-size must be", "--image-size", "big"),
+    "three sides": _train("--image-size must be", "--image-size", "96", "96", "96"),
+    "batch size zero": _train(
+        "--batch-size must be a whole number >= 1, got 0", "--batch-size", "0"
+    ),
+    "batch size negative": _train("--batch-size must be", "--batch-size", "-1"),
+    "batch size a word": _train("--batch-size must be INT", "--batch-size", "many"),
+    "batch size a fraction": _train("--batch-size must be INT", "--batch-size", "1.5"),
+    "micro-batch size zero": _train("--micro-batch-size must be", "--micro-batch-size", "0"),
+    "steps a dispatch zero": _train("--steps-per-dispatch must be", "--steps-per-dispatch", "0"),
+    "epochs zero": _train("--epochs must be a whole number >= 1, got 0", "--epochs", "0"),
+    "epochs a word": _train("--epochs must be INT", "--epochs", "ten"),
+    "rate zero": _train("--lr must be a finite number > 0", "--lr", "0"),
+    "rate negative": _train("--lr must be a finite number > 0", "--lr", "-0.1"),
+    "rate NaN": _train("--lr must be a finite number > 0, got nan", "--lr", "nan"),
+    "rate infinite": _train("--lr must be a finite number > 0, got inf", "--lr", "inf"),
+    "rate a word": _train("--lr must be FLOAT", "--lr", "fast"),
+    "momentum one": _train("--momentum must be a number in [0, 1)", "--momentum", "1"),
+    "nesterov alone": _train("--nesterov needs --momentum", "--nesterov", "True"),
+    "smoothing one": _train("--label-smoothing must be", "--label-smoothing", "1"),
+    "decay negative": _train("--weight-decay must be", "--weight-decay", "-1"),
+    "clip NaN": _train("--clip-norm must be", "--clip-norm", "nan"),
+    "warm-up negative": _train("--warmup-steps must be", "--warmup-steps", "-1"),
+    "limit zero": _train("--limit-train must be a whole number >= 1", "--limit-train", "0"),
+    "limit negative": _train("--limit-test must be a whole number >= 1", "--limit-test", "-3"),
+    "limit a word": _train("--limit-test must be INT", "--limit-test", "all"),
+    "holdout zero": _train("--holdout must be a whole number >= 1", "--holdout", "0"),
+    "holdout of everything": _train("leaves nothing to train on", "--holdout", "1442"),
+    "seed negative": _train("--seed must be a whole number in [0, 2**32)", "--seed", "-1"),
+    "seed too large": _train("--seed must be", "--seed", "4294967296"),
+    "too few classes": _train("digits has labels 0 to 9", "--num-classes", "5"),
+    "a billion classes": _train("parameters, more than", "--num-classes", "1000000000"),
+    "unknown precision": _train("--precision must be one of", "--precision", "float16"),
+    "unknown optimiser": _train("--optimizer must be one of", "--optimizer", "lion"),
+    "unknown schedule": _train("--schedule must be one of", "--schedule", "linear"),
+    "unknown augmentation": _train("--augment must be one of", "--augment", "mixup"),
+    "unknown device": _train("--device must be one of", "--device", "tpu"),
+    "unknown option": _train("unknown option", "--bathc-size", "3"),
+    "option without value": _train("--lr must be", "--lr"),
+    "a word too many": _train("unknown option nin", "nin"),
+    "data folder missing": _train("none", "--dataset", "mnist", "--data-dir", "none"),
+    "data folder empty": _train(
+        "has no MNIST files", "--dataset", "mnist", "--data-dir", "empty", files={"empty/": ""}
+    ),
+    "data folder a file": _train(
+        "is not a folder", "--dataset", "mnist", "--data-dir", "file", files={"file": ""}
+    ),
+    "half a data folder": _train(
+        "lacks train-labels-idx1-ubyte.gz",
+        *("--dataset", "mnist", "--data-dir", "data"),
+        files={"data/train-images-idx3-ubyte.gz": b""},
+    ),
+    "resume without a folder": _train("--resume needs --workdir", "--resume"),
+    "resume of nothing": _train("none holds no run", "--resume", "--workdir", "none"),
+    "workdir a file": _train(
+        "is a file, not a folder", "--workdir", "file", files={"file": "mine"}
+    ),
+    "workdir below a file": _train("is a file", "--workdir", "file/x", files={"file": "mine"}),
+    "workdir that holds a run": _train(
+        "already holds a run: give --resume to continue it, or a new folder",
+        *("--workdir", "run"),
+        edits={},
+    ),
+    "resume of an empty configuration": _train(
+        "config.json is damaged", "--resume", "--workdir", "run", files={"run/config.json": "{}"}
+    ),
+    "resume of a rate that is a word": _train(
+        "config.json is damaged: lr cannot be 'fast'",
+        *("--resume", "--workdir", "run"),
+        edits={"config.lr": "fast"},
+    ),
+}

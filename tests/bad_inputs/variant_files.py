@@ -1,0 +1,83 @@
+"""Bad variant files, as scripts/train.py reads them."""
+
+from tests.bad_inputs.case import DEEP, Case, Content, on_digits
+
+STAGE = '{"channels": 8, "kernel": 3}'
+THIN = '{"channels": 8, "kernel": 1, "mlp": []}'
+
+
+def _variant(text: str, content: Content, name: str = "bad.json") -> Case:
+    return on_digits("train", text, "--variant", name, files={name: content})
+
+
+VARIANT_FILES = {
+    "variant file torn": _variant("bad.toml: ", "[[stages]\nchannels = ", "bad.toml"),
+    "variant file empty": _variant("bad.json: Expecting value", ""),
+    "variant file a list": _variant("must be a table of fields", "[1]"),
+    "variant file a folder": on_digits(
+        "train", "Is a directory", "--variant", "x.toml", files={"x.toml/": ""}
+    ),
+    "variant file a pipe": on_digits(
+        "train", "not a file", "--variant", "x.toml", files={"x.toml|": ""}
+    ),
+    "variant file binary": _variant("not a UTF-8 text file", b"\xff\xfe\x00", "bad.toml"),
+    "variant file of a megabyte": _variant("1,048,576 bytes, more than 262,144", " " * 2**20),
+    "variant file too deep": _variant("nested too deeply", DEEP),
+    "variant file too deep, TOML": _variant("nested too deeply", f"a = {DEEP}", "bad.toml"),
+    "variant file of dots": _variant(
+        "line 1 has more than 16 dots", "a." * 100_000 + "a = 1", "bad.toml"
+    ),
+    "variant file with a key twice": _variant(
+        "the key 'stages' stands twice", '{"stages": [], "stages": []}'
+    ),
+    "variant file with a key twice, TOML": _variant(
+        "Cannot overwrite a value", "dropout = 0\ndropout = 0", "bad.toml"
+    ),
+    "variant file with stages that are no list": _variant("stages must be a list", '{"stages": 3}'),
+    "variant file with a stage that is no table": _variant(
+        "stage 0 must be a table", '{"stages": [3]}'
+    ),
+    "variant file without a kernel": _variant("missing 'kernel'", '{"stages": [{"channels": 8}]}'),
+    "variant file with a slip": _variant(
+        "did you mean channels", '{"stages": [{"chanels": 8, "kernel": 3}]}'
+    ),
+    "variant file with an unknown field": _variant(
+        "unknown variant field 'colour'", '{"stages": [], "colour": "red"}'
+    ),
+    "kernel of a billion": _variant(
+        "kernel must be a whole number >= 1 and <= 16,384",
+        '{"stages": [{"channels": 8, "kernel": 1000000000}]}',
+    ),
+    "kernel of ten thousand": _variant(
+        "parameters, more than 1,073,741,824",
+        '{"stages": [{"channels": 8, "kernel": 16000, "padding": 8000}]}',
+    ),
+    "padding of ten thousand": _variant(
+        "numbers for one image, more than",
+        '{"stages": [{"channels": 8, "kernel": 1, "padding": 16000}]}',
+    ),
+    "kernel zero": _variant("kernel must be", '{"stages": [{"channels": 8, "kernel": 0}]}'),
+    "kernel true": _variant("kernel must be", '{"stages": [{"channels": 8, "kernel": true}]}'),
+    "kernel a text": _variant("kernel must be", '{"stages": [{"channels": 8, "kernel": "3"}]}'),
+    "channels a fraction": _variant("got 8.5", '{"stages": [{"channels": 8.5, "kernel": 3}]}'),
+    "channels of 4,000 digits": _variant(
+        "<a number of", f'{{"stages": [{{"channels": {"9" * 4000}, "kernel": 3}}]}}'
+    ),
+    "a thousand stages": _variant(
+        "1,003 convolutions are more than 1,000",
+        f'{{"stages": [{",".join([THIN] * 1000)}]}}',
+    ),
+    "a million stages": _variant(
+        "more than 262,144", f'{{"stages": [{",".join([STAGE] * 10**6)}]}}'
+    ),
+    "mlp a number": _variant("mlp must be", '{"stages": [{"channels": 8, "kernel": 3, "mlp": 1}]}'),
+    "dropout NaN": _variant("dropout must be in [0, 1), got nan", '{"stages":[], "dropout": NaN}'),
+    "dropout one": _variant("dropout must be in [0, 1)", "stages = []\ndropout = 1.0", "bad.toml"),
+    "published rate infinite": _variant("got inf", '{"stages": [], "published_lr": 1e999}'),
+    "variant name with slashes": _variant("without slashes", '{"name": "../x", "stages": []}'),
+    "variant name with lines": _variant("printable", '{"name": "a\\nb", "stages": []}'),
+    "variant name a number": _variant("got 3", '{"name": 3, "stages": []}'),
+    "head with channels": _variant(
+        "the head must be", '{"stages": [], "head": {"channels": 3, "kernel": 3}}'
+    ),
+}
