@@ -94,7 +94,7 @@ def load_dataset(name: str | None = None, data_dir: str | Path | None = None) ->
     >>> load_dataset("digits").image_shape
     (8, 8, 1)
     """
-    folder = _given_folder(data_dir)
+    folder = given_folder(data_dir)
     if name is None:
         return _load_default(folder)
     if not isinstance(name, str):
@@ -108,7 +108,7 @@ def load_dataset(name: str | None = None, data_dir: str | Path | None = None) ->
     raise unknown_name("dataset", name, [*list_datasets(), f"{TFDS_PREFIX}NAME"])
 
 
-def _given_folder(data_dir: str | Path | None) -> Path | None:
+def given_folder(data_dir: str | Path | None) -> Path | None:
     """The folder the user named; None where they named none."""
     # An empty variable means unset, as in a shell; an empty argument is the current folder.
     given = os.environ.get("NIN_DATA_DIR") or None if data_dir is None else data_dir

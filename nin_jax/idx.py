@@ -106,10 +106,10 @@ def load_idx(idx_set: IdxSet, given_folder: Path | None) -> tuple[np.ndarray, ..
       FetchError: no folder was given, and the download failed.
     """
     if given_folder is None:
-        folder = _locate(idx_set, user_folder())
+        folder = locate(idx_set, user_folder())
         _fetch_missing(idx_set, folder)
     else:
-        folder = _locate(idx_set, given_folder)
+        folder = locate(idx_set, given_folder)
         _require_complete(idx_set, given_folder, folder)
     paths = [folder / file_name for file_name in FILE_NAMES]
     arrays = tuple(
@@ -130,7 +130,7 @@ def user_folder() -> Path:
     return Path(platformdirs.user_data_dir("nin_jax"))
 
 
-def _locate(idx_set: IdxSet, root: Path) -> Path:
+def locate(idx_set: IdxSet, root: Path) -> Path:
     """The place in or below `root` that holds most of the four files."""
 
     def files_present(folder: Path) -> int:
