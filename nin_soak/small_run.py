@@ -55,7 +55,7 @@ def differences(folder: Path, other: Path) -> list[str]:
     if weights.keys() != others.keys():
         return ["the names of the weights"]
     found += [name for name in weights if not np.array_equal(weights[name], others[name])]
-    rows = _rows(folder), _rows(other)
+    rows = rows_of(folder), rows_of(other)
     if len(rows[0]) != len(rows[1]):
         found.append(f"{len(rows[0])} and {len(rows[1])} rows of metrics")
     found += [f"row {i}" for i, (a, b) in enumerate(zip(*rows, strict=False), start=1) if a != b]
@@ -64,6 +64,7 @@ def differences(folder: Path, other: Path) -> list[str]:
     return found + [name for name in kept if summaries[0][name] != summaries[1][name]]
 
 
-def _rows(folder: Path) -> list[dict[str, Any]]:
+def rows_of(folder: Path) -> list[dict[str, Any]]:
+    """A run's metrics, times aside."""
     rows = metrics.read_metrics(folder / workdir.METRICS)
     return [{k: v for k, v in row.items() if k not in TIMES} for row in rows]

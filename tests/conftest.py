@@ -4,10 +4,13 @@ import runpy
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import pytest
+
+if TYPE_CHECKING:
+    from nin_jax.config import TrainConfig
 
 SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
 
@@ -66,3 +69,22 @@ def programs_are_kept_for_the_session(tmp_path_factory) -> None:
     jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("programs")))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+@pytest.fixture
+def config(tmp_path) -> "TrainConfig":
+    """The configuration of a small run in a folder of its own."""
+    from tests.disturbed import config_in
+
+    return config_in(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory) -> Path:
+    """The folder of such a run that nobody disturbed; not to be written into."""
+    from nin_jax import loop
+    from tests.disturbed import config_in
+
+    folder = tmp_path_factory.mktemp("undisturbed")
+    loop.fit(config_in(folder))
+    return folder / "run"

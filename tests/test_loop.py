@@ -5,40 +5,16 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from nin_jax import UserError, datasets, idx, loop, metrics, record, workdir
-from nin_jax.config import TrainConfig
+from nin_jax import UserError, datasets, idx, loop, metrics, record
 from nin_jax.preparation import load_data
 from nin_jax.saving import Saver
-
-SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
-
-
-@pytest.fixture
-def config(tiny, tmp_path) -> TrainConfig:
-    return TrainConfig(
-        variant=str(tiny),
-        recipe="modern",
-        dataset="digits",
-        image_size=16,
-        batch_size=50,
-        epochs=2,
-        limit_train=120,
-        limit_test=30,
-        augment="flip_shift",
-        workdir=tmp_path / "run",
-    )
-
-
-def rows_without_times(folder):
-    rows = metrics.read_metrics(folder / workdir.METRICS)
-    times = ("seconds", "images_per_second", "time")
-    return [{k: v for k, v in row.items() if k not in times} for row in rows]
+from nin_soak.small_run import rows_of
+from tests.conftest import SCRIPTS
 
 
 def test_what_a_run_writes(config, capsys):
@@ -80,7 +56,7 @@ def test_two_runs_with_one_configuration_are_bit_equal(config, tmp_path):
     first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("run", "again"))
     for name, array in first.items():
         np.testing.assert_array_equal(array, second[name])
-    assert rows_without_times(tmp_path / "run") == rows_without_times(tmp_path / "again")
+    assert rows_of(tmp_path / "run") == rows_of(tmp_path / "again")
 
 
 @pytest.mark.parametrize("at_once", [2, 10])
@@ -91,7 +67,7 @@ def test_several_steps_a_dispatch_are_the_same_run(config, tmp_path, at_once):
     """
     loop.fit(config)
     loop.fit(replace(config, workdir=tmp_path / "many", steps_per_dispatch=at_once))
-    one, many = (rows_without_times(tmp_path / name) for name in ("run", "many"))
+    one, many = (rows_of(tmp_path / name) for name in ("run", "many"))
     assert len(one) == len(many)
     for a, b in zip(one, many, strict=True):
         assert a.keys() == b.keys()
@@ -146,7 +122,7 @@ def test_a_resumed_run_ends_as_the_undisturbed_one(config, tmp_path, monkeypatch
     )
     for name, array in first.items():
         np.testing.assert_array_equal(array, second[name])
-    assert rows_without_times(tmp_path / "run") == rows_without_times(tmp_path / "stopped")
+    assert rows_of(tmp_path / "run") == rows_of(tmp_path / "stopped")
 
 
 def test_resuming_with_another_configuration_lists_every_difference(config):
