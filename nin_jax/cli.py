@@ -1,5 +1,6 @@
 """What every script shares: a dataclass as command line, and one-line errors."""
 
+import io
 import os
 import sys
 import warnings
@@ -70,6 +71,9 @@ def main(config_type: type[Config], run: Callable[[Config], object]) -> None:
 def guard(action: Callable[[], object]) -> None:
     """Runs the action; our own exceptions become one line on standard error and an exit code."""
     warnings.showwarning = _show_warning
+    for stream in (sys.stdout, sys.stderr):  # a file's name need not be text
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         action()
     except (UserError, RunError) as error:

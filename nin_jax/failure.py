@@ -12,17 +12,16 @@ from nin_jax.preparation import Run, epoch_order
 from nin_jax.recorder import NotFinite
 
 
-def write_nonfinite(folder: Path, run: Run, found: NotFinite) -> Path:
+def write_nonfinite(folder: Path, run: Run, found: NotFinite) -> Path | None:
     """Keeps what there is to know of a step that is not finite: ``nonfinite/STEP/``.
 
     Returns:
         The folder with ``report.json`` (step, loss, norm of the gradient, rate, and the indices of
-        the batch's training images) and a copy of ``metrics.jsonl``.
+        the batch's training images) and a copy of ``metrics.jsonl``; None if it cannot be written.
     """
     epoch, row = divmod(found.step - 1, run.steps_per_epoch)
     indices = np.asarray(epoch_order(run, epoch)[row])
     target = folder / "nonfinite" / f"{found.step:08d}"
-    target.mkdir(parents=True, exist_ok=True)
     report: dict[str, Any] = {
         "step": found.step,
         "epoch": epoch + 1,
@@ -31,8 +30,12 @@ def write_nonfinite(folder: Path, run: Run, found: NotFinite) -> Path:
         "learning_rate": found.learning_rate,
         "batch_indices": indices[indices >= 0].tolist(),
     }
-    record.write_json(target / "report.json", report)
-    shutil.copyfile(folder / workdir.METRICS, target / workdir.METRICS)
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        record.write_json(target / "report.json", report)
+        shutil.copyfile(folder / workdir.METRICS, target / workdir.METRICS)
+    except OSError:
+        return None
     return target
 
 
@@ -41,8 +44,9 @@ def _plain(number: float) -> float | str:
     return number if math.isfinite(number) else str(number)
 
 
-def nonfinite_text(found: NotFinite, folder: Path) -> str:
+def nonfinite_text(found: NotFinite, folder: Path | None) -> str:
     """The line for the user."""
+    kept = f"the batch is in {folder}" if folder else "the batch could not be written down"
     if math.isfinite(found.loss):
         what = f"the gradient's norm is {found.gradient_norm}"
     else:
@@ -50,7 +54,7 @@ def nonfinite_text(found: NotFinite, folder: Path) -> str:
     return (
         f"{what} at step {found.step}: lower --lr (now {found.learning_rate:g}), clip the gradient "
         "with --clip-norm 1, or leave such steps out with --skip-nonfinite; the checkpoints are "
-        f"from before, the batch is in {folder}"
+        f"from before, {kept}"
     )
 
 

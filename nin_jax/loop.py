@@ -113,12 +113,15 @@ def _restore(folder: Path, run: Run, checkpoints: Checkpoints) -> Progress:
             )
         return Progress()
     run.state, position = found
-    progress = Progress(**position["progress"])
+    try:
+        progress, size = Progress(**position["progress"]), position["metrics_bytes"]
+    except (KeyError, TypeError):
+        raise UserError(f"the checkpoints of {folder} are of another version of nin_jax") from None
     if progress.epochs >= run.recipe.epochs and (folder / workdir.SUMMARY).exists():
         raise UserError(
             f"nothing left to do: {folder} has its {progress.step} steps; raise --epochs"
         )
-    metrics.cut(rows, position["metrics_bytes"])
+    metrics.cut(rows, size)
     return progress
 
 
@@ -148,8 +151,8 @@ def _what_ends_a_run(run: Run, saver: Saver) -> Iterator[None]:
             saver.recorder.flush()
             raise Interrupted(stop.number, _saved(saver)) from None
     except NotFinite as found:
-        folder = failure.write_nonfinite(saver.folder, run, found)
-        raise UserError(failure.nonfinite_text(found, folder)) from None
+        kept = failure.write_nonfinite(saver.folder, run, found)
+        raise UserError(failure.nonfinite_text(found, kept)) from None
     except jax.errors.JaxRuntimeError as error:
         if not failure.is_out_of_memory(error):
             raise

@@ -143,8 +143,10 @@ def micro_batch_size(config: TrainConfig, recipe: Recipe, model: NiN) -> int:
     return min(size, recipe.batch_size)
 
 
+_epoch_order = jax.jit(data.epoch_order, static_argnums=(2, 3))
+
+
 def epoch_order(run: Run, epoch: int) -> jax.Array:
     """int32 [steps, batch]: which training images make which batch; -1 fills the last one up."""
-    make_order = jax.jit(data.epoch_order, static_argnums=(2, 3))
     index, size = jax.device_put(np.int32(epoch)), len(run.dataset.train.labels)
-    return make_order(run.state.key, index, size, run.recipe.batch_size)
+    return _epoch_order(run.state.key, index, size, run.recipe.batch_size)

@@ -2,6 +2,7 @@
 
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -61,6 +62,7 @@ class Saver:
         run, recorder: what is saved.
         rows: the writer of metrics.jsonl, which a checkpoint has to agree with.
         checkpoints, folder: where.
+        cadence: how often within an epoch, by the run's configuration.
     """
 
     run: Run
@@ -68,12 +70,12 @@ class Saver:
     rows: JsonlWriter
     checkpoints: Checkpoints
     folder: Path
+    cadence: Cadence = field(init=False)
     _failures: dict[str, str] = field(default_factory=dict)  # what could not be saved, and why
     _last: float = field(default_factory=time.monotonic)
 
-    @property
-    def cadence(self) -> Cadence:
-        return Cadence.parse(self.run.config.checkpoint_every)
+    def __post_init__(self) -> None:
+        self.cadence = Cadence.parse(self.run.config.checkpoint_every)
 
     def is_due(self, step: int) -> bool:
         """Whether a checkpoint is due after that step, within an epoch."""
@@ -113,7 +115,7 @@ class Saver:
 
         return self._try(workdir.WEIGHTS, save)
 
-    def _try(self, what: str, save) -> bool:
+    def _try(self, what: str, save: Callable[[], None]) -> bool:
         try:
             save()
         except (OSError, SafetensorError) as error:

@@ -7,8 +7,14 @@ from pathlib import Path
 import numpy as np
 
 from nin_jax import metrics, record, workdir
+from nin_jax.errors import UserError
 from nin_jax.loop import fit
 from nin_study.grid import Cell, Row, Setting
+
+_KEPT = {
+    *("dataset", "image_size", "train_images", "test_images", "evaluated_on", "epochs"),
+    *("test_accuracy", "test_accuracy_per_class", "device"),
+}
 
 LEARNT = 0.8  # the test accuracy whose epoch is noted
 CHANCE = 1.2  # a run whose test accuracy stays below this times chance has collapsed
@@ -35,6 +41,10 @@ def run_cell(cell: Cell, setting: Setting, folder: Path) -> Row:
 def result(cell: Cell, folder: Path) -> Row:
     """What a finished run's files say, as a row of the results."""
     summary = record.read_json(folder / workdir.SUMMARY)
+    if missing := _KEPT - summary.keys():
+        raise UserError(
+            f"{folder} is of another version of nin_jax: no {', '.join(sorted(missing))}"
+        )
     recipe = record.read_recipe(folder)
     rows = metrics.read_metrics(folder / workdir.METRICS)
     epochs = [row for row in rows if row["kind"] == "epoch"]

@@ -15,7 +15,7 @@ class ExplainConfig:
     """Draw the last block's maps, one for each class, over pictures (figure 4 of the paper).
 
     The mean of a map is the class's logit. A picture that cannot be read is named and the others
-    go on; the exit code is then 1.
+    go on; the exit code is then 1, or 2 if none is left.
     """
 
     pictures: Annotated[tuple[Path, ...], tyro.conf.Positional]
@@ -55,7 +55,7 @@ def run(config: ExplainConfig) -> None:
     for fault in faults:
         print(f"error: {fault}", file=sys.stderr)
     if faults:
-        sys.exit(1)
+        sys.exit(1 if written else 2)
 
 
 if __name__ == "__main__":

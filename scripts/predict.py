@@ -15,7 +15,7 @@ class PredictConfig:
     """Print the likeliest classes of pictures, by the trained network of a run.
 
     A picture is turned to grey or colour and resized as in training. One that cannot be read is
-    named and the others go on; the exit code is then 1.
+    named and the others go on; the exit code is then 1, or 2 if none is left.
     """
 
     pictures: Annotated[tuple[Path, ...], tyro.conf.Positional]
@@ -63,7 +63,7 @@ def run(config: PredictConfig) -> None:
     )
     prediction.report(predictions, faults, config.json)
     if faults:
-        sys.exit(1)
+        sys.exit(1 if predictions else 2)
 
 
 if __name__ == "__main__":

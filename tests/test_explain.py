@@ -87,6 +87,16 @@ def test_draws_what_can_be_read_and_names_the_rest(script, run, tmp_path):
         assert image.width > 1000
 
 
+def test_nothing_that_can_be_read_is_an_error(script, run, tmp_path):
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no picture")
+    for name in ("explain", "predict"):
+        outcome = script(name, broken, "--workdir", run)
+        assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+        assert outcome.err.startswith("error: cannot read")
+        assert not list((tmp_path / "cwd").iterdir())
+
+
 def test_refuses_what_is_wrong(script, run, tmp_path):
     path, file = picture(tmp_path / "one.png"), tmp_path / "file"
     file.write_text("mine")

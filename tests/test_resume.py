@@ -146,6 +146,20 @@ def test_killed_before_its_summary_a_run_is_finished_without_training(config, un
         loop.fit(replace(config, variant=saved, resume=True))
 
 
+def test_a_checkpoint_of_another_version_is_refused(config, undisturbed, monkeypatch):
+    restore = checkpoint.Checkpoints.restore
+
+    def of_another_version(self, like):
+        state, position = restore(self, like)
+        return state, {"progress": position["progress"]}
+
+    shutil.copytree(undisturbed, config.workdir)
+    saved = json.loads((config.workdir / workdir.CONFIG).read_text())["config"]["variant"]
+    monkeypatch.setattr(checkpoint.Checkpoints, "restore", of_another_version)
+    with pytest.raises(UserError, match="are of another version of nin_jax"):
+        loop.fit(replace(config, variant=saved, resume=True, epochs=3))
+
+
 def test_rows_after_the_checkpoint_are_written_again_once(config, undisturbed):
     """A killed run's metrics may be ahead of its checkpoint, the last row torn."""
     shutil.copytree(undisturbed, config.workdir)

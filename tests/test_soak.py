@@ -55,13 +55,3 @@ def test_a_bit_is_flipped(tmp_path):
     path.write_bytes(bytes(10))
     trials.DAMAGES["one bit flipped"](path, random.Random(0))
     assert sum(byte.bit_count() for byte in path.read_bytes()) == 1
-
-
-def test_bad_input(script, tmp_path):
-    for arguments, text in (
-        (["--kills", 0], "--kills must be"),
-        (["--epochs", 0], "--epochs must"),
-    ):
-        outcome = script("soak", *arguments)
-        assert (outcome.code, outcome.err.count("\n")) == (2, 1)
-        assert text in outcome.err

@@ -76,6 +76,13 @@ def test_a_step_that_is_not_finite_ends_the_run_and_is_kept(config):
         assert int(name[:8]) < report["step"]
 
 
+def test_what_cannot_be_kept_of_such_a_step_is_said(config):
+    config.workdir.mkdir()
+    (config.workdir / "nonfinite").write_text("a file in the way")
+    with pytest.raises(UserError, match="the batch could not be written down"):
+        loop.fit(replace(config, lr=1e30, clip_norm=0.0))
+
+
 def test_steps_that_are_not_finite_can_be_left_out_and_counted(config, capsys):
     """The first step throws the parameters so far that no later one is finite."""
     summary = loop.fit(replace(config, lr=1e30, clip_norm=0.0, skip_nonfinite=True))

@@ -319,6 +319,16 @@ def test_an_interrupted_run_is_gone_on_with(script, small, tmp_path, monkeypatch
     assert resumed == [False, True]
 
 
+def test_a_run_of_another_version_is_told_of(script, small, tmp_path):
+    folder = tmp_path / "study" / "runs" / "tiny-modern-seed0"
+    folder.mkdir(parents=True)
+    (folder / "summary.json").write_text("{}")
+    outcome = script("study", *small, "--recipes", "modern", "--seeds", 1)
+    assert outcome.code == 2
+    assert "tiny-modern-seed0 is of another version of nin_jax: no " in outcome.err
+    assert outcome.err.count("\n") == 1
+
+
 BAD = {
     "unknown variant": (["--variants", "nin51"], "or nin15"),
     "unknown recipe": (["--recipes", "modem"], "did you mean modern"),

@@ -4,6 +4,7 @@ from tests.bad_inputs.api_files import FILES
 from tests.bad_inputs.api_networks import NETWORKS
 from tests.bad_inputs.case import Case
 from tests.bad_inputs.convert import CONVERT
+from tests.bad_inputs.doctor_and_soak import DOCTOR, SOAK
 from tests.bad_inputs.evaluate import EVALUATE
 from tests.bad_inputs.predict_and_explain import EXPLAIN, PREDICT
 from tests.bad_inputs.report_and_bench import BENCH, REPORT
@@ -21,6 +22,8 @@ SCRIPTS = {
     "bench": BENCH,
     "study": STUDY,
     "prepare_tfds": PREPARE,
+    "doctor": DOCTOR,
+    "soak": SOAK,
 }
 CASES: dict[str, Case] = {
     f"{group}: {name}": case
