@@ -11,7 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import synthetic_idx
-from synthetic_idx import (
+
+from nin_jax import datasets, idx
+from nin_jax.datasets import load_dataset
+from nin_jax.errors import UserError
+from tests.synthetic_idx import (
     TEST_IMAGES,
     TEST_LABELS,
     TRAIN_IMAGES,
@@ -23,10 +27,6 @@ from synthetic_idx import (
     synthetic_arrays,
     write_files,
 )
-
-from nin_jax import datasets, idx
-from nin_jax.datasets import load_dataset
-from nin_jax.errors import UserError
 
 # pytest looks a test's fixtures up among the names of its module.
 fashion, no_network_no_home = synthetic_idx.fashion, synthetic_idx.no_network_no_home

@@ -5,12 +5,12 @@ import json
 
 import jax
 import pytest
-from doctor_fakes import CUDA_TORCH, ONE_GPU, by_name, is_ok
-from synthetic_idx import fashion, no_network_no_home, write_files
 
 from nin_jax.doctor import examine, machine, packages, processes, settings, space
 from nin_jax.doctor.check import size
 from nin_jax.doctor.machine import Devices
+from tests.doctor_fakes import CUDA_TORCH, ONE_GPU, by_name, is_ok
+from tests.synthetic_idx import fashion, no_network_no_home, write_files
 
 __all__ = ["fashion", "no_network_no_home"]  # fixtures
 

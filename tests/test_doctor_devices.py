@@ -4,12 +4,12 @@ import os
 
 import jax
 import pytest
-from doctor_fakes import ONE_GPU, is_ok, warns
 
 from nin_jax.doctor import machine
 from nin_jax.doctor.devices import devices_check, driver_check
 from nin_jax.doctor.machine import Devices
 from nin_jax.doctor.processes import Gpu, Nvidia
+from tests.doctor_fakes import ONE_GPU, is_ok, warns
 
 
 @pytest.mark.parametrize(

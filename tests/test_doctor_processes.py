@@ -6,10 +6,10 @@ import signal
 import subprocess
 
 import pytest
-from doctor_fakes import CUDA_TORCH
 
 from nin_jax.doctor import packages, processes
 from nin_jax.doctor.processes import Gpu, Nvidia
+from tests.doctor_fakes import CUDA_TORCH
 
 TIMES_OUT = subprocess.TimeoutExpired("torch", 120.0)
 

@@ -4,10 +4,10 @@ import os
 from pathlib import Path
 
 import pytest
-from doctor_fakes import CPU_TORCH, CUDA_TORCH, is_ok, warns
 
 from nin_jax.doctor import machine, settings
 from nin_jax.doctor.processes import Torch
+from tests.doctor_fakes import CPU_TORCH, CUDA_TORCH, is_ok, warns
 
 OLD, NEW = settings.FRACTIONS
 

@@ -1,12 +1,12 @@
 """The doctor on what is installed: versions, torch, CUDA and cuDNN."""
 
 import pytest
-from doctor_fakes import CPU_TORCH, CUDA_TORCH, is_ok, warns
 from packaging.requirements import Requirement
 
 from nin_jax.doctor import packages, processes, software
 from nin_jax.doctor.packages import Libraries
 from nin_jax.doctor.processes import Torch
+from tests.doctor_fakes import CPU_TORCH, CUDA_TORCH, is_ok, warns
 
 
 def test_versions_are_held_against_their_bounds():

@@ -2,10 +2,9 @@
 
 import os
 
-from doctor_fakes import GPU, ONE_GPU, is_ok, warns
-
 from nin_jax.doctor import machine, space
 from nin_jax.doctor.processes import Gpu, Nvidia
+from tests.doctor_fakes import GPU, ONE_GPU, is_ok, warns
 
 
 def test_memory_and_disk_that_suffice(tmp_path):

@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 import synthetic_idx
-from synthetic_idx import (
+
+from nin_jax import download, idx
+from nin_jax.datasets import FallbackWarning, load_dataset
+from tests.synthetic_idx import (
     TEST_IMAGES,
     TRAIN_IMAGES,
     TRAIN_LABELS,
@@ -19,9 +22,6 @@ from synthetic_idx import (
     error_of,
     write_files,
 )
-
-from nin_jax import download, idx
-from nin_jax.datasets import FallbackWarning, load_dataset
 
 # pytest looks a test's fixtures up among the names of its module.
 fashion, no_network_no_home = synthetic_idx.fashion, synthetic_idx.no_network_no_home

@@ -30,8 +30,8 @@ from nin_jax.variants import variant_to_dict
 from nin_study import grid
 from tests.bad_inputs.case import picture, safetensors, saved
 from tests.conftest import TINY_TOML
-from tests.memory import forget_peak, growth
 from tests.mutations import as_toml, damaged, damaged_json, damaged_tree
+from tests.resident_memory import forget_peak, growth
 from tests.synthetic_idx import idx_bytes
 from tests.test_bad_input import finished
 from tests.test_study import row

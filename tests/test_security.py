@@ -23,7 +23,7 @@ from nin_study import grid
 from nin_study.grid import Cell
 from tests.bad_inputs.case import Case, legacy_pt, packed, picture, png, safetensors, tensor
 from tests.conftest import SCRIPTS
-from tests.memory import forget_peak, growth
+from tests.resident_memory import forget_peak, growth
 from tests.test_bad_input import finished, place
 from tests.test_study import row
 
