@@ -12,7 +12,6 @@ import pytest
 from matplotlib.text import Text
 from PIL import Image
 
-import nin_bench.probe
 import nin_jax
 from nin_jax import accounting
 from nin_jax.accounting import account
@@ -20,6 +19,8 @@ from nin_jax.accounting.memory_tables import Measured, measured_table
 from nin_jax.accounting.rendering import Bytes, markdown, text_of
 from nin_jax.accounting.tables import variant_table
 from nin_jax.plotting import variants_figure
+from nin_report import measuring, report
+from nin_report.sizes import parse_memory
 from parity_tests.test_counts import GOLDEN
 from tests.test_bad_input import is_one_line
 
@@ -83,8 +84,8 @@ def tables_of(text):
 
 
 def test_csv_holds_what_was_measured_and_what_fits(script, monkeypatch):
-    monkeypatch.setattr(nin_jax, "list_variants", lambda: ["nin_one_1x1"])
-    monkeypatch.setattr(nin_bench.probe, "measure", lambda *_: {"steps_bytes": 7, "error": "odd"})
+    monkeypatch.setattr(report, "list_variants", lambda: ["nin_one_1x1"])
+    monkeypatch.setattr(measuring, "measure", lambda *_: {"steps_bytes": 7, "error": "odd"})
     small = ("--image-size", 67, "--batch-size", 2, "--train", "--memory", "20MB", "--format")
     outcome = script("report", "--all", *small, "csv", "--per-layer")
     assert outcome.code == 0, outcome.err
@@ -161,7 +162,7 @@ def test_training_memory_is_predicted_and_measured(script, tiny):
 
 
 def test_training_of_all_is_one_table_more(script, monkeypatch):
-    monkeypatch.setattr(nin_jax, "list_variants", lambda: ["nin_one_1x1"])
+    monkeypatch.setattr(report, "list_variants", lambda: ["nin_one_1x1"])
     options = ("--all", "--train", "--no-measure", "--image-size", 67, "--batch-size", 2)
     outcome = script("report", *options, "--format", "markdown")
     assert outcome.code == 0, outcome.err
@@ -272,10 +273,5 @@ def test_report_refuses(script, tmp_path, case):
     ("text", "expected"),
     [("8GiB", 8 * 2**30), ("500 MB", 5 * 10**8), ("1.5gb", 15 * 10**8), ("1024", 1024)],
 )
-def test_sizes_of_memory(script, text, expected):
-    import runpy
-
-    from tests.conftest import SCRIPTS
-
-    parse_memory = runpy.run_path(str(SCRIPTS / "report.py"))["parse_memory"]
+def test_sizes_of_memory(text, expected):
     assert parse_memory(text) == expected

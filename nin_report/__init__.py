@@ -1,0 +1,1 @@
+"""What scripts/report.py does: accounts of networks, measured too, printed and drawn."""
