@@ -75,8 +75,15 @@ def _ask(
     with console.status("asking XLA") as status:
         for name in variants:
             status.update(f"{name}: asking XLA")
-            options = _options(config) | {"train": config.train, "xla": not config.all}
-            accounts.append(account(name, **options, memory_bytes=memory_bytes))
+            accounts.append(
+                account(
+                    name,
+                    **_options(config),
+                    train=config.train,
+                    xla=not config.all,
+                    memory_bytes=memory_bytes,
+                )
+            )
             if config.train and config.measure:
                 measured[accounts[-1].variant] = measure_account(
                     accounts[-1], name, config.recipe, status.update

@@ -150,7 +150,9 @@ def test_a_checkpoint_of_another_version_is_refused(config, undisturbed, monkeyp
     restore = checkpoint.Checkpoints.restore
 
     def of_another_version(self, like):
-        state, position = restore(self, like)
+        found = restore(self, like)
+        assert found is not None
+        state, position = found
         return state, {"progress": position["progress"]}
 
     shutil.copytree(undisturbed, config.workdir)
