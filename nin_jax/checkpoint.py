@@ -5,6 +5,7 @@ file's SHA-256), brought to the disk, and only then renamed into its place: what
 once whole, so whatever is wrong with it since is damage, and is found by its checksums.
 """
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -68,7 +69,8 @@ class Checkpoints:
             _seal(partial)
             partial.rename(final)
             _to_disk([self.folder])
-            self._prune(position)
+            with contextlib.suppress(OSError):  # what stays is one checkpoint more
+                self._prune(position)
         except Exception as error:  # Orbax and TensorStore raise what they like
             raise SaveError(_first_line(error)) from error
         finally:
@@ -170,8 +172,10 @@ def _handler() -> ocp.Checkpointer:
 
 
 def _write(folder: Path, state: TrainState, position: Position) -> None:
+    tree = _as_tree(state)
     arguments = ocp.args.Composite(
-        state=ocp.args.StandardSave(_as_tree(state)), position=ocp.args.JsonSave(position)
+        state=ocp.args.StandardSave(tree),
+        position=ocp.args.JsonSave({"position": position, "arrays": _arrays(tree)}),
     )
     with _handler() as checkpointer:
         checkpointer.save(folder, args=arguments)
@@ -179,19 +183,26 @@ def _write(folder: Path, state: TrainState, position: Position) -> None:
 
 def _read(folder: Path, like: TrainState) -> tuple[TrainState, Position]:
     abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, _as_tree(like))
-    arguments = ocp.args.Composite(
-        state=ocp.args.StandardRestore(abstract), position=ocp.args.JsonRestore()
-    )
-    try:
-        with _handler() as checkpointer:
-            found = checkpointer.restore(folder.absolute(), args=arguments)
-    except (ValueError, FileNotFoundError) as error:
-        raise UserError(
-            f"checkpoint {folder.name} is of another run or version: {_first_line(error)}"
-        ) from None
-    tree = found["state"]
+    with _handler() as checkpointer:
+        # First what it holds: Orbax does not fail neatly on arrays of other shapes.
+        arguments = ocp.args.Composite(position=ocp.args.JsonRestore())
+        plain = checkpointer.restore(folder.absolute(), args=arguments)["position"]
+        if plain.get("arrays") != _arrays(abstract):
+            raise UserError(
+                f"checkpoint {folder.name} is of another network, optimiser or version of nin_jax"
+            )
+        arguments = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
+        tree = checkpointer.restore(folder.absolute(), args=arguments)["state"]
     key = jax.random.wrap_key_data(tree["key"])
-    return TrainState(tree["params"], tree["opt_state"], tree["step"], key), found["position"]
+    return TrainState(tree["params"], tree["opt_state"], tree["step"], key), plain["position"]
+
+
+def _arrays(tree: Any) -> dict[str, list[Any]]:
+    """Shape and dtype of every array, by its place in the tree; plain data for JSON."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {
+        jax.tree_util.keystr(path): [list(leaf.shape), leaf.dtype.name] for path, leaf in leaves
+    }
 
 
 def _as_tree(state: TrainState) -> dict[str, Any]:

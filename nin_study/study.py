@@ -22,12 +22,12 @@ from nin_study import content, figures, grid, page
 from nin_study.grid import RESULTS, Cell, Row, Setting
 from nin_study.networks import Networks, key, measure
 from nin_study.run import run_cell
+from nin_study.story import GALLERY, Story, read_story
 from nin_study.summary import summarise
 
 if TYPE_CHECKING:
     from scripts.study import StudyConfig
 
-STORY, GALLERY = "study.json", "gallery"
 SHOWN = 4  # right pictures, and as many wrong ones
 
 MAX_SEEDS = 1000
@@ -55,7 +55,7 @@ def make_study(config: "StudyConfig", command: Sequence[str]) -> Path:
     if config.page_only:
         if not rows:
             raise UserError(f"{config.out} holds no results: run the study without --page-only")
-        return _write(rows, cells, _read_story(config.out), config.out)
+        return _write(rows, cells, read_story(config.out), config.out)
     done = {row["cell"] for row in rows}
     missing = [cell for cell in cells if cell.name not in done]
     dataset = load_dataset(setting.dataset, setting.data_dir)
@@ -63,25 +63,18 @@ def make_study(config: "StudyConfig", command: Sequence[str]) -> Path:
     _check_same_study(rows, setting, config.out)
     console = Console(highlight=False, soft_wrap=True)
     workdir.make_folder("--out", config.out)
-    story = _read_story(config.out)
-    story |= {"command": list(command), "class_names": list(dataset.class_names)}
+    story = read_story(config.out)
+    story.command, story.class_names = list(command), list(dataset.class_names)
     try:
         _run(missing, rows, setting, config.out, console)
-        story["networks"] |= _measure(cells, setting, story["networks"], console)
-        if gallery := _gallery(rows, dataset, config.out, config.gallery):
-            story["gallery"] = gallery
+        story.networks |= _measure(cells, setting, story.networks, console)
+        story.gallery = _gallery(rows, dataset, config.out, config.gallery) or story.gallery
     finally:  # an interrupted study has its page too
-        record.write_json(config.out / STORY, story)
+        story.write(config.out)
         path = _write(rows, cells, story, config.out) if rows else None
     assert path is not None
     console.print(f"wrote {path}", markup=False)
     return path
-
-
-def _read_story(out: Path) -> dict[str, Any]:
-    """What the page tells besides the results: command, class names, networks, gallery."""
-    empty = {"command": [], "class_names": [], "networks": {}, "gallery": []}
-    return empty | (record.read_json(out / STORY) if (out / STORY).exists() else {})
 
 
 def _plan(config: "StudyConfig") -> tuple[Setting, list[Cell]]:
@@ -182,16 +175,12 @@ def _measure(
     return measure(list(new.values()), dataset, lambda text: console.print(text, markup=False))
 
 
-def _write(rows: Sequence[Row], cells: Sequence[Cell], story: dict[str, Any], out: Path) -> Path:
+def _write(rows: Sequence[Row], cells: Sequence[Cell], story: Story, out: Path) -> Path:
     """index.html, study.md, study.csv, and a picture of accuracy against cost for each recipe."""
     order = {cell.name: i for i, cell in enumerate(_by_variant(cells))}
     ordered = sorted(rows, key=lambda row: order.get(row["cell"], len(order)))
-    groups = summarise(ordered, story["networks"])
-    gallery = [
-        content.Picture((out / GALLERY / picture["file"]).read_bytes(), picture["caption"])
-        for picture in story["gallery"]
-    ]
-    study = content.Study(ordered, groups, story["class_names"], story["command"], gallery)
+    groups = summarise(ordered, story.networks)
+    study = content.Study(ordered, groups, story.class_names, story.command, story.pictures(out))
     texts = {
         "study.md": content.as_markdown(study),
         "study.csv": content.as_csv(study.groups),

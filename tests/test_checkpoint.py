@@ -95,7 +95,7 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path):
     checkpoints = checkpoint.Checkpoints(tmp_path)
     checkpoints.save(small_state(1), position(1))
     other = replace(small_state(0), params={"kernel": jax.numpy.zeros((7, 6))})
-    with pytest.raises(UserError, match="checkpoint 00000001 is of another run or version"):
+    with pytest.raises(UserError, match="checkpoint 00000001 is of another network, optimiser"):
         checkpoints.restore(other)
 
 

@@ -17,7 +17,20 @@ def _results(text: str, **changes: Any) -> Case:
     return _study(text, "--page-only", files={"study/results.jsonl": lines})
 
 
+def _story(text: str, **changes: Any) -> Case:
+    story = {"command": [], "class_names": [], "networks": {}, "gallery": []} | changes
+    files = {"study/results.jsonl": json.dumps(row()) + "\n"}
+    files |= {"study/study.json": json.dumps(story)}
+    return _study(text, "--page-only", files=files)
+
+
 STUDY = {
+    "story of a picture outside": _story(
+        "gallery cannot be", gallery=[{"file": "../../x.png", "caption": "mine"}]
+    ),
+    "story of costs in words": _story("networks cannot be", networks={"nin d2l": {"macs": "two"}}),
+    "story of a command that is none": _story("command cannot be 3", command=3),
+    "story without classes": _story("class_names cannot be None", class_names=None),
     "unknown variant": _study("or nin15", "--variants", "nin51"),
     "unknown recipe": _study("did you mean modern", "--recipes", "modem"),
     "no seeds": _study("--seeds must be a whole number >= 1", "--seeds", "0"),
