@@ -8,11 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from nin_bench import machine, ours, pipelines, probe, pytorch, startup
+from nin_bench import machine, ours, paper, pipelines, probe, pytorch, scale, startup
 from nin_bench.timing import Timing, interleave
 from nin_bench.work import OURS, Call, Task, Work
-from nin_jax.geometry import trace
-from nin_jax.variants import get_variant
 
 Row = dict[str, Any]
 EPOCH_IMAGES = 1280
@@ -234,7 +232,7 @@ def _sweep_row(plan: Plan, work: Work, swept: str) -> Iterator[Row]:
     if OURS in errors:
         yield row | {"error": errors[OURS]}
         return
-    flops, moved = _cost(work)
+    flops, moved = paper.image_cost(work)
     row |= timings[OURS].row(work.batch_size)
     seconds = timings[OURS].median / work.batch_size
     yield row | {
@@ -244,19 +242,13 @@ def _sweep_row(plan: Plan, work: Work, swept: str) -> Iterator[Row]:
     }
 
 
-def _cost(work: Work) -> tuple[float, float]:
-    """FLOPs and least bytes moved of one image's training step, counted on paper.
-
-    FLOPs: 2 a MAC, three times over: forward, input gradient, weight gradient (the first layer
-    has no input gradient). Bytes: each activation is written and read going forward, and going
-    back read again, its gradient written and read twice (by both gradients): 6 passes.
-    """
-    layers = trace(get_variant(work.variant), work.in_channels, work.num_classes, work.sides)
-    macs = sum(layer.macs for layer in layers)
-    first = next(layer.macs for layer in layers if layer.macs)
-    width = 2 if work.precision == "bfloat16" else 4
-    activations = sum(int(np.prod(layer.out_shape)) for layer in layers)
-    return 2.0 * (3 * macs - first), 6.0 * width * activations
+def scaling(plan: Plan) -> Iterator[Row]:
+    """What a mesh costs, how a step grows with devices, and what they send each other."""
+    for variant in plan.variants if plan.batch_sizes else ("nin",):
+        work = plan.work("train", variant, (plan.batch_sizes or (32,))[0])
+        for part in scale.PARTS:
+            plan.say(f"scale: {variant}, {part}")
+            yield from scale.measure(part, work, plan.rounds)
 
 
 def _measure(
@@ -310,5 +302,6 @@ JOBS: Mapping[str, Callable[[Plan], Iterator[Row]]] = {
     "images": images,
     "ops": ops,
     "sweep": sweep,
+    "scale": scaling,
 }
 HEADLINE = ("train", "predict", "epoch", "memory", "startup", "images")

@@ -15,7 +15,7 @@ from nin_bench.work import LEARNING_RATE, Call, Work
 from nin_jax import data, ops
 from nin_jax.config import Recipe
 from nin_jax.device import default_micro_batch_size
-from nin_jax.model import with_operations
+from nin_jax.model import drop, with_operations
 from nin_jax.optim import make_optimizer
 from nin_jax.step import TrainState, make_train_step
 
@@ -108,13 +108,13 @@ class PlainNiN(nnx.Module):
         self.head = _plain_block(ours.head)
         self.linear = ours.linear
 
-    def __call__(self, x: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
+    def __call__(self, x: jax.Array, rngs: nnx.Rngs | jax.Array | None = None) -> jax.Array:
         for stage, block in zip(self.stages, self.blocks, strict=True):
             for conv in block:
                 x = nnx.relu(conv(x))
             if stage.pool:
                 x = nnx.max_pool(x, (3, 3), (2, 2), "VALID")
-        x = self.dropout(x, deterministic=rngs is None, rngs=rngs)
+        x = drop(self.dropout, x, rngs)
         for conv in self.head:
             x = nnx.relu(conv(x))
         if self.linear is None:

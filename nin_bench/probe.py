@@ -32,9 +32,19 @@ def measure(work: Work, contender: str) -> dict[str, Any]:
         step; on a GPU also peak_device_bytes. Or the row of an "error". What the system does not
         tell is left out.
     """
-    request = json.dumps({"work": asdict(work), "contender": contender})
-    command = [sys.executable, "-m", "nin_bench.probe", request]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | GLIBC)
+    return answer("nin_bench.probe", {"work": asdict(work), "contender": contender}, GLIBC)
+
+
+def answer(module: str, request: dict[str, Any], environment: dict[str, str]) -> Any:
+    """What ``python -m module JSON`` prints as JSON on its last line; or the row of an "error".
+
+    Args:
+        module: that is run.
+        request: its argument.
+        environment: what is added to this process's own.
+    """
+    command = [sys.executable, "-m", module, json.dumps(request)]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | environment)
     if done.returncode == 0:
         return json.loads(done.stdout.splitlines()[-1])
     if done.returncode < 0:

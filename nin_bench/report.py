@@ -26,6 +26,12 @@ HEADINGS = {
     "image_size": "image",
     "images": "images",
     "contender": "contender",
+    "devices": "devices",
+    "parameters": "parameters",
+    "collective": "collective",
+    "count": "a step",
+    "operand_bytes": "operand bytes",
+    "parameter_bytes": "parameter bytes",
     "start": "start",
     "median_ms": "median ms",
     "min_ms": "min",
@@ -42,6 +48,10 @@ HEADINGS = {
     "copy_gb_per_s": "copy GB/s",
     "over_ours": "time over ours",
     "best_rival_over_ours": "best rival / ours",
+    "over_no_mesh": "time over no mesh",
+    "host_cores_busy": "cores busy",
+    "efficiency": "efficiency",
+    "note": "note",
     "error": "error",
 }
 

@@ -18,7 +18,8 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from nin_jax.errors import UserError
+from nin_jax.errors import RunError, UserError
+from nin_jax.processes import agree, is_first
 from nin_jax.step import TrainState
 
 SAVING, DAMAGED, CHECKSUMS = ".saving", "damaged", "SHA256SUMS"
@@ -58,24 +59,38 @@ class Checkpoints:
 
         Raises:
             SaveError: the disk is full or not writable; the earlier checkpoints are still there.
+            RunError: the same, in one of several processes: the others wait for its part.
         """
         name = _name(position["step"], position["evaluated"])
         partial, final = (self.folder / SAVING / name).absolute(), self.folder / name
-        if final.exists():
-            return final  # the run stands where it stood when this was written
-        try:
-            self.clear_partial()
-            _write(partial, state, position)
+
+        def finish() -> None:
             _seal(partial)
             partial.rename(final)
             _to_disk([self.folder])
             with contextlib.suppress(OSError):  # what stays is one checkpoint more
                 self._prune(position)
+
+        try:
+            if not agree(lambda: self._begin(final)):
+                return final  # the run stands where it stood when this was written
+            with _others_wait(name):
+                _write(partial, state, position)  # all processes of the run together
+            agree(finish)
+        except RunError:
+            raise
         except Exception as error:  # Orbax and TensorStore raise what they like
             raise SaveError(_first_line(error)) from error
         finally:
-            self.clear_partial()
+            if is_first():
+                self.clear_partial()
         return final
+
+    def _begin(self, final: Path) -> bool:
+        if final.exists():
+            return False
+        self.clear_partial()
+        return True
 
     def restore(self, like: TrainState) -> tuple[TrainState, Position] | None:
         """The newest state that is intact, shaped and placed as ``like`` is, and its position.
@@ -89,6 +104,10 @@ class Checkpoints:
         Raises:
             UserError: none is intact, or the newest intact one holds another kind of state.
         """
+        name = agree(self._newest_intact)
+        return None if name is None else _read(self.folder / name, like)
+
+    def _newest_intact(self) -> str | None:
         found = sorted(self.names(), reverse=True)
         for name in found:
             folder = self.folder / name
@@ -100,7 +119,7 @@ class Checkpoints:
                     f"checkpoint {name} is damaged: {damage}; it is now {aside}", stacklevel=2
                 )
                 continue
-            return _read(folder, like)
+            return name
         if found or any(self._damaged()):
             raise UserError(
                 f"no checkpoint in {self.folder} is intact: {len(list(self._damaged()))} damaged "
@@ -169,6 +188,20 @@ def _name(step: int, evaluated: bool) -> str:
 
 def _handler() -> ocp.Checkpointer:
     return ocp.Checkpointer(ocp.CompositeCheckpointHandler())
+
+
+@contextlib.contextmanager
+def _others_wait(name: str) -> Iterator[None]:
+    """What fails in one of several processes cannot be passed over: the others wait for it."""
+    try:
+        yield
+    except Exception as error:
+        if jax.process_count() == 1:
+            raise
+        raise RunError(
+            f"checkpoint {name} could not be written by process {jax.process_index()} "
+            f"({_first_line(error)}): make room, then start all processes again with --resume"
+        ) from error
 
 
 def _write(folder: Path, state: TrainState, position: Position) -> None:

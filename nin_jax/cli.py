@@ -78,15 +78,23 @@ def guard(action: Callable[[], object]) -> None:
         action()
     except (UserError, RunError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2 if isinstance(error, UserError) else 1)
+        _leave(2 if isinstance(error, UserError) else 1)
     except Interrupted as interrupted:
         print(interrupted, file=sys.stderr)
-        sys.exit(interrupted.code)
+        _leave(interrupted.code)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        sys.exit(130)
+        _leave(130)
     except BrokenPipeError:  # the reader of our output went away; nothing is left to say
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _leave(code: int) -> None:
+    """Exits, one of several processes in its own way."""
+    processes = sys.modules.get("nin_jax.processes")
+    if processes is not None:
+        processes.leave(code)
+    sys.exit(code)
 
 
 def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:

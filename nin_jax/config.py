@@ -86,8 +86,8 @@ class TrainConfig:
     """How to train: d2l (as published) or modern (reaches more, sooner)."""
 
     dataset: str | None = None
-    """fashion_mnist, mnist, kmnist, digits or tfds:NAME. Default: fashion_mnist, or digits if that
-    is neither on the machine nor to be had from the network."""
+    """fashion_mnist, mnist, kmnist, digits, tfds:NAME or folder:PATH. Default: fashion_mnist, or
+    digits if that is neither on the machine nor to be had from the network."""
 
     data_dir: Path | None = None
     """Folder with the data set's files. Default: $NIN_DATA_DIR, or the user's data folder."""
@@ -151,11 +151,40 @@ class TrainConfig:
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """Where to run; auto takes a GPU if JAX finds one."""
 
+    devices: int | Literal["all"] = "all"
+    """Divide each batch over that many devices."""
+
+    shard_params: bool = False
+    """Keep on each device a slice of the parameters and of the optimiser's state, not all of
+    them."""
+
+    feed: Literal["auto", "resident", "stream"] = "auto"
+    """Where the training images are: resident keeps all of them on every device, stream reads each
+    device's share of the batches as they are needed. Default: resident where they fit and one
+    process runs."""
+
+    distributed: bool = False
+    """Run as one of several processes. SLURM, Open MPI and Kubernetes tell the rest; elsewhere give
+    the next three."""
+
+    coordinator: str | None = None
+    """Host and port at which the first process can be reached by all, as 10.0.0.1:1234."""
+
+    processes: int | None = None
+    """How many processes there are."""
+
+    process_index: int | None = None
+    """Which of them this one is, from 0."""
+
     optimizer: Optimizer | None = None
     """Optimiser (recipes: sgd)."""
 
     lr: float | None = None
     """Peak learning rate (d2l: the variant's published one; modern: 0.03)."""
+
+    lr_batch_size: int | None = None
+    """Batch size that the rate is meant for: it is multiplied by the run's batch size over this one
+    (Goyal et al. 2017), for large batches, with --warmup-steps. Default: the rate as it is."""
 
     momentum: float | None = None
     """Momentum of SGD, in [0, 1) (d2l: 0, modern: 0.9)."""
@@ -215,6 +244,10 @@ def recipe_of(config: TrainConfig) -> Recipe:
         "limit_test",
         "holdout",
         "keep_checkpoints",
+        "devices",
+        "processes",
+        "process_index",
+        "lr_batch_size",
         "num_classes",
         "seed",
     ):
@@ -223,6 +256,8 @@ def recipe_of(config: TrainConfig) -> Recipe:
         _check(field.name, getattr(recipe, field.name))
     for name, hint in get_type_hints(TrainConfig).items():
         _check_choice(name, hint, getattr(recipe, name, getattr(config, name)))
+    if config.lr_batch_size is not None:
+        recipe = replace(recipe, lr=recipe.lr * recipe.batch_size / config.lr_batch_size)
     if recipe.lr > LARGEST:
         raise UserError(f"--lr must be at most {LARGEST:g}, got {recipe.lr:g}")
     if recipe.nesterov and recipe.optimizer == "sgd" and recipe.momentum == 0:
@@ -238,6 +273,8 @@ def _check_choice(name: str, hint: Any, value: Any) -> None:
     """What the command line checks by itself, for configurations made in Python."""
     options = (hint, *get_args(hint)) if get_origin(hint) is not Literal else (hint,)
     choices = [c for option in options if get_origin(option) is Literal for c in get_args(option)]
+    if int in options and isinstance(value, int):
+        return
     if choices and value is not None and value not in choices:
         raise UserError(
             f"--{name.replace('_', '-')} must be one of {', '.join(choices)}, got {value!r}"
@@ -267,6 +304,10 @@ _RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "limit_test": _COUNT,
     "holdout": _COUNT,
     "keep_checkpoints": _COUNT,
+    "devices": _COUNT,
+    "processes": _COUNT,
+    "process_index": (_whole(0), "a whole number >= 0"),
+    "lr_batch_size": _COUNT,
     "num_classes": _COUNT,
     "seed": (_whole(0, 2**32), "a whole number in [0, 2**32)"),
     "warmup_steps": (_whole(0), "a whole number >= 0"),
@@ -279,7 +320,7 @@ _RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
 
 
 def _check(name: str, value: Any) -> None:
-    if name not in _RULES or value is None:
+    if name not in _RULES or value is None or (name, value) == ("devices", "all"):
         return
     holds, wanted = _RULES[name]
     if not holds(value):

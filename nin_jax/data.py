@@ -1,7 +1,7 @@
 """Images on the device: resizing, scaling, augmentation and an epoch's order.
 
-A data set stays on the device as uint8 for the whole run; everything here is traced into the
-compiled step, so the host has nothing to do for a batch but to ask for it.
+Images come to the device as uint8 in their own size; everything here is traced into the compiled
+step, so the host has nothing to do for a batch but to ask for it.
 """
 
 import functools
@@ -94,29 +94,28 @@ def prepare(images: jax.Array, size: tuple[int, int]) -> jax.Array:
     return jnp.asarray(UNIT_INTERVAL)[resize(images, size)]
 
 
-def augment(images: jax.Array, key: jax.Array, shift: int) -> jax.Array:
+def augment(images: jax.Array, keys: jax.Array, shift: int) -> jax.Array:
     """Flips each image left to right with probability 1/2 and moves it by up to ``shift`` pixels.
 
     Args:
         images: uint8 [B, H, W, C].
-        key: PRNG key.
+        keys: PRNG keys [B], one an image.
         shift: the largest move along each axis; what comes in at the edge is 0.
 
     Returns:
         uint8 [B, H, W, C].
     """
-    flip_key, shift_key = jax.random.split(key)
-    flip = jax.random.bernoulli(flip_key, shape=(len(images), 1, 1, 1))
-    images = jnp.where(flip, images[:, :, ::-1], images)
-    if shift == 0:
-        return images
-    moves = jax.random.randint(shift_key, (len(images), 2), 0, 2 * shift + 1)
-    padded = jnp.pad(images, ((0, 0), (shift, shift), (shift, shift), (0, 0)))
 
-    def crop(image: jax.Array, move: jax.Array) -> jax.Array:
-        return jax.lax.dynamic_slice(image, (move[0], move[1], 0), images.shape[1:])
+    def one(image: jax.Array, key: jax.Array) -> jax.Array:  # [H, W, C]
+        flip_key, shift_key = jax.random.split(key)
+        image = jnp.where(jax.random.bernoulli(flip_key), image[:, ::-1], image)
+        if shift == 0:
+            return image
+        row, column = jax.random.randint(shift_key, (2,), 0, 2 * shift + 1)
+        padded = jnp.pad(image, ((shift, shift), (shift, shift), (0, 0)))
+        return jax.lax.dynamic_slice(padded, (row, column, 0), image.shape)
 
-    return jax.vmap(crop)(padded, moves)
+    return jax.vmap(one)(images, keys)
 
 
 def epoch_order(key: jax.Array, epoch: jax.Array, size: int, batch_size: int) -> jax.Array:

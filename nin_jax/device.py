@@ -2,7 +2,7 @@
 
 import math
 import os
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 
@@ -31,7 +31,7 @@ def select_device(wanted: Literal["auto", "cpu", "gpu"]) -> None:
     if wanted == "auto":
         return
     try:
-        device = jax.devices(wanted)[0]
+        device = jax.local_devices(backend=wanted)[0]
     except RuntimeError:
         have = ", ".join(sorted({device.platform for device in jax.devices()}))
         raise UserError(
@@ -39,6 +39,27 @@ def select_device(wanted: Literal["auto", "cpu", "gpu"]) -> None:
             "with pip install -e '.[cuda12]'"
         ) from None
     jax.config.update("jax_default_device", device)
+
+
+def devices_for(count: int | Literal["all"]) -> list[Any]:
+    """The devices of a run: all of the platform that `select_device` chose, or the first of them.
+
+    Raises:
+        UserError: there are fewer, or some would leave a process without any.
+    """
+    found = jax.devices(_platform())
+    if count == "all":
+        return found
+    if count > len(found):
+        raise UserError(
+            f"--devices {count} are more than there are: {len(found)} ({found[0].device_kind}); on "
+            "a CPU XLA_FLAGS=--xla_force_host_platform_device_count=8 makes 8 of it"
+        )
+    if jax.process_count() > 1 and count != len(found):
+        raise UserError(
+            f"--devices {count}: the devices of all processes are used, which are {len(found)}"
+        )
+    return found[:count]
 
 
 def make_deterministic(wanted: bool) -> None:

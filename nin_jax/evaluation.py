@@ -1,12 +1,14 @@
 """A model's score on a split: loss, accuracy, and the table of each class."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import functools
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
 import numpy as np
 
+from nin_jax.sharding import DIVIDED, EVERYWHERE, Layout
 from nin_jax.step import EvalState
 
 
@@ -36,32 +38,50 @@ class Score:
 def evaluate(
     eval_step: Callable[..., EvalState],
     params: Any,
-    images: jax.Array | np.ndarray,
-    labels: jax.Array | np.ndarray,
+    parts: Iterable[tuple[jax.Array, jax.Array]],
     *,
+    count: int,
     num_classes: int,
     batch_size: int,
+    layout: Layout,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Score:
     """Runs `step.make_eval_step`'s step over a split; each example counts once.
 
     Args:
-        eval_step: as made for this ``batch_size`` and ``num_classes``.
-        params: the model's parameters.
-        images: uint8 [N, H, W, C].
-        labels: int32 [N].
+        eval_step: as made for this ``batch_size``, ``num_classes`` and ``layout``.
+        params: the model's parameters, whole on every device.
+        parts: of the split, divided over the devices, as `feed.evaluation_parts` makes them.
+        count: examples of all parts together.
         progress: called with the examples done and in all.
     """
-    count = len(labels)
-    images, labels = jax.device_put((images, labels))  # nothing happens if they are there already
-    zero = np.zeros((), np.int32), np.zeros((), np.float32)
-    state: EvalState = jax.device_put(
-        EvalState(*zero, np.zeros((num_classes, num_classes), np.int32))  # type: ignore[arg-type]
-    )
-    before = state
-    for done in range(0, count, batch_size):
-        before, state = state, eval_step(params, state, images, labels)
-        jax.block_until_ready(before)  # the bar follows the device, one batch behind
-        progress(min(done + batch_size, count), count)
-    final = jax.device_get(state)
+    devices, done = layout.devices, 0
+    state = initial(layout, num_classes)
+    first = state.start
+    for images, labels in parts:
+        state = replace(state, start=first)
+        before = state
+        for _ in range(0, len(labels) // devices, batch_size):
+            before, state = state, eval_step(params, state, images, labels)
+            jax.block_until_ready(before)  # the bar follows the devices, one batch behind
+            done += batch_size * devices
+            progress(min(done, count), count)
+    final: EvalState = jax.device_get(total(layout)(state))
     return Score(float(final.loss) / count, np.asarray(final.confusion))
+
+
+def initial(layout: Layout, num_classes: int) -> EvalState:
+    """Nothing evaluated yet, on each device."""
+    shape = layout.devices, num_classes, num_classes
+    zero = np.int32(0), np.zeros(layout.devices, np.float32), np.zeros(shape, np.int32)
+    specs = EVERYWHERE, DIVIDED, DIVIDED
+    return EvalState(*map(layout.place, zero, specs))
+
+
+@functools.cache
+def total(layout: Layout) -> Callable[[EvalState], EvalState]:
+    """The sum over the devices: all that an evaluation makes them tell each other."""
+    return jax.jit(
+        lambda state: EvalState(state.start, state.loss.sum(0), state.confusion.sum(0)),
+        out_shardings=layout.sharding(EVERYWHERE),
+    )

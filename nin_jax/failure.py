@@ -5,30 +5,33 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from nin_jax import record, workdir
 from nin_jax.preparation import Run, epoch_order
 from nin_jax.recorder import NotFinite
 
 
-def write_nonfinite(folder: Path, run: Run, found: NotFinite) -> Path | None:
+def batch_of(run: Run, step: int) -> list[int]:
+    """Which training images made the batch of a step, counted from 1."""
+    epoch, row = divmod(step - 1, run.steps_per_epoch)
+    indices = epoch_order(run, epoch)[row]
+    return indices[indices >= 0].tolist()
+
+
+def write_nonfinite(folder: Path, run: Run, found: NotFinite, indices: list[int]) -> str | None:
     """Keeps what there is to know of a step that is not finite: ``nonfinite/STEP/``.
 
     Returns:
         The folder with ``report.json`` (step, loss, norm of the gradient, rate, and the indices of
         the batch's training images) and a copy of ``metrics.jsonl``; None if it cannot be written.
     """
-    epoch, row = divmod(found.step - 1, run.steps_per_epoch)
-    indices = np.asarray(epoch_order(run, epoch)[row])
     target = folder / "nonfinite" / f"{found.step:08d}"
     report: dict[str, Any] = {
         "step": found.step,
-        "epoch": epoch + 1,
+        "epoch": (found.step - 1) // run.steps_per_epoch + 1,
         "loss": _plain(found.loss),
         "gradient_norm": _plain(found.gradient_norm),
         "learning_rate": found.learning_rate,
-        "batch_indices": indices[indices >= 0].tolist(),
+        "batch_indices": indices,
     }
     try:
         target.mkdir(parents=True, exist_ok=True)
@@ -36,7 +39,7 @@ def write_nonfinite(folder: Path, run: Run, found: NotFinite) -> Path | None:
         shutil.copyfile(folder / workdir.METRICS, target / workdir.METRICS)
     except OSError:
         return None
-    return target
+    return str(target)
 
 
 def _plain(number: float) -> float | str:
@@ -44,7 +47,7 @@ def _plain(number: float) -> float | str:
     return number if math.isfinite(number) else str(number)
 
 
-def nonfinite_text(found: NotFinite, folder: Path | None) -> str:
+def nonfinite_text(found: NotFinite, folder: str | None) -> str:
     """The line for the user."""
     kept = f"the batch is in {folder}" if folder else "the batch could not be written down"
     if math.isfinite(found.loss):

@@ -5,8 +5,6 @@ import threading
 from types import FrameType
 from typing import Any
 
-from nin_jax.errors import Interrupted
-
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -40,8 +38,3 @@ class Interruption:
         self.signal = signal.Signals(number)
         for each in self._before:  # the system's own way of ending a process waits for no step
             signal.signal(each, signal.SIG_DFL)
-
-    def check(self) -> None:
-        """Raises `Interrupted` if a signal has come."""
-        if self.signal is not None:
-            raise Interrupted(self.signal)

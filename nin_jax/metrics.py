@@ -72,6 +72,21 @@ class JsonlWriter:
         self._file.close()
 
 
+class Nowhere:
+    """Stands in for `JsonlWriter` where another process of the run writes the file."""
+
+    size = 0
+
+    def write(self, row: dict[str, Any]) -> None:
+        del row
+
+    def sync(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
 class TensorBoardWriter:
     """Every number of a row as a scalar of its name, at the row's step.
 
@@ -121,9 +136,9 @@ class TensorBoardWriter:
 class Screen:
     """A progress bar on a terminal, plain lines elsewhere; one line an epoch on both."""
 
-    def __init__(self, total_steps: int, first_step: int = 0):
+    def __init__(self, total_steps: int, first_step: int = 0, quiet: bool = False):
         self._total_steps, self._last_line = total_steps, time.monotonic()
-        self._console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
+        self._console = Console(file=sys.stdout, highlight=False, soft_wrap=True, quiet=quiet)
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -131,7 +146,7 @@ class Screen:
             TextColumn("{task.fields[figures]}"),
             TimeRemainingColumn(),
             console=self._console,
-            disable=not self._console.is_terminal,
+            disable=quiet or not self._console.is_terminal,
             transient=True,
         )
         self._task = self._progress.add_task(

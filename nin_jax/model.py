@@ -117,11 +117,19 @@ class NiNBlock(nnx.Module):
         return nnx.relu(x) if self.last_relu else x
 
 
+def drop(dropout: nnx.Dropout, x: jax.Array, rngs: nnx.Rngs | jax.Array | None) -> jax.Array:
+    """Dropout by ``rngs``, by keys [B] of one an example, or not at all: [B, ...] -> [B, ...]."""
+    if not isinstance(rngs, jax.Array):
+        return dropout(x, deterministic=rngs is None, rngs=rngs)
+    return jax.vmap(lambda x, key: dropout(x, deterministic=False, rngs=key))(x, rngs)
+
+
 class NiN(nnx.Module):
     """A Network in Network: blocks with max pools between, dropout, the head, the global mean.
 
     Build it with `create_model`. Call it with float images [B, H, W, C] in [0, 1] for the logits,
-    [B, num_classes]; with ``rngs=nnx.Rngs(dropout=key)`` dropout is on.
+    [B, num_classes]; with ``rngs=nnx.Rngs(dropout=key)`` dropout is on. Keys [B] in its place, one
+    an example, make an example's mask independent of the batch around it.
 
     Attributes:
         blocks: the NiN blocks before the head.
@@ -163,15 +171,14 @@ class NiN(nnx.Module):
         is_linear = variant.classifier == "linear"
         self.linear = Linear(features, num_classes, **kw) if is_linear else None
 
-    def class_maps(self, x: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
+    def class_maps(self, x: jax.Array, rngs: nnx.Rngs | jax.Array | None = None) -> jax.Array:
         """What the head makes of images: a map for each class, [B, H', W', num_classes]."""
         self._check(x)
         x = ops.cast(x, self.dtype)
         for stage, block in zip(self.variant.stages, self.blocks, strict=True):
             x = block(x)  # [B, H, W, C]
             x = self.operations.max_pool(x) if stage.pool else x
-        x = self.dropout(x, deterministic=rngs is None, rngs=rngs)
-        return self.head(x)  # [B, H, W, num_classes]
+        return self.head(drop(self.dropout, x, rngs))  # [B, H, W, num_classes]
 
     def _check(self, x: jax.Array) -> None:
         """An image too small would give maps of no pixels, and their mean is no number."""
@@ -185,7 +192,7 @@ class NiN(nnx.Module):
                 f"alone, as its classifier is a linear layer; got {shape[1]}x{shape[2]}"
             )
 
-    def __call__(self, x: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
+    def __call__(self, x: jax.Array, rngs: nnx.Rngs | jax.Array | None = None) -> jax.Array:
         maps = self.class_maps(x, rngs)  # [B, H, W, num_classes]
         if self.linear is None:
             return ops.cast(maps, self.logit_dtype).mean((1, 2))

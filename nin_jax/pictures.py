@@ -5,11 +5,15 @@ import os
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from nin_jax.errors import UserError
 from nin_jax.reading import check_file
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 MAX_FILE_BYTES = 2**30
 
@@ -57,22 +61,51 @@ def read(path: Path, channels: int, size: tuple[int, int]) -> np.ndarray:
         UserError: the file is no picture, is damaged, or would take more memory than any sane
             picture (Pillow's limit of 89 million pixels, at which it would only warn).
     """
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     height, width = size
-    check_file(path, MAX_FILE_BYTES, f"cannot read {path}")
+    with _no_warnings(), opened(path, f"cannot read {path}") as image:
+        image = upright(image, channels).resize((width, height), Image.Resampling.BILINEAR)
+        return np.asarray(image).reshape(height, width, channels)
+
+
+@contextlib.contextmanager
+def opened(
+    path: str | Path, problem: str, formats: Iterable[str] | None = None
+) -> Iterator["Image.Image"]:
+    """A picture of which only the header is read so far; threads may read several at once.
+
+    Pillow's warnings, such as of damaged tags, are let through: Python can silence them only for
+    all threads together.
+
+    Args:
+        path: of the file.
+        problem: begins every message.
+        formats: that may be read, by Pillow's names; by default all that it reads by itself.
+
+    Raises:
+        UserError: as `read`, also for whatever goes wrong while the picture is open.
+    """
+    from PIL import Image
+
+    check_file(path, MAX_FILE_BYTES, problem)
     try:
-        with _no_warnings(), Image.open(path, formats=_safe_formats()) as image:
+        with Image.open(path, formats=safe_formats() if formats is None else [*formats]) as image:
             if image.width * image.height > (Image.MAX_IMAGE_PIXELS or 0):
-                raise UserError(f"cannot read {path}: {image.width}x{image.height} is too large")
-            image = ImageOps.exif_transpose(image)
-            image = _without_alpha(_to_8_bits(image)).convert("L" if channels == 1 else "RGB")
-            pixels = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
+                raise UserError(f"{problem}: {image.width}x{image.height} is too large")
+            yield image
     except UserError:
         raise
     except Exception as error:  # Pillow's decoders raise almost anything for damaged files
-        raise UserError(f"cannot read {path}: {_reason(error)}") from None
-    return pixels.reshape(height, width, channels)
+        raise UserError(f"{problem}: {_reason(error)}") from None
+
+
+def upright(image: "Image.Image", channels: int) -> "Image.Image":
+    """A picture in its own size as `read` takes it: grey or colour, turned upright, no alpha."""
+    from PIL import ImageOps
+
+    image = ImageOps.exif_transpose(image)
+    return _without_alpha(_to_8_bits(image)).convert("L" if channels == 1 else "RGB")
 
 
 @contextlib.contextmanager
@@ -83,7 +116,7 @@ def _no_warnings() -> Iterator[None]:
         yield
 
 
-def _safe_formats() -> list[str]:
+def safe_formats() -> list[str]:
     """All formats but those for which Pillow starts another program, such as Ghostscript."""
     from PIL import Image
 

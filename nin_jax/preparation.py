@@ -3,7 +3,8 @@
 Nothing here touches a run's folder.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,11 +16,13 @@ from flax import nnx
 
 from nin_jax import data
 from nin_jax.config import Recipe, TrainConfig
-from nin_jax.datasets import Dataset, Split, load_dataset
-from nin_jax.device import default_micro_batch_size, default_steps_per_dispatch
+from nin_jax.datasets import FOLDER_PREFIX, TFDS_PREFIX, Dataset, Split, load_dataset
+from nin_jax.device import default_micro_batch_size, default_steps_per_dispatch, devices_for
 from nin_jax.errors import UserError
+from nin_jax.feed import Resident, Shares, evaluation_parts
 from nin_jax.model import NiN, create_model
 from nin_jax.optim import make_optimizer, make_schedule
+from nin_jax.sharding import EVERYWHERE, Layout, make_layout
 from nin_jax.step import (
     EvalState,
     StepFigures,
@@ -28,6 +31,7 @@ from nin_jax.step import (
     make_train_step,
     make_train_steps,
 )
+from nin_jax.streaming import dataset_sources
 from nin_jax.variants import get_variant
 
 MAX_STEPS = 10_000_000
@@ -40,7 +44,7 @@ def load_data(config: TrainConfig) -> Dataset:
         UserError: as `load_dataset`, a label is beyond ``num_classes``, or the holdout leaves
             nothing to train on.
     """
-    dataset = load_dataset(config.dataset, config.data_dir)
+    dataset = _open(config)
     if config.num_classes is not None and config.num_classes < dataset.num_classes:
         raise UserError(
             f"--num-classes {config.num_classes} is too few: {dataset.name} has labels "
@@ -49,22 +53,42 @@ def load_data(config: TrainConfig) -> Dataset:
 
     train, test = dataset.train, dataset.test
     if config.holdout is not None:
-        kept = len(train.labels) - config.holdout
+        kept = len(train) - config.holdout
         if kept < 1:
             raise UserError(
                 f"--holdout {config.holdout} leaves nothing to train on: {dataset.name} has "
-                f"{len(train.labels)} training images"
+                f"{len(train)} training images"
             )
-        train, test = _part(train, slice(kept)), _part(train, slice(kept, None))
-    return replace(
-        dataset,
-        train=_part(train, slice(config.limit_train)),
-        test=_part(test, slice(config.limit_test)),
-    )
+        train, test = train.part(None, kept), train.part(kept, None)
+    train, test = train.part(None, config.limit_train), test.part(None, config.limit_test)
+    return replace(dataset, train=train, test=test)
 
 
-def _part(split: Split, part: slice) -> Split:
-    return Split(split.images[part], split.labels[part])
+def _open(config: TrainConfig) -> Dataset:
+    """The whole set, in memory, or opened for reading if it is streamed.
+
+    Sets that can be streamed have the checksum of a streamed one either way: a run may be resumed
+    with the other feed.
+    """
+    name = config.dataset
+    if not isinstance(name, str) or not name.startswith((TFDS_PREFIX, FOLDER_PREFIX)):
+        return load_dataset(name, config.data_dir)
+    streamed = dataset_sources(name, config.data_dir)
+    if streams(config, streamed):
+        return streamed
+    return replace(load_dataset(name, config.data_dir), checksum=streamed.checksum)
+
+
+RESIDENT_BYTES = 2**31  # of training images that every device has room for
+CHUNK_BYTES = 2**26  # of images that a device is given at a time
+
+
+def streams(config: TrainConfig, dataset: Dataset) -> bool:
+    """Whether each device is given its own share of the examples, or all have all of them."""
+    if config.feed == "auto":
+        size = len(dataset.train) * math.prod(dataset.image_shape)
+        return jax.process_count() > 1 or size > RESIDENT_BYTES
+    return config.feed == "stream"
 
 
 @dataclass
@@ -74,6 +98,7 @@ class Run:
     config: TrainConfig
     recipe: Recipe
     dataset: Dataset
+    layout: Layout
     model: NiN
     state: TrainState
     train_steps: Callable[..., tuple[TrainState, StepFigures]]
@@ -94,7 +119,12 @@ class Run:
 
 
 def prepare_run(config: TrainConfig, recipe: Recipe, dataset: Dataset) -> Run:
-    """Model, optimiser and steps; touches no file."""
+    """Model, optimiser and steps, on the run's devices; touches no file."""
+    layout = make_layout(
+        devices_for(config.devices),
+        shard_params=config.shard_params,
+        own_examples=not isinstance(dataset.train, Split) or streams(config, dataset),
+    )
     model = create_model(
         get_variant(config.variant),
         in_channels=dataset.image_shape[2],
@@ -106,7 +136,7 @@ def prepare_run(config: TrainConfig, recipe: Recipe, dataset: Dataset) -> Run:
         dtype=config.precision,
     )
     graphdef, params = nnx.split(model, nnx.Param)
-    steps_per_epoch = -(-len(dataset.train.labels) // recipe.batch_size)
+    steps_per_epoch = -(-len(dataset.train) // recipe.batch_size)
     steps = steps_per_epoch * recipe.epochs
     if steps > MAX_STEPS:
         raise UserError(
@@ -116,20 +146,22 @@ def prepare_run(config: TrainConfig, recipe: Recipe, dataset: Dataset) -> Run:
     optimizer = make_optimizer(recipe, steps)
     if config.skip_nonfinite:
         optimizer = optax.apply_if_finite(optimizer, max_consecutive_errors=2**31 - 1)
-    params = jax.tree.map(jnp.copy, params)  # a step consumes its state's; the model keeps its own
     start, key = jnp.zeros((), jnp.int32), jax.random.key(config.seed)
-    state = TrainState(params, optimizer.init(params), start, key)
-    micro = micro_batch_size(config, recipe, model)
+    # A step consumes its state's arrays; the model keeps its own.
+    state = TrainState(jax.tree.map(jnp.copy, params), optimizer.init(params), start, key)
+    state = layout.place(state, layout.specs(state))
+    micro = min(micro_batch_size(config, recipe, model), layout.columns(recipe.batch_size))
     at_once = config.steps_per_dispatch or default_steps_per_dispatch()
-    train_step = make_train_step(graphdef, optimizer, recipe, model.image_size, micro)
+    train_step = make_train_step(graphdef, optimizer, recipe, model.image_size, micro, layout)
     return Run(
         config=config,
         recipe=recipe,
         dataset=dataset,
+        layout=layout,
         model=model,
         state=state,
-        train_steps=make_train_steps(train_step, at_once),
-        eval_step=make_eval_step(graphdef, model.image_size, model.num_classes, micro),
+        train_steps=make_train_steps(train_step, at_once, layout, state),
+        eval_step=make_eval_step(graphdef, model.image_size, model.num_classes, micro, layout),
         learning_rates=np.asarray(jax.vmap(make_schedule(recipe, steps))(jnp.arange(steps))),
         micro_batch_size=micro,
         steps_per_dispatch=at_once,
@@ -146,7 +178,29 @@ def micro_batch_size(config: TrainConfig, recipe: Recipe, model: NiN) -> int:
 _epoch_order = jax.jit(data.epoch_order, static_argnums=(2, 3))
 
 
-def epoch_order(run: Run, epoch: int) -> jax.Array:
+def epoch_order(run: Run, epoch: int) -> np.ndarray:
     """int32 [steps, batch]: which training images make which batch; -1 fills the last one up."""
-    index, size = jax.device_put(np.int32(epoch)), len(run.dataset.train.labels)
-    return _epoch_order(run.state.key, index, size, run.recipe.batch_size)
+    seed, index = run.layout.place((np.uint32(run.config.seed), np.int32(epoch)), EVERYWHERE)
+    size = len(run.dataset.train)
+    order = _epoch_order(_key(seed), index, size, run.recipe.batch_size)
+    return np.asarray(jax.device_get(order))
+
+
+_key = jax.jit(jax.random.key)
+
+
+def make_feed(run: Run) -> Resident | Shares:
+    """The way of the training images to the devices."""
+    train = run.dataset.train
+    if not run.layout.own_examples:
+        assert isinstance(train, Split)  # as `streams` has it
+        return Resident(run.layout, train)
+    per_step = run.layout.columns(run.recipe.batch_size) * math.prod(run.dataset.image_shape)
+    rows = max(run.steps_per_dispatch, CHUNK_BYTES // per_step)
+    return Shares(run.layout, train.read, min(rows, run.steps_per_epoch))
+
+
+def evaluation_images(layout: Layout, dataset: Dataset) -> Iterator[tuple[jax.Array, jax.Array]]:
+    """The test split, divided over the devices, in parts."""
+    most = max(1, CHUNK_BYTES // math.prod(dataset.image_shape))
+    return evaluation_parts(layout, dataset.test.read, len(dataset.test), most)

@@ -28,6 +28,17 @@ T = TypeVar("T")
 MAY_CHANGE = {
     *("workdir", "resume", "data_dir", "device", "epochs", "list_variants"),
     *("steps_per_dispatch", "compilation_cache", "checkpoint_every", "keep_checkpoints"),
+    *("devices", "shard_params", "feed"),
+    *("distributed", "coordinator", "processes", "process_index"),
+}
+
+# What a start has of its own: it is not carried over to the next one.
+NOT_CARRIED_OVER = {
+    "devices": "all",
+    "distributed": False,
+    "coordinator": None,
+    "processes": None,
+    "process_index": None,
 }
 
 
@@ -45,11 +56,11 @@ def write_config(folder: Path, config: TrainConfig, recipe: Recipe, dataset: Dat
                 "checksum": dataset.checksum,
                 "class_names": list(dataset.class_names),
                 "image_shape": list(dataset.image_shape),
-                "train_images": len(dataset.train.labels),
-                "test_images": len(dataset.test.labels),
+                "train_images": len(dataset.train),
+                "test_images": len(dataset.test),
             },
             "num_classes": config.num_classes or dataset.num_classes,
-            "device": device_name(),
+            "device": device_name(None if config.devices == "all" else config.devices),
             "versions": versions(),
             "git_commit": _git_commit(),
         },
@@ -59,6 +70,14 @@ def write_config(folder: Path, config: TrainConfig, recipe: Recipe, dataset: Dat
 def _plain(config: TrainConfig | Recipe) -> dict[str, Any]:
     """A configuration as JSON gives it back: paths as text, tuples as lists."""
     return json.loads(json.dumps(dataclasses.asdict(config), default=str))
+
+
+def identity(config: TrainConfig, recipe: Recipe, dataset: Dataset) -> str:
+    """What all processes of a run must have been given alike, as text."""
+    of_its_own = {"data_dir", "workdir", "coordinator", "process_index"}
+    given = {k: v for k, v in _plain(config).items() if k not in of_its_own}
+    variant = variant_to_dict(get_variant(config.variant))
+    return json.dumps([given, _plain(recipe), variant, dataset.checksum], sort_keys=True)
 
 
 def check_same_run(folder: Path, config: TrainConfig, recipe: Recipe, dataset: Dataset) -> None:
@@ -276,12 +295,17 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
     partial.replace(path)
 
 
-def device_name() -> str:
-    """What JAX computes on, in words: ``cpu, 8 cores, x86_64`` or the accelerator's name."""
-    device = jax.devices()[0]
+def device_name(count: int | None = None) -> str:
+    """What JAX computes on, in words: ``cpu, 8 cores, x86_64`` or the accelerator's name.
+
+    Args:
+        count: of devices; all if None.
+    """
+    device, count = jax.devices()[0], count or jax.device_count()
     if device.platform == "cpu":
-        return f"cpu, {os.cpu_count()} cores, {platform.machine()}"
-    return f"{device.platform}, {jax.device_count()} x {device.device_kind}"
+        several = f", {count} devices" if count > 1 else ""
+        return f"cpu, {os.cpu_count()} cores, {platform.machine()}{several}"
+    return f"{device.platform}, {count} x {device.device_kind}"
 
 
 def versions() -> dict[str, str]:

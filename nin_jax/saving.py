@@ -7,15 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 from safetensors import SafetensorError
 
 from nin_jax import convert, workdir
 from nin_jax.checkpoint import Checkpoints
 from nin_jax.errors import RunError, UserError
-from nin_jax.metrics import JsonlWriter
+from nin_jax.metrics import JsonlWriter, Nowhere
 from nin_jax.preparation import Run
+from nin_jax.processes import agree, is_first
 from nin_jax.recorder import Recorder
 
 
@@ -67,7 +67,7 @@ class Saver:
 
     run: Run
     recorder: Recorder
-    rows: JsonlWriter
+    rows: JsonlWriter | Nowhere
     checkpoints: Checkpoints
     folder: Path
     cadence: Cadence = field(init=False)
@@ -77,17 +77,20 @@ class Saver:
     def __post_init__(self) -> None:
         self.cadence = Cadence.parse(self.run.config.checkpoint_every)
 
-    def is_due(self, step: int) -> bool:
+    def is_due_by_steps(self, step: int) -> bool:
         """Whether a checkpoint is due after that step, within an epoch."""
-        if self.cadence.steps:
-            return step % self.cadence.steps == 0
-        return time.monotonic() - self._last >= (self.cadence.seconds or 0)
+        return self.cadence.steps is not None and step % self.cadence.steps == 0
+
+    def is_due_by_time(self) -> bool:
+        """Whether the last checkpoint was as long ago as the cadence has it."""
+        since = time.monotonic() - self._last
+        return self.cadence.seconds is not None and since >= self.cadence.seconds
 
     def checkpoint(self) -> bool:
         """Saves the whole state of the run; False, and told of, if that cannot be."""
 
         def save() -> None:
-            self.rows.sync()  # never ahead of the rows it counts
+            agree(self.rows.sync)  # never ahead of the rows it counts
             progress = self.recorder.progress
             position = {
                 "step": progress.step,
@@ -104,8 +107,10 @@ class Saver:
     def weights(self) -> bool:
         """Saves the parameters under PyTorch's names; False, and told of, if that cannot be."""
 
+        params = self.run.layout.whole(self.run.state.params)
+
         def save() -> None:
-            nnx.update(self.run.model, jax.tree.map(jnp.copy, self.run.state.params))
+            nnx.update(self.run.model, jax.device_get(params))
             partial = self.folder / f"{workdir.WEIGHTS}.partial"
             try:
                 convert.save_safetensors(self.run.model, partial)
@@ -113,7 +118,7 @@ class Saver:
             finally:
                 partial.unlink(missing_ok=True)
 
-        return self._try(workdir.WEIGHTS, save)
+        return not is_first() or self._try(workdir.WEIGHTS, save)
 
     def _try(self, what: str, save: Callable[[], None]) -> bool:
         try:
@@ -133,8 +138,9 @@ class Saver:
 
     def finish(self) -> None:
         """Raises a `RunError` if the end of the run could not be saved."""
-        if self._failures:
-            reasons = "; ".join(f"{what}: {reason}" for what, reason in self._failures.items())
+        failures: dict[str, str] = agree(lambda: self._failures)
+        if failures:
+            reasons = "; ".join(f"{what}: {reason}" for what, reason in failures.items())
             raise RunError(
                 f"training is done but could not be saved ({reasons}): make room, then go on with "
                 f"--resume --workdir {self.folder} from the last good checkpoint"

@@ -11,9 +11,10 @@ from rich.table import Table
 
 from nin_jax import record
 from nin_jax.datasets import Dataset
-from nin_jax.device import select_device
+from nin_jax.device import devices_for, select_device
 from nin_jax.evaluation import Score, evaluate
-from nin_jax.preparation import load_data, micro_batch_size
+from nin_jax.preparation import evaluation_images, load_data, micro_batch_size
+from nin_jax.sharding import EVERYWHERE, make_layout
 from nin_jax.step import make_eval_step
 from nin_jax.workdir import CONFUSION
 
@@ -26,7 +27,8 @@ def score_run(
 ) -> Score:
     """Reloads a run's weights, scores them on its test images, prints and draws the result.
 
-    The batches are the training run's, so the accuracy is the summary's to the last digit.
+    On one device, in the batches that training would have there: a run on one device had the very
+    same, so the accuracy is its summary's to the last digit.
 
     Args:
         folder: the run's workdir.
@@ -44,13 +46,15 @@ def score_run(
     record.check_same_data(folder, dataset)
     graphdef, params = nnx.split(model, nnx.Param)
     batch_size = micro_batch_size(config, record.read_recipe(folder), model)
+    layout = make_layout(devices_for(1))
     score = evaluate(
-        make_eval_step(graphdef, model.image_size, model.num_classes, batch_size),
-        params,
-        dataset.test.images,
-        dataset.test.labels,
+        make_eval_step(graphdef, model.image_size, model.num_classes, batch_size, layout),
+        layout.place(params, EVERYWHERE),
+        evaluation_images(layout, dataset),
+        count=len(dataset.test),
         num_classes=model.num_classes,
         batch_size=batch_size,
+        layout=layout,
     )
     _report(folder, model.variant.name, dataset, score)
     return score

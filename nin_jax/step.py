@@ -1,4 +1,4 @@
-"""One training step and one evaluation step: pure, compiled, their state donated.
+"""One training step and one evaluation step: pure and compiled; training consumes its state.
 
 Gather, augmentation, resize, network, gradients and optimiser are one program. A batch may be
 worked off in micro-batches: their gradients are added up, which is the gradient of the batch.
@@ -15,6 +15,7 @@ from flax import nnx
 
 from nin_jax import data
 from nin_jax.config import Recipe
+from nin_jax.sharding import COLUMNS, DIVIDED, EVERYWHERE, Layout
 
 
 @jax.tree_util.register_dataclass
@@ -76,12 +77,12 @@ class StepFigures:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class EvalState:
-    """Evaluation so far: position in the data, loss, and the confusion matrix.
+    """Evaluation so far: position in the data, loss, and the confusion matrix of each device.
 
     Attributes:
-        start: int32 [], the next example.
-        loss: float32 [], summed over examples.
-        confusion: int32 [classes, classes]; rows are labels, columns predictions.
+        start: int32 [], the next example, of each device's own.
+        loss: float32 [D], summed over examples.
+        confusion: int32 [D, classes, classes]; rows are labels, columns predictions.
     """
 
     start: jax.Array
@@ -112,45 +113,32 @@ def make_train_step(
     recipe: Recipe,
     image_size: tuple[int, int],
     micro_batch_size: int,
+    layout: Layout | None = None,
 ) -> Callable[..., tuple[TrainState, StepFigures]]:
     """The compiled ``step(state, images, labels, order) -> (state, figures)``.
 
     ``images`` is uint8 [N, H, W, C], ``labels`` int32 [N], ``order`` int32 [steps, B] as
     `data.epoch_order` makes it; the state's step says which row is next. The loss is the mean
     over the batch's examples; fillers (-1) have no part in it. The state given is consumed.
-    """
-    shift = 14 if recipe.augment == "flip_shift" else None
-    smoothing = recipe.label_smoothing
 
-    def loss_sum(params, images, labels, weights, key):
-        dropout_key, augment_key = jax.random.split(key)
-        if recipe.augment != "none":
-            pixels = max(images.shape[1:3]) // shift if shift else 0
-            images = data.augment(images, augment_key, pixels)
-        model = nnx.merge(graphdef, params)
-        x = data.prepare(images, image_size)  # [M, h, w, C]
-        logits = model(x, rngs=nnx.Rngs(dropout=dropout_key))  # [M, classes]
-        loss = jnp.sum(weights * cross_entropy(logits, labels, smoothing))
-        correct = jnp.sum(weights * (logits.argmax(1) == labels))
-        return loss, Sums(loss, correct, weights.sum())
+    With a ``layout`` every argument lies on its mesh (see `make_train_steps`), and each device
+    works on its columns of ``order``. Random numbers depend on the run's key, the step and an
+    example's place in the batch alone: neither devices nor micro-batches make a difference but in
+    the order of sums.
+    """
+    gradient = _make_batch_gradient(graphdef, recipe, image_size, micro_batch_size)
+    if layout is not None:
+        summed = layout.over_devices(gradient)
+    else:
+
+        def summed(params, images, labels, indices, key):
+            positions = jnp.arange(len(indices))
+            return gradient(params, images, labels, indices, positions, key)
 
     def step(state: TrainState, images, labels, order):
         indices = order[state.step % len(order)]  # [B]
-        key = jax.random.fold_in(state.key, state.step)
-        gradient = jax.grad(loss_sum, has_aux=True)
-
-        def micro(totals, inputs):
-            indices, key = inputs
-            new = gradient(state.params, *data.take(images, labels, indices), key)
-            return jax.tree.map(jnp.add, totals, new), None
-
-        batch = split_micro_batches(indices, micro_batch_size)  # [n, M]
-        keys = jax.random.split(key, len(batch))
-        if len(batch) == 1:
-            grads, sums = gradient(state.params, *data.take(images, labels, batch[0]), keys[0])
-        else:
-            zero = (jax.tree.map(jnp.zeros_like, state.params), Sums.zero())
-            (grads, sums), _ = jax.lax.scan(micro, zero, (batch, keys))
+        key = jax.random.fold_in(jax.random.fold_in(state.key, NOISE), state.step)
+        grads, sums = summed(state.params, images, labels, indices, key)
         grads = jax.tree.map(lambda g: g / sums.count, grads)
         figures = StepFigures(sums.loss, sums.correct, sums.count, optax.tree.norm(grads))
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
@@ -160,14 +148,69 @@ def make_train_step(
     return jax.jit(step, donate_argnums=0)
 
 
+# The run's key with an epoch folded in orders that epoch; no epoch has this number.
+NOISE = 2**32 - 1
+
+
+def _make_batch_gradient(
+    graphdef: nnx.GraphDef, recipe: Recipe, image_size: tuple[int, int], micro_batch_size: int
+) -> Callable[..., tuple[Any, Sums]]:
+    """``(params, images, labels, indices, positions, key) -> (grads, sums)`` of a batch's examples.
+
+    ``indices`` are theirs in the data set, ``positions`` in the batch, int32 [B] both.
+    """
+    shift = 14 if recipe.augment == "flip_shift" else None
+
+    def loss_sum(params, images, labels, weights, keys):
+        keys = jax.vmap(jax.random.split)(keys)  # [M, 2]: of dropout, of augmentation
+        if recipe.augment != "none":
+            pixels = max(images.shape[1:3]) // shift if shift else 0
+            images = data.augment(images, keys[:, 1], pixels)
+        model = nnx.merge(graphdef, params)
+        x = data.prepare(images, image_size)  # [M, h, w, C]
+        logits = model(x, rngs=keys[:, 0])  # [M, classes]
+        loss = jnp.sum(weights * cross_entropy(logits, labels, recipe.label_smoothing))
+        correct = jnp.sum(weights * (logits.argmax(1) == labels))
+        return loss, Sums(loss, correct, weights.sum())
+
+    def gradient_of(params, images, labels, indices, positions, key):
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, positions)  # [M]
+        examples = data.take(images, labels, indices)
+        return jax.grad(loss_sum, has_aux=True)(params, *examples, keys)
+
+    def whole(params, images, labels, indices, positions, key):
+        if len(indices) <= micro_batch_size:
+            return gradient_of(params, images, labels, indices, positions, key)
+
+        def micro(totals, batch):
+            indices, positions = batch
+            new = gradient_of(params, images, labels, indices, positions, key)
+            return jax.tree.map(jnp.add, totals, new), None
+
+        zero = (jax.tree.map(jnp.zeros_like, params), Sums.zero())
+        batches = [split_micro_batches(a, micro_batch_size) for a in (indices, positions)]
+        return jax.lax.scan(micro, zero, tuple(batches))[0]  # over [n, M] each
+
+    return whole
+
+
 def make_train_steps(
-    train_step: Callable[..., tuple[TrainState, StepFigures]], most: int
+    train_step: Callable[..., tuple[TrainState, StepFigures]],
+    most: int,
+    layout: Layout | None = None,
+    state: TrainState | None = None,
 ) -> Callable[..., tuple[TrainState, StepFigures]]:
     """The compiled ``steps(state, images, labels, order, count) -> (state, figures)``.
 
     Takes ``count`` <= ``most`` steps, one program for all, so that a fast device need not wait
     for the host between them. The figures have a leading axis, [most]; from ``count`` on they are
     0. The state given is consumed.
+
+    Args:
+        train_step: as `make_train_step` makes it.
+        most: steps at once.
+        layout: where all of it lies; one device if None.
+        state: with a ``layout``, one of the shapes of those to come.
     """
 
     def steps(state: TrainState, images, labels, order, count):
@@ -182,7 +225,16 @@ def make_train_steps(
             return one(jnp.int32(0), (state, none))
         return jax.lax.fori_loop(0, count, one, (state, none))
 
-    return jax.jit(steps, donate_argnums=0)
+    if layout is None:
+        return jax.jit(steps, donate_argnums=0)
+    states, everywhere = layout.shardings(layout.specs(state)), layout.sharding(EVERYWHERE)
+    examples, columns = layout.sharding(layout.examples), layout.sharding(COLUMNS)
+    return jax.jit(
+        steps,
+        donate_argnums=0,
+        in_shardings=(states, examples, examples, columns, everywhere),
+        out_shardings=(states, everywhere),
+    )
 
 
 def split_micro_batches(indices: jax.Array, micro_batch_size: int) -> jax.Array:
@@ -194,21 +246,37 @@ def split_micro_batches(indices: jax.Array, micro_batch_size: int) -> jax.Array:
 
 
 def make_eval_step(
-    graphdef: nnx.GraphDef, image_size: tuple[int, int], num_classes: int, batch_size: int
+    graphdef: nnx.GraphDef,
+    image_size: tuple[int, int],
+    num_classes: int,
+    batch_size: int,
+    layout: Layout,
 ) -> Callable[..., EvalState]:
     """The compiled ``step(params, state, images, labels) -> state`` over the next batch.
 
-    Every example counts once, whatever the batch size.
+    Every example counts once, whatever the batch size; those with label -1 are fillers and count
+    not at all. Images, labels and the state are divided over the layout's devices, each of which
+    takes the next batch of its own examples and tells the others nothing.
     """
 
     def step(params, state: EvalState, images, labels):
         indices = state.start + jnp.arange(batch_size)
         indices = jnp.where(indices < len(images), indices, -1)
         images, labels, weights = data.take(images, labels, indices)
+        weights = weights * (labels >= 0)
         logits = nnx.merge(graphdef, params)(data.prepare(images, image_size))
-        loss = jnp.sum(weights * cross_entropy(logits, labels))
+        loss = jnp.sum(jnp.where(weights > 0, cross_entropy(logits, labels), 0))
         hits = weights.astype(jnp.int32)
-        confusion = state.confusion.at[labels, logits.argmax(1)].add(hits)
+        confusion = state.confusion.at[0, labels, logits.argmax(1)].add(hits)
         return EvalState(state.start + batch_size, state.loss + loss, confusion)
 
-    return jax.jit(step)
+    states = EvalState(EVERYWHERE, DIVIDED, DIVIDED)  # type: ignore[arg-type]
+    return jax.jit(
+        jax.shard_map(
+            step,
+            mesh=layout.mesh,
+            in_specs=(EVERYWHERE, states, DIVIDED, DIVIDED),
+            out_specs=states,
+            check_vma=False,
+        )
+    )

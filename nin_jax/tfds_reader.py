@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from nin_jax import pictures
 from nin_jax.errors import UserError
 
 # A set's name, its configuration, its version. tensorflow-datasets would also take namespaces,
@@ -36,20 +37,35 @@ def read_prepared(name: str, folder: Path | None) -> PreparedSet:
       UserError: the set is not prepared, not in a format that can be read without TensorFlow,
         not an image-classification set of one image shape, or damaged.
     """
+    found = find_prepared(name, folder)
+    arrays = []
+    for split, records in found.splits.items():
+        try:
+            arrays.append(_read_split(records, *found.keys, len(found.class_names)))
+        except Exception as error:  # array_record, protobuf and Pillow each have their own
+            raise UserError(f"tfds:{name}, split {split}: {first_line(error)}") from error
+    return PreparedSet(found.builder.info.full_name, arrays[0], arrays[1], found.class_names)
+
+
+class FoundSet(NamedTuple):
+    """A prepared set of which nothing but its description is read so far."""
+
+    builder: Any
+    keys: tuple[str, str]  # of image and label in a record
+    splits: dict[str, Any]  # tensorflow-datasets' data sources, images undecoded: train and test
+    class_names: tuple[str, ...]
+
+
+def find_prepared(name: str, folder: Path | None) -> FoundSet:
+    """As `read_prepared`, but reads no images."""
     if not _NAME.fullmatch(name):
         raise UserError(f"{name!r} is not a tensorflow-datasets name, such as 'mnist'")
     builder = _prepared_builder(name, folder)
     image_key, label_key = _keys(builder, name)
     # Both splits are found before either is read: a missing one should not take minutes to tell.
-    sources = [_data_source(builder, name, split, image_key) for split in ("train", "test")]
+    splits = {split: _data_source(builder, name, split, image_key) for split in ("train", "test")}
     class_names = tuple(builder.info.features[label_key].names)
-    arrays = []
-    for split, source in zip(("train", "test"), sources, strict=True):
-        try:
-            arrays.append(_read_split(source, image_key, label_key, len(class_names)))
-        except Exception as error:  # array_record, protobuf and Pillow each have their own
-            raise UserError(f"tfds:{name}, split {split}: {_first_line(error)}") from error
-    return PreparedSet(builder.info.full_name, arrays[0], arrays[1], class_names)
+    return FoundSet(builder, (image_key, label_key), splits, class_names)
 
 
 def _prepared_builder(name: str, folder: Path | None) -> Any:
@@ -68,7 +84,7 @@ def _prepared_builder(name: str, folder: Path | None) -> Any:
         # Not builder.is_prepared(): where it finds nothing it logs a line to stderr as well.
         prepared = os.path.isfile(os.path.join(builder.data_path, "dataset_info.json"))
     except Exception as error:  # unknown names, broken metadata: whatever its parsers raise
-        problem = f"cannot be opened in {where} ({_first_line(error)})"
+        problem = f"cannot be opened in {where} ({first_line(error)})"
         raise UserError(f"tfds:{name} {problem}; {how}") from error
     if not prepared:
         raise UserError(f"tfds:{name} is not prepared in {where}; {how}")
@@ -107,7 +123,7 @@ def _data_source(builder: Any, name: str, split: str, image_key: str) -> Any:
         found = ", ".join(sorted(builder.info.splits)) or "none"
         raise UserError(f"tfds:{name} has no split {split!r}, which is needed; it has {found}")
     try:
-        # Pillow decodes the images in `_decode`: half again as fast as tensorflow-datasets' own
+        # Pillow decodes the images in `decode`: half again as fast as tensorflow-datasets' own
         # decoder, which would also choose OpenCV where that happens to be installed.
         return builder.as_data_source(split, decoders={image_key: tfds.decode.SkipDecoding()})
     except NotImplementedError as error:
@@ -116,7 +132,7 @@ def _data_source(builder: Any, name: str, split: str, image_key: str) -> Any:
             "to read; prepare it in another folder with file_format='array_record'"
         ) from error
     except Exception as error:  # missing or damaged files: whatever array_record raises
-        raise UserError(f"tfds:{name}, split {split}: {_first_line(error)}") from error
+        raise UserError(f"tfds:{name}, split {split}: {first_line(error)}") from error
 
 
 def _read_split(
@@ -129,19 +145,21 @@ def _read_split(
     images = np.empty((0,), np.uint8)
     labels = np.empty(len(source), np.int32)
     for i, example in enumerate(_in_batches(source)):
-        image = _decode(example[image_key], channels)
+        image = decode(example[image_key], channels)
         if i == 0:
             images = np.empty((len(source), *image.shape), np.uint8)
         if image.shape != images.shape[1:]:
-            raise UserError(
-                f"image {i} has shape {image.shape}, image 0 {images.shape[1:]}; "
-                "all images must share one shape"
-            )
+            raise UserError(other_shape(i, image.shape, images.shape[1:]))
         images[i] = image
         labels[i] = example[label_key]
     if labels.min() < 0 or labels.max() >= num_classes:
         raise UserError(f"labels go from {labels.min()} to {labels.max()}, classes: {num_classes}")
     return images, labels
+
+
+def other_shape(index: int, shape: tuple[int, ...], first: tuple[int, ...]) -> str:
+    """What is said of an image that is not shaped like the first one."""
+    return f"image {index} has shape {shape}, image 0 {first}; all images must share one shape"
 
 
 def _in_batches(source: Any, batch_size: int = 1024) -> Iterator[dict[str, Any]]:
@@ -150,14 +168,15 @@ def _in_batches(source: Any, batch_size: int = 1024) -> Iterator[dict[str, Any]]
         yield from source.__getitems__(range(start, min(start + batch_size, len(source))))
 
 
-def _decode(encoded: bytes, channels: int) -> np.ndarray:
+def decode(encoded: bytes, channels: int) -> np.ndarray:
     """An image file's bytes -> uint8 [H, W, channels]."""
     from PIL import Image
 
-    with Image.open(io.BytesIO(encoded)) as image:
+    with Image.open(io.BytesIO(encoded), formats=pictures.safe_formats()) as image:
         pixels = np.asarray(image.convert("L" if channels == 1 else "RGB"))
     return pixels.reshape(*pixels.shape[:2], channels)
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error of any library says, as far as it fits into a line."""
     return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -19,7 +19,8 @@ from nin_jax.accounting.programs import Programs, abstract_model
 from nin_jax.accounting.xla import xla_memory
 from nin_jax.config import TrainConfig, recipe_of
 from nin_jax.datasets import Dataset
-from nin_jax.preparation import epoch_order, prepare_run
+from nin_jax.preparation import epoch_order, make_feed, prepare_run
+from nin_jax.sharding import EVERYWHERE
 from nin_jax.variants import get_variant
 
 ROUNDS = 5
@@ -106,12 +107,12 @@ def _cost(config: TrainConfig, dataset: Dataset) -> Network:
 def _step(config: TrainConfig, dataset: Dataset) -> Callable[[], None]:
     """One training step of a run, as it runs, compiled and warmed up; returns when it is done."""
     run = prepare_run(config, recipe_of(config), dataset)
-    arrays = jax.device_put((dataset.train.images, dataset.train.labels))
-    order = epoch_order(run, 0)
-    one = jax.device_put(np.int32(1))
+    chunk = next(make_feed(run).chunks(epoch_order(run, 0), 0))
+    examples = chunk.images, chunk.labels, chunk.order
+    one = run.layout.place(np.int32(1), EVERYWHERE)
 
     def step() -> None:
-        run.state, figures = run.train_steps(run.state, *arrays, order, one)
+        run.state, figures = run.train_steps(run.state, *examples, one)
         jax.block_until_ready((run.state, figures))
 
     step()

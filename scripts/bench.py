@@ -10,14 +10,14 @@ import tyro
 
 from nin_jax import cli
 
-Job = Literal["train", "predict", "epoch", "memory", "startup", "images", "ops", "sweep"]
+Job = Literal["train", "predict", "epoch", "memory", "startup", "images", "ops", "sweep", "scale"]
 
 
 @dataclass(frozen=True)
 class BenchConfig:
     """Measure nin_jax against PyTorch and plain Flax, interleaved in one process.
 
-    Without a benchmark named: all but ops and sweep. A ratio is the best rival's median over
+    Without a benchmark named: all but ops, sweep and scale. A ratio is the best rival's median over
     ours; above 1, we are ahead. Progress goes to standard error, results to standard output.
     """
 
@@ -25,7 +25,7 @@ class BenchConfig:
     """train and predict: one step or batch against PyTorch. epoch: the whole job, data included.
     memory: each side's peak. startup: seconds to the first step. images: cost per image by size of
     data set. ops: what each of our operations earns. sweep: cost by batch and image size, and the
-    roofline."""
+    roofline. scale: what a mesh costs, several devices, and what they send each other."""
 
     sweep: bool = False
     """How the cost grows with batch size, image size and number of images: the benchmarks sweep
@@ -35,7 +35,7 @@ class BenchConfig:
     """Networks, for train, ops and sweep, and with --batch-sizes for the others. Default: all."""
 
     batch_sizes: tuple[int, ...] = ()
-    """Images a step. Default: each benchmark's own."""
+    """Images a step; for scale a step and device. Default: each benchmark's own."""
 
     image_size: int = 224
     """Side of the images, in pixels."""

@@ -15,7 +15,8 @@ def run(config: TrainConfig) -> None:
     if config.resume and config.workdir is not None:
         # What the command line leaves open is as the run has it.
         saved = record.read_config(config.workdir)
-        config = cli.parse(TrainConfig, default=replace(saved, workdir=config.workdir))
+        saved = replace(saved, workdir=config.workdir, **record.NOT_CARRIED_OVER)
+        config = cli.parse(TrainConfig, default=saved)
     loop.fit(config)
 
 

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from nin_bench import jobs, machine, ours, pictures, pytorch, report
+from nin_bench import jobs, machine, ours, paper, pictures, pytorch, report
 from nin_bench.timing import Timing, interleave
 from nin_bench.work import OURS, Work
 
@@ -132,7 +132,7 @@ def test_a_sweep_is_drawn_under_a_measured_roof(monkeypatch, tmp_path):
 
 
 def test_paper_costs_follow_the_macs():
-    flops, _ = jobs._cost(Work("train", "nin", 1))
+    flops, _ = paper.image_cost(Work("train", "nin", 1))
     first_layer = 54 * 54 * 96 * 121
     assert flops == 2 * (3 * 762_297_352 - first_layer)
 

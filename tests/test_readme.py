@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -71,3 +72,22 @@ def test_its_scripts_explain_themselves(name, script):
     outcome = script(Path(name).stem, "--help")
     assert outcome.code == 0
     assert "--" in outcome.out
+
+
+def test_the_commands_for_several_devices_run(tmp_path):
+    (tmp_path / "scripts").symlink_to(ROOT / "scripts")
+    section = README[README.index("## More than one device") : README.index("## If a run dies")]
+    (block,) = re.findall(r"^```bash\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
+    commands = block.splitlines()
+    assert len(commands) == 3
+    for command in commands:
+        done = subprocess.run(
+            ["bash", "-c", command],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("epoch 1/1") == 1
+    assert len(list(tmp_path.glob("runs/*/summary.json"))) == 3

@@ -14,7 +14,9 @@ from nin_jax import Stage, Variant, data
 from nin_jax.config import Recipe, TrainConfig, recipe_of
 from nin_jax.datasets import Split
 from nin_jax.evaluation import evaluate
+from nin_jax.feed import evaluation_parts
 from nin_jax.optim import make_optimizer, make_schedule
+from nin_jax.sharding import make_layout
 from nin_jax.step import TrainState, cross_entropy, make_eval_step, make_train_step
 
 TINY = Variant("tiny", stages=(Stage(4, 3, padding=1), Stage(8, 3, padding=1)), dropout=0.0)
@@ -64,6 +66,19 @@ def test_micro_batches_add_up_to_the_batch(micro_batch_size):
     np.testing.assert_allclose(
         [float(s.loss) for s in whole_sums], [float(s.loss) for s in part_sums], rtol=1e-12
     )
+
+
+def test_random_numbers_do_not_depend_on_micro_batches():
+    """Dropout and augmentation are drawn for each example, whatever it is computed with."""
+    noisy = {
+        "variant": Variant("noisy", stages=TINY.stages, dropout=0.5),
+        "recipe": replace(RECIPE, augment="flip_shift"),
+        "param_dtype": jnp.float64,
+    }
+    with jax.enable_x64(True):
+        whole, parts = (train(size, **noisy)[0] for size in (6, 4))
+    for a, b in zip(jax.tree.leaves(whole.params), jax.tree.leaves(parts.params), strict=True):
+        assert np.abs(a - b).max() <= 1e-12 * np.abs(a).max()
 
 
 def test_the_last_batch_counts_what_it_holds_and_nothing_recompiles():
@@ -123,9 +138,16 @@ def test_dropout_and_augmentation_are_drawn_anew_each_step():
 def test_evaluation_counts_every_example_once(batch_size):
     graphdef, _, state = start()
     split = examples()
-    step = make_eval_step(graphdef, SIZE, 10, batch_size)
+    layout = make_layout(jax.devices()[:1])
+    step = make_eval_step(graphdef, SIZE, 10, batch_size, layout)
     score = evaluate(
-        step, state.params, split.images, split.labels, num_classes=10, batch_size=batch_size
+        step,
+        state.params,
+        evaluation_parts(layout, split.read, 20, 7),
+        count=20,
+        num_classes=10,
+        batch_size=batch_size,
+        layout=layout,
     )
     logits = nnx.merge(graphdef, state.params)(data.prepare(jnp.asarray(split.images), SIZE))
     wanted = np.zeros((10, 10), int)
@@ -148,11 +170,11 @@ def test_epoch_order_is_a_permutation_of_all_and_differs_by_epoch():
 
 def test_augment_flips_and_shifts_whole_images():
     image = np.arange(1, 65, dtype=np.uint8).reshape(1, 8, 8, 1)
-    batch = jnp.asarray(np.repeat(image, 200, 0))
-    flipped = np.asarray(data.augment(batch, jax.random.key(0), 0))
+    batch, keys = jnp.asarray(np.repeat(image, 1000, 0)), jax.random.split(jax.random.key(0), 1000)
+    flipped = np.asarray(data.augment(batch, keys, 0))
     kinds = {row.tobytes() for row in flipped}
     assert kinds == {image.tobytes(), image[:, :, ::-1].tobytes()}
-    moved = np.asarray(data.augment(batch, jax.random.key(0), 2))
+    moved = np.asarray(data.augment(batch, keys, 2))
     assert len({row.tobytes() for row in moved}) == 2 * 5 * 5
     assert set(np.unique(moved)) == set(range(65))  # 0 comes in at the edge
 

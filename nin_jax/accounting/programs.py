@@ -126,22 +126,26 @@ class Programs:
         rate = model.dropout.rate
         if rate == 0:
             return None
-        draw = jax.jit(lambda key: jax.random.bernoulli(key, 1 - rate, (self.micro, *shape)))
-        return draw.lower(jax.eval_shape(lambda: jax.random.key(0)))
+        draw = jax.jit(jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, shape)))
+        return draw.lower(self._keys())
 
     def gradient(self) -> jax.stages.Lowered:
         """The same with the gradient to every parameter."""
         return jax.jit(jax.value_and_grad(self._loss)).lower(*self._loss_arguments())
 
-    def _loss(self, params: Any, images: jax.Array, labels: jax.Array, key: jax.Array) -> jax.Array:
+    def _loss(
+        self, params: Any, images: jax.Array, labels: jax.Array, keys: jax.Array
+    ) -> jax.Array:
         graphdef, _ = nnx.split(self.model, nnx.Param)
-        logits = nnx.merge(graphdef, params)(images, rngs=nnx.Rngs(dropout=key))
+        logits = nnx.merge(graphdef, params)(images, rngs=keys)
         return cross_entropy(logits, labels, self.recipe.label_smoothing).sum()
 
     def _loss_arguments(self) -> tuple[Any, ...]:
         _, params = nnx.split(self.model, nnx.Param)
-        key = jax.eval_shape(lambda: jax.random.key(0))
-        return params, self._images(self.micro), Shape((self.micro,), jnp.int32), key
+        return params, self._images(self.micro), Shape((self.micro,), jnp.int32), self._keys()
+
+    def _keys(self) -> Any:
+        return jax.eval_shape(lambda: jax.random.split(jax.random.key(0), self.micro))
 
     def optimizer(self) -> jax.stages.Lowered:
         """From gradients to new parameters."""

@@ -9,6 +9,7 @@ from nin_jax import convert, metrics, pictures, record
 from nin_jax.config import TrainConfig
 from nin_jax.datasets import load_dataset
 from nin_jax.loop import fit
+from nin_jax.streaming import dataset_sources
 from nin_study import grid
 from tests.bad_inputs.case import WHOLE, fails, picture, wrong
 
@@ -45,6 +46,14 @@ FILES = {
     "load_dataset: folder missing": fails("does not exist", lambda: load_dataset("mnist", "none")),
     "load_dataset: prepared set with arguments": fails(
         "is not a tensorflow-datasets name", lambda: load_dataset("tfds:mnist(x=1)")
+    ),
+    "dataset_sources: unknown": fails("did you mean mnist", lambda: dataset_sources("minst")),
+    "dataset_sources: a number": fails("is a text, got 3", lambda: dataset_sources(wrong(3))),
+    "dataset_sources: prepared set with arguments": fails(
+        "is not a tensorflow-datasets name", lambda: dataset_sources("tfds:mnist(x=1)")
+    ),
+    "dataset_sources: image folder missing": fails(
+        "image folder 'none' does not exist", lambda: dataset_sources("folder:none")
     ),
     "fit: unknown variant": fails("or nin15", lambda: _fit(variant="nin51")),
     "fit: unknown recipe": fails("did you mean", lambda: _fit(recipe="modem")),

@@ -2,9 +2,18 @@
 
 import functools
 
-from tests.bad_inputs.case import on_digits
+from tests.bad_inputs.case import Case, Content, on_digits, picture
 
 _train = functools.partial(on_digits, "train")
+
+
+def _folder(text: str, **changes: Content) -> Case:
+    """An image folder with changed files; "__" stands for a slash, "_" for a dot."""
+    files: dict[str, Content] = {"set/train/a/1.png": picture, "set/test/a/1.png": picture}
+    files |= {name.replace("__", "/").replace("_", "."): c for name, c in changes.items()}
+    files = {name: content for name, content in files.items() if content is not None}
+    return _train(text, "--dataset", "folder:set", files=files)
+
 
 TRAIN = {
     "unknown variant": _train("or nin15", "--variant", "nin51"),
@@ -24,6 +33,30 @@ TRAIN = {
     "image size of a billion": _train("<= 16,384, got 1000000000", "--image-size", "1000000000"),
     "image size a word": _train("--image-size must be", "--image-size", "big"),
     "three sides": _train("--image-size must be", "--image-size", "96", "96", "96"),
+    "no devices": _train("--devices must be a whole number >= 1, got 0", "--devices", "0"),
+    "more devices than there are": _train("are more than there are: 1", "--devices", "9"),
+    "devices in words": _train("--devices must be INT", "--devices", "many"),
+    "unknown feed": _train("--feed must be one of auto, resident, stream", "--feed", "fast"),
+    "a coordinator and no others": _train(
+        "need --distributed", "--coordinator", "localhost:1234", "--processes", "2"
+    ),
+    "coordinator without a port": _train(
+        "must be HOST:PORT, as 10.0.0.1:1234, got 'localhost'",
+        *("--distributed", "--coordinator", "localhost"),
+    ),
+    "coordinator with a port too high": _train(
+        "must be HOST:PORT", "--distributed", "--coordinator", "localhost:65536"
+    ),
+    "process index beyond": _train(
+        "--process-index must be below --processes, which is 2, got 2",
+        *("--distributed", "--processes", "2", "--process-index", "2"),
+    ),
+    "process index negative": _train(
+        "--process-index must be a whole number >= 0", "--process-index", "-1"
+    ),
+    "rate's batch size zero": _train(
+        "--lr-batch-size must be a whole number >= 1", "--lr-batch-size", "0"
+    ),
     "batch size zero": _train(
         "--batch-size must be a whole number >= 1, got 0", "--batch-size", "0"
     ),
@@ -73,6 +106,29 @@ TRAIN = {
         "lacks train-labels-idx1-ubyte.gz",
         *("--dataset", "mnist", "--data-dir", "data"),
         files={"data/train-images-idx3-ubyte.gz": b""},
+    ),
+    "image folder without a name": _train("names an image folder, got ''", "--dataset", "folder:"),
+    "image folder missing": _train(
+        "image folder 'none' does not exist", "--dataset", "folder:none"
+    ),
+    "image folder a file": _train(
+        "'file' is not a folder", "--dataset", "folder:file", files={"file": "mine"}
+    ),
+    "image folder without train": _folder("has no folder 'train'", set__train__a__1_png=None),
+    "image folder without test": _folder("has no folder 'test'", set__test__a__1_png=None),
+    "image folder with an empty class": _folder("no pictures in", set__train__b__a_txt="text"),
+    "image folder with another class in test": _folder(
+        "has the class 'b' in test, but not in train", set__test__b__1_png=picture
+    ),
+    "image folder with a torn picture": _folder(
+        "cannot read 'set/train/a/2.png'", set__train__a__2_png=picture()[:40]
+    ),
+    "image folder with a text as a picture": _folder(
+        "no picture format that Pillow knows", set__test__a__2_png="text"
+    ),
+    "image folder of two shapes": _folder(
+        "'set/test/a/2.png' has 8x8 pixels, the first training picture 16x16",
+        set__test__a__2_png=picture(8),
     ),
     "resume without a folder": _train("--resume needs --workdir", "--resume"),
     "resume of nothing": _train("none holds no run", "--resume", "--workdir", "none"),

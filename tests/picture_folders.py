@@ -1,0 +1,38 @@
+"""Small image folders, and the pictures in them."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+
+def pictures(count: int, *shape: int, seed: int = 0) -> np.ndarray:
+    """Noise: uint8 [count, *shape]."""
+    return np.random.default_rng(seed).integers(0, 256, (count, *shape), np.uint8)
+
+
+def save(path: Path, pixels: np.ndarray, **options) -> Path:
+    """A picture of [H, W] or [H, W, 3], or [H, W, 4] with alpha; its folders are made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path, **options)
+    return path
+
+
+def make_folder(root: Path, images: np.ndarray, labels: np.ndarray, classes: str = "abc") -> Path:
+    """The same examples as train and as test, in the order of their classes; returns ``root``."""
+    for split in ("train", "test"):
+        for i, (image, label) in enumerate(zip(images, labels, strict=True)):
+            save(root / split / classes[label] / f"{i:04}.png", image)
+    return root
+
+
+def two_classes(root: Path) -> Path:
+    """Two classes of two grey pictures, 5 by 4 pixels."""
+    return make_folder(root, pictures(4, 4, 5), np.array([0, 0, 1, 1]))
+
+
+def link(path: Path, target: Path) -> None:
+    """A symbolic link, relative as an archive would have it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.symlink_to(os.path.relpath(target, path.parent))

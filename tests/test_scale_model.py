@@ -1,0 +1,77 @@
+"""The model on paper, where it can be worked out by hand; and its table in the documentation."""
+
+from pathlib import Path
+
+import pytest
+
+import nin_jax
+from nin_bench import paper, scale_model
+from nin_bench.scale_model import ModelConfig, Prediction, all_reduce_seconds, ring_seconds
+from nin_bench.work import Work
+from nin_jax import cli
+
+ROOT = Path(__file__).resolve().parent.parent
+NIN, NIN15 = Work("train", "nin", 128), Work("train", "nin15", 128)
+
+
+def test_one_device_sends_nothing():
+    assert ring_seconds(1, 8e6, 1e9, 1e-6) == all_reduce_seconds(1, 8e6) == 0
+    alone = Prediction(1, NIN)
+    assert alone.step == alone.compute
+    assert alone.efficiency == 1
+
+
+@pytest.mark.parametrize("devices", [2, 4, 8])
+def test_a_ring_moves_twice_the_size_but_for_a_devices_own_part(devices):
+    volume = 2 * (devices - 1) / devices * 8e6
+    assert ring_seconds(devices, 8e6, 1e9, 0) == pytest.approx(volume / 1e9)
+    assert ring_seconds(devices, 0, 1e9, 3e-6) == pytest.approx(2 * (devices - 1) * 3e-6)
+
+
+def test_a_node_is_one_ring():
+    # 14 turns of 1 MB at 450 GB/s, 2 microseconds each.
+    assert all_reduce_seconds(8, 8e6) == pytest.approx(14 * (1e6 / 450e9 + 2e-6))
+
+
+def test_across_nodes_each_gpu_sends_its_eighth():
+    # Within as before; across, between two nodes, 2 turns of half of 1 MB at 50 GB/s.
+    across = 2 * (0.5e6 / 50e9 + 5e-6)
+    assert all_reduce_seconds(16, 8e6) == pytest.approx(all_reduce_seconds(8, 8e6) + across)
+
+
+def test_nodes_are_full():
+    with pytest.raises(ValueError, match="12"):
+        all_reduce_seconds(12, 8e6)
+
+
+@pytest.mark.parametrize("work", [NIN, NIN15])
+def test_the_networks_are_those_of_the_account(work):
+    counted = nin_jax.account(work.variant, batch_size=128, xla=False)
+    assert 128 * paper.image_cost(work)[0] == counted.flops_per_training_step
+    assert paper.parameters(work) == counted.params
+
+
+def test_a_step_computes_at_the_lower_roof():
+    flops, moved = paper.image_cost(NIN)
+    limits = 128 * flops / 494e12, 128 * moved / 4.8e12
+    assert scale_model.compute_seconds(NIN, 1.0) == pytest.approx(max(limits))
+    assert scale_model.compute_seconds(NIN, 0.25) == pytest.approx(4 * max(limits))
+
+
+def test_more_devices_are_less_efficient_and_slower_ones_more():
+    found = [Prediction(n, NIN15).efficiency for n in scale_model.DEVICES]
+    assert found == sorted(found, reverse=True)
+    assert Prediction(8, NIN15, 0.25).efficiency > Prediction(8, NIN15, 1.0).efficiency
+
+
+def test_the_documentation_has_what_the_command_prints(capsys):
+    scale_model.run(ModelConfig())
+    printed = capsys.readouterr().out.strip()
+    assert printed in (ROOT / "docs" / "scale.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("option", [{"fraction": 0.0}, {"batch_size": 0}, {"image_size": 0}])
+def test_bad_input_is_one_line(option, capsys):
+    with pytest.raises(SystemExit):
+        cli.guard(lambda: scale_model.run(ModelConfig(**option)))
+    assert capsys.readouterr().err.count("\n") == 1

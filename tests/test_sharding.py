@@ -1,0 +1,90 @@
+"""One, two and eight devices: the same losses, parameters and scores, and what they exchange."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nin_jax.accounting.collectives import collectives
+from parity_tests.tolerances import LAYOUT
+from tests.virtual_devices import STEPS
+
+ROOT = Path(__file__).resolve().parent.parent
+LAYOUTS = ["one", "two", "eight", "eight_sharded", "eight_shares"]
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory) -> Path:
+    """The folder of what tests/virtual_devices.py finds, in a process of its own."""
+    folder = tmp_path_factory.mktemp("devices")
+    command = [sys.executable, "-m", "tests.virtual_devices", str(folder)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_layout_changes_no_loss_and_no_parameter(results, dtype, layout):
+    one, other = (np.load(results / f"{dtype}_{name}.npz") for name in ("none", layout))
+    assert len(one["losses"]) == STEPS
+    assert one["losses"][-1] < one["losses"][0]  # it trains
+    for name in one:
+        assert one[name].dtype == other[name].dtype
+        assert np.abs(one[name] - other[name]).max() < LAYOUT[dtype], name
+
+
+def test_two_runs_on_eight_devices_are_the_same_bit_for_bit(results):
+    first, second = (np.load(results / f"float32_{name}.npz") for name in ("eight", "eight_again"))
+    for name in first:
+        np.testing.assert_array_equal(first[name], second[name])
+
+
+def exchanged(path: Path) -> list[tuple[str, int]]:
+    """Kind and float32 numbers that a device gives, of each exchange in a compiled program."""
+    return [(each.kind, each.bytes // 4) for each in collectives(path.read_text())]
+
+
+def parameters(results: Path) -> int:
+    saved = np.load(results / "float32_none.npz")
+    return sum(saved[name].size for name in saved if name != "losses")
+
+
+@pytest.mark.parametrize("layout", ["two", "eight", "eight_shares"])
+def test_a_step_is_one_all_reduce_of_gradients_and_three_sums(results, layout):
+    expected = [("all-reduce", parameters(results) + 3)]
+    assert exchanged(results / f"float32_{layout}.txt") == expected
+
+
+def test_divided_parameters_are_gathered_once_and_scattered_once(results):
+    found = exchanged(results / "float32_eight_sharded.txt")
+    (gathered,) = [size for kind, size in found if kind == "all-gather"]
+    (scattered,) = [size for kind, size in found if kind == "reduce-scatter"]
+    assert 8 * gathered == scattered
+    # What eight devices do not divide, arrays of the ten classes, is summed with the three sums;
+    # the norm of the gradient is a number for each array that is divided, and is taken twice: to
+    # be told, and to be clipped by.
+    reduced = [size for kind, size in found if kind == "all-reduce"]
+    norms = sum(reduced) - (parameters(results) - scattered + 3)
+    arrays = len(np.load(results / "float32_none.npz").files) - 1
+    assert 0 < norms <= 2 * arrays
+    assert (len(reduced), len(found)) == (2, 4)
+    assert 0.9 * parameters(results) < scattered < parameters(results)
+
+
+def test_an_evaluation_exchanges_its_sums_alone(results):
+    assert exchanged(results / "evaluation.step.txt") == []
+    assert exchanged(results / "evaluation.total.txt") == [("all-reduce", 1), ("all-reduce", 100)]
+
+
+@pytest.mark.parametrize(("size", "most"), [(5, 100), (101, 100), (101, 4)])
+def test_every_test_image_counts_once_whatever_the_devices(results, size, most):
+    scores = [
+        np.load(results / f"score_{name}_{size}_{most}.npz") for name in ("one", "two", "eight")
+    ]
+    assert scores[0]["confusion"].sum() == size
+    for score in scores[1:]:
+        np.testing.assert_array_equal(score["confusion"], scores[0]["confusion"])
+        np.testing.assert_allclose(score["loss"], scores[0]["loss"], rtol=1e-6)  # order of sums

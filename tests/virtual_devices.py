@@ -1,0 +1,143 @@
+"""Training by 1, 2 and 8 virtual devices: python -m tests.virtual_devices FOLDER.
+
+A process of its own, as JAX makes its devices once. What comes out lies in the folder: of every
+layout losses and parameters as ``NAME.npz``, and its compiled step as ``NAME.txt``.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+DEVICES, STEPS, BATCH = 8, 50, 20  # 20 is no multiple of 8
+
+if __name__ == "__main__":
+    os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={DEVICES}"
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+import nin_jax
+from nin_jax import Stage, Variant, data
+from nin_jax.config import Recipe
+from nin_jax.datasets import Split
+from nin_jax.evaluation import Score, evaluate, initial, total
+from nin_jax.feed import Resident, Shares, evaluation_parts
+from nin_jax.optim import make_optimizer
+from nin_jax.sharding import EVERYWHERE, Layout, make_layout
+from nin_jax.step import TrainState, make_eval_step, make_train_step, make_train_steps
+
+SIZE = (16, 16)
+NETWORK = Variant("small", stages=(Stage(8, 3, padding=1), Stage(16, 3, padding=1)), dropout=0.5)
+RECIPE = Recipe(
+    lr=0.02,
+    momentum=0.9,
+    nesterov=True,
+    weight_decay=5e-4,
+    clip_norm=1.0,
+    init="he",
+    logit_relu=False,
+    augment="flip_shift",
+    batch_size=BATCH,
+)
+
+
+def examples(count: int) -> Split:
+    """Images of ten kinds that can be told apart, with noise."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 10, count).astype(np.int32)
+    kinds = rng.integers(0, 200, (10, 8, 8, 1))
+    noise = rng.integers(0, 56, (count, 8, 8, 1))
+    return Split((kinds[labels] + noise).astype(np.uint8), labels)
+
+
+def train(layout: Layout | None, dtype: str, feed: str = "resident", text: Path | None = None):
+    """Losses, float64 [STEPS], and the parameters at the end."""
+    model = nin_jax.create_model(
+        NETWORK, image_size=SIZE, init="he", logit_relu=False, dtype=dtype, param_dtype=dtype
+    )
+    graphdef, params = nnx.split(model, nnx.Param)
+    optimizer = make_optimizer(RECIPE, STEPS)
+    state = TrainState(params, optimizer.init(params), jnp.int32(0), jax.random.key(0))
+    step = make_train_step(graphdef, optimizer, RECIPE, SIZE, 2, layout)
+    split = examples(130)  # 7 batches an epoch, 10 in the last one
+    losses = []
+    if layout is None:
+        for i in range(STEPS):
+            order = data.epoch_order(jax.random.key(0), jnp.int32(i // 7), 130, BATCH)
+            state, figures = step(state, split.images, split.labels, order)
+            losses.append(figures.loss / figures.count)
+        return np.array(losses, np.float64), jax.device_get(state.params)
+    state = layout.place(state, layout.specs(state))
+    steps = make_train_steps(step, 1, layout, state)
+    one = layout.place(np.int32(1), EVERYWHERE)
+    source = Resident(layout, split) if feed == "resident" else Shares(layout, split.read, 3)
+    while len(losses) < STEPS:
+        order = np.asarray(
+            data.epoch_order(jax.random.key(0), jnp.int32(len(losses) // 7), 130, BATCH)
+        )
+        for chunk in source.chunks(order, len(losses)):
+            arguments = (chunk.images, chunk.labels, chunk.order, one)
+            if text is not None and not losses:
+                text.write_text(steps.lower(state, *arguments).compile().as_text())
+            for _ in range(min(chunk.steps, STEPS - len(losses))):
+                state, figures = steps(state, *arguments)
+                losses.append(float(figures.loss[0] / figures.count[0]))
+    return np.array(losses), jax.device_get(layout.whole(state.params))
+
+
+def score(layout: Layout, count: int, most: int, text: Path | None = None) -> Score:
+    """Of a network as it begins, on a test set of any size."""
+    graphdef, params = nnx.split(nin_jax.create_model(NETWORK, image_size=SIZE), nnx.Param)
+    step = make_eval_step(graphdef, SIZE, 10, 3, layout)
+    params = layout.place(params, EVERYWHERE)
+    split = examples(count)
+    if text is not None:
+        images, labels = next(evaluation_parts(layout, split.read, count, most))
+        state = initial(layout, 10)
+        programs = step.lower(params, state, images, labels), total(layout).lower(state)
+        for name, program in zip(("step", "total"), programs, strict=True):
+            text.with_suffix(f".{name}.txt").write_text(program.compile().as_text())
+    return evaluate(
+        step,
+        params,
+        evaluation_parts(layout, split.read, count, most),
+        count=count,
+        num_classes=10,
+        batch_size=3,
+        layout=layout,
+    )
+
+
+def main(folder: Path) -> None:
+    layouts = {
+        "one": (1, {}),
+        "two": (2, {}),
+        "eight": (8, {}),
+        "eight_again": (8, {}),
+        "eight_sharded": (8, {"shard_params": True}),
+        "eight_shares": (8, {"own_examples": True}),
+    }
+    for dtype in ("float32", "float64"):
+        with jax.enable_x64(dtype == "float64"):
+            save(folder / f"{dtype}_none", *train(None, dtype))
+            for name, (count, options) in layouts.items():
+                layout = make_layout(jax.devices()[:count], **options)
+                feed = "shares" if layout.own_examples else "resident"
+                path = folder / f"{dtype}_{name}"
+                save(path, *train(layout, dtype, feed, path.with_suffix(".txt")))
+    for name, count in (("one", 1), ("two", 2), ("eight", 8)):
+        layout = make_layout(jax.devices()[:count])
+        for size, most in ((5, 100), (101, 100), (101, 4)):
+            found = score(layout, size, most, folder / "evaluation" if count == 8 else None)
+            path = folder / f"score_{name}_{size}_{most}.npz"
+            np.savez(path, loss=found.loss, confusion=found.confusion)
+
+
+def save(path: Path, losses: np.ndarray, params: object) -> None:
+    np.savez(path.with_suffix(".npz"), *jax.tree.leaves(params), losses=losses)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
