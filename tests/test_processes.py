@@ -217,8 +217,10 @@ def test_a_lost_peer_ends_the_others_and_the_run_can_go_on(tmp_path, alone, kill
     assert ended[killed].code == -signal.SIGKILL
     assert left.code == 1, left
     assert left.seconds < LOST_WITHIN
-    assert "error: another process of the run is gone" in left.err
-    assert "--resume" in left.err.splitlines()[-1]
+    # JAX's own log of the loss, written by another thread, may come before or after the line.
+    (line,) = [line for line in left.err.splitlines() if line.startswith("error: ")]
+    assert "another process of the run is gone" in line
+    assert "--resume" in line
     assert "Traceback" not in left.err
     (done,) = run(tmp_path)
     assert done.code == 0, done
