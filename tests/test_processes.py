@@ -218,7 +218,7 @@ def test_a_lost_peer_ends_the_others_and_the_run_can_go_on(tmp_path, alone, kill
     assert left.code == 1, left
     assert left.seconds < LOST_WITHIN
     # JAX's own log of the loss, written by another thread, may come before or after the line.
-    (line,) = [line for line in left.err.splitlines() if line.startswith("error: ")]
+    line = next(line for line in left.err.splitlines() if line.startswith("error: "))
     assert "another process of the run is gone" in line
     assert "--resume" in line
     assert "Traceback" not in left.err
