@@ -7,6 +7,7 @@ that a step reaches is an assumption. Nothing here is measured.
 
 import math
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from nin_bench import paper
 from nin_bench.work import Work
@@ -121,16 +122,20 @@ def assumptions() -> str:
     return _table(("", "value", "source"), rows)
 
 
+def growing(work: Work, fraction: float = FRACTION) -> list[Prediction]:
+    """The work's batch on each device, and ever more devices."""
+    return [Prediction(devices, work, fraction) for devices in DEVICES]
+
+
 def weak_table(work: Work, fraction: float = FRACTION) -> str:
-    """The work's batch on each device, as a Markdown table."""
+    """The same as a Markdown table."""
     head = (
         *("GPUs", "nodes", "global batch", "steps an epoch", "compute, ms", "all-reduce, ms"),
         *("step, ms", "efficiency", "efficiency at the roof"),
     )
     rows = []
-    for devices in DEVICES:
-        found = Prediction(devices, work, fraction)
-        batch = devices * work.batch_size
+    for found in growing(work, fraction):
+        devices, batch = found.devices, found.devices * work.batch_size
         rows.append(
             (
                 f"{devices:,}",
@@ -199,6 +204,9 @@ class ModelConfig:
     precision: Precision = "float32"
     """Of the computation; float32 is TF32 on these GPUs. Gradients are float32."""
 
+    plot: Path | None = None
+    """Draw efficiency and speed-up into this PNG as well."""
+
 
 def text(config: ModelConfig) -> str:
     """All tables, in Markdown."""
@@ -208,9 +216,13 @@ def text(config: ModelConfig) -> str:
     return "\n\n".join(parts)
 
 
-def _tables_of(variant: str, config: ModelConfig) -> list[str]:
+def _work(variant: str, config: ModelConfig) -> Work:
     sizes = config.batch_size, config.image_size
-    work = Work("train", variant, *sizes, precision=config.precision)
+    return Work("train", variant, *sizes, precision=config.precision)
+
+
+def _tables_of(variant: str, config: ModelConfig) -> list[str]:
+    work = _work(variant, config)
     flops = config.batch_size * paper.image_cost(work)[0]
     shortest = min(divided(work, config.fraction), key=lambda found: found.step)
     reached = f"{config.fraction:.0%} of the roof (an assumption)"
@@ -234,7 +246,22 @@ def run(config: ModelConfig) -> None:
     for name in ("batch_size", "image_size"):
         if getattr(config, name) < 1:
             raise UserError(f"--{name.replace('_', '-')} must be a whole number >= 1")
+    if config.plot is not None and not config.plot.parent.is_dir():
+        raise UserError(f"--plot: there is no folder {config.plot.parent}")
     print(text(config))
+    if config.plot is not None:
+        draw(config, config.plot)
+
+
+def draw(config: ModelConfig, path: Path) -> Path:
+    """Efficiency and speed-up as a picture."""
+    from nin_bench.pictures import draw_scale_model  # matplotlib is slow to import
+
+    works = {variant: _work(variant, config) for variant in VARIANTS}
+    fractions = dict.fromkeys((config.fraction, 1.0))  # one line if they are the same
+    weak = {name: [growing(work, f) for f in fractions] for name, work in works.items()}
+    strong = {name: divided(work, config.fraction) for name, work in works.items()}
+    return draw_scale_model(weak, strong, path)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 
 import nin_jax
 from nin_bench import paper, scale_model
@@ -70,8 +71,33 @@ def test_the_documentation_has_what_the_command_prints(capsys):
     assert printed in (ROOT / "docs" / "scale.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("option", [{"fraction": 0.0}, {"batch_size": 0}, {"image_size": 0}])
+@pytest.mark.parametrize("fraction", [0.5, 1.0])
+def test_the_picture_has_a_line_for_each_network_and_fraction(fraction, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path, **_: drawn.append(figure))
+    scale_model.run(ModelConfig(fraction=fraction, plot=tmp_path / "model.png"))
+    ((efficiency, speed_up),) = [figure.axes for figure in drawn]
+    assert len(efficiency.lines) == (4 if fraction == 0.5 else 2)
+    first = efficiency.lines[0].get_ydata()
+    assert list(first) == [Prediction(n, NIN, fraction).efficiency for n in scale_model.DEVICES]
+    assert len(speed_up.lines) == 3
+    assert speed_up.lines[0].get_ydata()[0] == 1
+
+
+def test_the_documentation_shows_the_picture():
+    doc = (ROOT / "docs" / "scale.md").read_text(encoding="utf-8")
+    assert "--plot docs/scale_model.png" in doc
+    assert "](scale_model.png)" in doc
+    assert (ROOT / "docs" / "scale_model.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    "option",
+    [{"fraction": 0.0}, {"batch_size": 0}, {"image_size": 0}, {"plot": Path("no/folder/a.png")}],
+)
 def test_bad_input_is_one_line(option, capsys):
     with pytest.raises(SystemExit):
         cli.guard(lambda: scale_model.run(ModelConfig(**option)))
-    assert capsys.readouterr().err.count("\n") == 1
+    told = capsys.readouterr()
+    assert told.err.count("\n") == 1
+    assert told.out == ""
