@@ -19,7 +19,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from nin_jax.errors import RunError, UserError
-from nin_jax.processes import agree, is_first
+from nin_jax.processes import agree, is_first, is_lost_peer
 from nin_jax.step import TrainState
 
 SAVING, DAMAGED, CHECKSUMS = ".saving", "damaged", "SHA256SUMS"
@@ -80,6 +80,8 @@ class Checkpoints:
         except RunError:
             raise
         except Exception as error:  # Orbax and TensorStore raise what they like
+            if is_lost_peer(error):
+                raise
             raise SaveError(_first_line(error)) from error
         finally:
             if is_first():
@@ -196,7 +198,7 @@ def _others_wait(name: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if jax.process_count() == 1:
+        if jax.process_count() == 1 or is_lost_peer(error):
             raise
         raise RunError(
             f"checkpoint {name} could not be written by process {jax.process_index()} "

@@ -87,6 +87,7 @@ def guard(action: Callable[[], object]) -> None:
         _leave(130)
     except BrokenPipeError:  # the reader of our output went away; nothing is left to say
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _leave(0)
 
 
 def _leave(code: int) -> None:

@@ -23,7 +23,7 @@ _LAYOUT = "an image folder holds train/CLASS/ and test/CLASS/ with pictures"
 
 
 class FolderSource:
-    """The pictures of one split, in the order of their classes and then of their names.
+    """The pictures of one split.
 
     Only names are kept in memory; threads may read at once. A picture is what `pictures.read`
     makes of it in its own size, so that `predict` sees what training saw.
@@ -38,14 +38,11 @@ class FolderSource:
         folder: str,
         files: list[str],
         labels: np.ndarray,
-        image_shape: tuple[int, int, int] | None = None,
+        image_shape: tuple[int, int, int],
     ):
-        """The pictures ``folder/files[i]`` with their labels, int32 [N].
-
-        Without ``image_shape`` the first picture gives it: one channel if it is grey, else three.
-        """
+        """The pictures ``folder/files[i]`` with their labels, int32 [N]."""
         self._folder, self._files, self.labels = folder, files, labels
-        self.image_shape = image_shape or _shape_of(self._path(0))
+        self.image_shape = image_shape
 
     def __len__(self) -> int:
         return len(self._files)
@@ -92,7 +89,10 @@ class ImageFolder(NamedTuple):
 
 
 def open_folder(path: str, beside: Path | None = None) -> ImageFolder:
-    """Finds an image folder's pictures and reads the first of them.
+    """Finds an image folder's pictures and reads the first of them, by class and name.
+
+    That one gives the shape that all must have: one channel if it is grey, else three. The order of
+    a split mixes its classes and depends on nothing but the names.
 
     Hidden files and folders, and files that are no pictures by their suffix, are left out.
 
@@ -114,8 +114,11 @@ def open_folder(path: str, beside: Path | None = None) -> ImageFolder:
         found = [_scan(root, split, class_names, digest) for split in ("train", "test")]
     except OSError as error:
         raise UserError(f"cannot read {error.filename!r}: {error.strerror}") from None
-    train = FolderSource(os.path.join(root, "train"), *found[0])
-    test = FolderSource(os.path.join(root, "test"), *found[1], train.image_shape)
+    shape = _shape_of(os.path.join(root, "train", found[0][0][0]))
+    train, test = (
+        FolderSource(os.path.join(root, split), *_mixed(*each), shape)
+        for split, each in zip(("train", "test"), found, strict=True)
+    )
     return ImageFolder(train, test, tuple(class_names), digest.hexdigest())
 
 
@@ -148,13 +151,22 @@ def _class_names(root: str, split: str) -> list[str]:
 def _scan(
     root: str, split: str, class_names: list[str], digest: "hashlib._Hash"
 ) -> tuple[list[str], np.ndarray]:
-    """The pictures of a split as CLASS/NAME, and their labels, int32 [N]."""
+    """The pictures of a split as CLASS/NAME, and their labels, int32 [N], class by class."""
     files: list[str] = []
     labels: list[int] = []
     for name in _class_names(root, split):
         files += _files(root, split, name, digest)
         labels += [class_names.index(name)] * (len(files) - len(labels))
     return files, np.array(labels, np.int32)
+
+
+def _mixed(files: list[str], labels: np.ndarray) -> tuple[list[str], np.ndarray]:
+    """The same in the order of the names' SHA-256, which no version of anything changes.
+
+    So the first or the last so many of them, a holdout say, are of all classes.
+    """
+    order = sorted(range(len(files)), key=lambda i: hashlib.sha256(os.fsencode(files[i])).digest())
+    return [files[i] for i in order], labels[order]
 
 
 def _files(root: str, split: str, class_name: str, digest: "hashlib._Hash") -> Iterator[str]:

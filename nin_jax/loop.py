@@ -22,7 +22,7 @@ from nin_jax.errors import Interrupted, RunError, UserError
 from nin_jax.geometry import check_image_size, trace
 from nin_jax.interruption import Interruption
 from nin_jax.preparation import Run, load_data, prepare_run
-from nin_jax.processes import agree, is_first
+from nin_jax.processes import agree, in_all, is_first
 from nin_jax.recorder import NotFinite, Progress, Recorder
 from nin_jax.saving import Cadence, Saver
 from nin_jax.tables import describe
@@ -64,13 +64,13 @@ def _fit(config: TrainConfig, recipe: Recipe, started: float) -> dict[str, Any]:
     agree(lambda: workdir.check(config))
     select_device(config.device)
     use_compilation_cache(config.compilation_cache)
-    dataset = load_data(config)
+    dataset = in_all(lambda: load_data(config))
     config = replace(config, dataset=dataset.name)
     processes.check_same(record.identity(config, recipe, dataset))
     if config.resume:
         assert config.workdir is not None
-        record.check_same_run(config.workdir, config, recipe, dataset)
-    run = prepare_run(config, recipe, dataset)
+        agree(partial(record.check_same_run, config.workdir, config, recipe, dataset))
+    run = in_all(lambda: prepare_run(config, recipe, dataset))
     folder = Path(agree(lambda: str(workdir.claim(config).absolute())))
     with Interruption() as interruption, contextlib.ExitStack() as stack:
 
@@ -79,7 +79,7 @@ def _fit(config: TrainConfig, recipe: Recipe, started: float) -> dict[str, Any]:
             workdir.check(config)  # once more: another process may have been first
 
         agree(claim)
-        processes.check_shared(folder, workdir.LOCK)
+        processes.check_shared(folder)
         with jax.set_mesh(run.layout.mesh):
             return _fit_in(folder, run, started, interruption)
 

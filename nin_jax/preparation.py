@@ -31,7 +31,7 @@ from nin_jax.step import (
     make_train_step,
     make_train_steps,
 )
-from nin_jax.streaming import dataset_sources
+from nin_jax.streaming import open_dataset
 from nin_jax.variants import get_variant
 
 MAX_STEPS = 10_000_000
@@ -73,7 +73,7 @@ def _open(config: TrainConfig) -> Dataset:
     name = config.dataset
     if not isinstance(name, str) or not name.startswith((TFDS_PREFIX, FOLDER_PREFIX)):
         return load_dataset(name, config.data_dir)
-    streamed = dataset_sources(name, config.data_dir)
+    streamed = open_dataset(name, config.data_dir)
     if streams(config, streamed):
         return streamed
     return replace(load_dataset(name, config.data_dir), checksum=streamed.checksum)

@@ -13,8 +13,10 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,13 +26,14 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from nin_jax.config import TrainConfig
-from nin_jax.errors import Interrupted, RunError, UserError
+from nin_jax.errors import RunError, UserError
 from nin_jax.sharding import EVERYWHERE, Layout
 
 T = TypeVar("T")
 
 HEARTBEAT_SECONDS = 30  # without a sign of life after that long, a peer is lost
 MESSAGE_BYTES = 1 << 14
+ERROR_CHARACTERS = 1000  # at most twelve bytes each in JSON
 
 PEER_LOST = (
     "another process of the run is gone or cannot be reached, so this one ends too: start them all "
@@ -51,7 +54,8 @@ def join(config: TrainConfig, timeout: int = 300) -> None:
         timeout: seconds to wait for the others.
 
     Raises:
-        UserError: the options do not fit together, or the environment tells nothing.
+        UserError: the options do not fit together, the environment tells nothing, or the
+            processes have not equally many devices.
         RunError: the others could not be reached in time.
     """
     given = (config.coordinator, config.processes, config.process_index)
@@ -60,6 +64,8 @@ def join(config: TrainConfig, timeout: int = 300) -> None:
             raise UserError("--coordinator, --processes and --process-index need --distributed")
         return
     _check(config)
+    # It would take SIGTERM for itself, and tell nobody.
+    jax.config.update("jax_enable_preemption_service", False)
     _say_at_abort(
         f"the other processes could not be reached within {timeout} s: start all of them, with the "
         "same --coordinator"
@@ -74,8 +80,9 @@ def join(config: TrainConfig, timeout: int = 300) -> None:
             "all of --coordinator HOST:PORT, --processes and --process-index"
         ) from None
     except RuntimeError as error:
-        raise RunError(str(error).partition("\n")[0]) from None
+        raise RunError(_first_line(error)) from None
     _say_at_abort(ABORTED)
+    _check_devices()
 
 
 def _check(config: TrainConfig) -> None:
@@ -94,14 +101,28 @@ def _check(config: TrainConfig) -> None:
 
 def _check_port(port: int) -> None:
     """JAX's service would crash on a port that is in use."""
-    with socket.socket(socket.AF_INET6 if socket.has_ipv6 else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("", port))
-        except OSError as error:
-            raise UserError(
-                f"--coordinator: port {port} cannot be had here ({error.strerror}): take another"
-            ) from None
+    try:
+        # As the service has it: both protocols where there are both.
+        socket.create_server(
+            ("", port),
+            family=socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET,
+            dualstack_ipv6=socket.has_dualstack_ipv6(),
+        ).close()
+    except OSError as error:
+        raise UserError(
+            f"--coordinator: port {port} cannot be had here ({os.strerror(error.errno or 0)}): "
+            "take another"
+        ) from None
+
+
+def _check_devices() -> None:
+    counts = Counter(device.process_index for device in jax.devices())
+    least, most = min(counts, key=lambda i: counts[i]), max(counts, key=lambda i: counts[i])
+    if counts[least] != counts[most]:
+        raise UserError(
+            f"process {least} has {counts[least]} of the devices, process {most} "
+            f"{counts[most]}: all processes must have equally many"
+        )
 
 
 def _say_at_abort(text: str) -> None:
@@ -140,17 +161,44 @@ def agree(action: Callable[[], T]) -> T:
     """
     if jax.process_count() == 1:
         return action()
-    message: dict[str, Any] = {}
-    failed: Exception | None = None
-    if is_first():
-        try:
-            message = {"value": action()}
-        except Exception as error:
-            kinds = [kind.__name__ for kind in _AGREED if isinstance(error, kind)]
-            message, failed = {"kind": (*kinds, "")[0], "error": str(error)}, error
-    told = _broadcast(message)
+    message, failed = _attempt(action) if is_first() else ({}, None)
+    (told,) = _everyones(message, first_only=True)
     if failed is not None:
         raise failed
+    return _result(told)
+
+
+def in_all(action: Callable[[], T]) -> T:
+    """What ``action`` gives here; if it fails in any process, all raise the first one's error.
+
+    Args:
+        action: called in every process.
+
+    Raises:
+        UserError, OSError: as ``action``, here or elsewhere; for any other error a RuntimeError in
+            the processes that are well.
+    """
+    if jax.process_count() == 1:
+        return action()
+    given: list[T] = []
+    message, failed = _attempt(lambda: given.append(action()))
+    for told in _everyones(message):
+        if failed is not None and told == message:
+            raise failed
+        _result(told)
+    return given[0]
+
+
+def _attempt(action: Callable[[], Any]) -> tuple[dict[str, Any], Exception | None]:
+    """What there is to tell the others of what the action gave or raised, and what it raised."""
+    try:
+        return {"value": action()}, None
+    except Exception as error:
+        kinds = [kind.__name__ for kind in _AGREED if isinstance(error, kind)]
+        return {"kind": (*kinds, "")[0], "error": str(error)[:ERROR_CHARACTERS]}, error
+
+
+def _result(told: dict[str, Any]) -> Any:
     if "error" in told:
         kind = next((kind for kind in _AGREED if kind.__name__ == told["kind"]), RuntimeError)
         raise kind(told["error"])
@@ -181,19 +229,28 @@ def check_same(text: str) -> None:
         )
 
 
-def check_shared(folder: Path, mark: str) -> None:
-    """Makes sure that all processes see a folder in which the first has just made a file.
+def check_shared(folder: Path) -> None:
+    """Makes sure that all processes see what the first one writes into a folder.
 
     Raises:
         UserError: in all processes, if one does not.
     """
     if jax.process_count() == 1:
         return
+
+    def make() -> str:
+        descriptor, name = tempfile.mkstemp(prefix=".seen-", dir=folder)
+        os.close(descriptor)
+        return os.path.basename(name)
+
+    mark = folder / agree(make)
     deadline = time.monotonic() + SHARED_SECONDS
-    while not os.path.exists(folder / mark) and time.monotonic() < deadline:
+    while not os.path.exists(mark) and time.monotonic() < deadline:
         time.sleep(0.1)
-    sees = np.array([os.path.exists(folder / mark)])
+    sees = np.array([os.path.exists(mark)])
     everyones = np.asarray(multihost_utils.process_allgather(sees))[:, 0]  # [P]
+    if is_first():
+        mark.unlink()
     if not everyones.all():
         raise UserError(
             f"--workdir {folder} must be on a file system that all processes share: process "
@@ -204,13 +261,17 @@ def check_shared(folder: Path, mark: str) -> None:
 SHARED_SECONDS = 10.0  # until a network file system shows what another host has written
 
 
-def _broadcast(message: dict[str, Any]) -> dict[str, Any]:
-    """The first process's message, in all processes."""
+def _everyones(message: dict[str, Any], first_only: bool = False) -> list[dict[str, Any]]:
+    """The messages of all processes in their order, or the first one's, in all processes."""
     text = json.dumps(message).encode()
     if len(text) > MESSAGE_BYTES:
-        text = json.dumps({key: str(value)[:1000] for key, value in message.items()}).encode()
+        raise ValueError(f"a message of {len(text)} bytes is more than the {MESSAGE_BYTES} agreed")
     line = np.frombuffer(text.ljust(MESSAGE_BYTES), np.uint8)
-    return json.loads(bytes(np.asarray(multihost_utils.broadcast_one_to_all(line))))
+    if first_only:
+        lines = np.asarray(multihost_utils.broadcast_one_to_all(line))[np.newaxis]
+    else:
+        lines = np.asarray(multihost_utils.process_allgather(line))  # [P, bytes]
+    return [json.loads(bytes(each)) for each in lines]
 
 
 class Requests:
@@ -252,23 +313,28 @@ def together() -> Iterator[None]:
     """
     try:
         yield
-    except (UserError, RunError, Interrupted):
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices("the end of the run")
+    except (UserError, RunError, KeyboardInterrupt, BrokenPipeError):
         raise  # the command line leaves with a line of its own
     except BaseException as error:
         if jax.process_count() == 1:
             raise
-        if isinstance(error, jax.errors.JaxRuntimeError) and _is_lost_peer(error):
-            raise RunError(PEER_LOST) from None
+        if is_lost_peer(error):
+            raise RunError(f"{PEER_LOST} ({_first_line(error)})") from None
         traceback.print_exc()
         leave(1)
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices("the end of the run")
 
 
-def _is_lost_peer(error: BaseException) -> bool:
-    text = str(error)
+def is_lost_peer(error: BaseException) -> bool:
+    """Whether an error is what JAX says when another process cannot be reached."""
     marks = ("Gloo", "NCCL", "Connection closed", "Connection reset", "UNAVAILABLE", "ABORTED")
-    return any(mark in text for mark in marks)
+    text = str(error)
+    return isinstance(error, jax.errors.JaxRuntimeError) and any(mark in text for mark in marks)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0][:300]
 
 
 LAST_WORDS_SECONDS = 2.0

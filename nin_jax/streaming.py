@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from nin_jax import image_folder, tfds_records
-from nin_jax.datasets import FOLDER_PREFIX, TFDS_PREFIX, Dataset, given_folder, load_dataset
+from nin_jax.datasets import FOLDER_PREFIX, TFDS_PREFIX, Dataset, given_folder
 
 # Grain's own work is done once for so many examples; for each it would take longer than to read
 # a small one.
@@ -29,21 +29,6 @@ class Source(Protocol):
     def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
         """The image, uint8 [H, W, C], and its label."""
         ...
-
-
-class ArraySource:
-    """Examples that are in memory already."""
-
-    def __init__(self, images: np.ndarray, labels: np.ndarray):
-        """uint8 [N, H, W, C] and integers [N]; neither is copied."""
-        self._images, self.labels = images, labels
-        self.image_shape: tuple[int, int, int] = images.shape[1:]
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
-        return self._images[index], int(self.labels[index])
 
 
 @dataclass(frozen=True)
@@ -74,10 +59,6 @@ class StreamedSplit:
             return 1 / num_classes
         return np.bincount(labels[self.indices.start : self.indices.stop]).max() / len(self)
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
-        """The image, uint8 [H, W, C], and its label."""
-        return self.source[self.indices[index]]
-
     def part(self, start: int | None, stop: int | None) -> "StreamedSplit":
         """Some of the examples, as a slice has them."""
         return StreamedSplit(self.source, self.indices[start:stop])
@@ -88,39 +69,31 @@ class StreamedSplit:
         return batches(self.source, theirs, size)
 
 
-def dataset_sources(
-    name: str | None = None, data_dir: str | Path | None = None
-) -> Dataset[StreamedSplit]:
-    """Opens a data set for streaming.
+def open_dataset(name: str, data_dir: str | Path | None = None) -> Dataset[StreamedSplit]:
+    """Opens a data set for streaming; of its images only the first are read now.
 
     The checksum of `tfds:NAME` is over names and sizes of its files, where `load_dataset`'s is over
-    all bytes; those of other sets are the same.
+    all bytes.
 
     Args:
-      name: as `load_dataset` takes it. Of `tfds:NAME` and `folder:PATH` only the first images
-        are read now; the other sets are small and are loaded.
+      name: `tfds:NAME` or `folder:PATH`, as `load_dataset` takes them.
       data_dir: as `load_dataset` takes it.
 
     Raises:
       UserError: as `load_dataset`; but what is wrong with a single image is found out when that
         one is read.
-
-    Warns:
-      FallbackWarning: as `load_dataset`.
+      ValueError: the name is of a set that is small and is loaded.
     """
     folder = given_folder(data_dir)
-    if isinstance(name, str) and name.startswith(FOLDER_PREFIX):
+    if name.startswith(FOLDER_PREFIX):
         found = image_folder.open_folder(name.removeprefix(FOLDER_PREFIX), folder)
-        source, train, test = image_folder.SOURCE, found.train, found.test
-    elif isinstance(name, str) and name.startswith(TFDS_PREFIX):
+        source = image_folder.SOURCE
+    elif name.startswith(TFDS_PREFIX):
         found = tfds_records.open_prepared(name.removeprefix(TFDS_PREFIX), folder)
-        source, train, test = f"{TFDS_PREFIX}{found.full_name}", found.train, found.test
+        source = f"{TFDS_PREFIX}{found.full_name}"
     else:
-        found = load_dataset(name, data_dir)
-        name, source = found.name, found.source
-        train = ArraySource(found.train.images, found.train.labels)
-        test = ArraySource(found.test.images, found.test.labels)
-    train, test = (StreamedSplit(each, range(len(each))) for each in (train, test))
+        raise ValueError(f"{name!r} cannot be streamed from disk")
+    train, test = (StreamedSplit(each, range(len(each))) for each in (found.train, found.test))
     return Dataset(name, train, test, found.class_names, found.checksum, source)
 
 

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nin_jax import UserError, image_folder
+from nin_jax import UserError, image_folder, preparation
 from nin_jax import pictures as nin_pictures
+from nin_jax.config import TrainConfig
 from nin_jax.datasets import load_dataset
-from nin_jax.streaming import dataset_sources
+from nin_jax.streaming import open_dataset
 from tests.bad_inputs.case import png
-from tests.picture_folders import link, make_folder, pictures, save, two_classes
+from tests.picture_folders import link, make_folder, mixed, pictures, save, two_classes
 from tests.resident_memory import forget_peak, growth
 
 
@@ -36,10 +37,10 @@ def error_of(root: Path) -> str:
 
 
 def read_all(name: str) -> None:
-    opened = dataset_sources(name)
+    opened = open_dataset(name)
     for source in (opened.train, opened.test):
         for i in range(len(source)):
-            source[i]
+            source.source[i]
 
 
 # Reading
@@ -50,10 +51,10 @@ def test_order_labels_and_names(tmp_path):
     root = make_folder(tmp_path / "set", images, labels)
     shutil.rmtree(root / "test" / "b")  # a class may be missing there
     dataset = load_dataset(f"folder:{root}")
-    order = np.argsort(labels, kind="stable")
+    order = mixed([f"{'abc'[label]}/{i:04}.png" for i, label in enumerate(labels)])
     np.testing.assert_array_equal(dataset.train.images, images[order][..., None])
-    assert dataset.train.labels.tolist() == [0, 0, 1, 1, 2, 2]
-    assert dataset.test.labels.tolist() == [0, 0, 2, 2]
+    assert dataset.train.labels.tolist() == labels[order].tolist()
+    assert dataset.test.labels.tolist() == [label for label in labels[order] if label != 1]
     assert dataset.class_names == ("a", "b", "c")
     assert (dataset.image_shape, dataset.train.labels.dtype) == ((4, 5, 1), np.int32)
     assert (dataset.name, dataset.source) == (f"folder:{root}", "image folder")
@@ -63,7 +64,7 @@ def test_both_ways_agree_and_the_checksum_sees_names_and_sizes(tmp_path):
     root = two_classes(tmp_path / "set")
 
     def checksum() -> str:
-        both = load_dataset(f"folder:{root}"), dataset_sources(f"folder:{root}")
+        both = load_dataset(f"folder:{root}"), open_dataset(f"folder:{root}")
         assert both[0].checksum == both[1].checksum
         assert both[0].class_names == both[1].class_names
         assert both[0].source == both[1].source
@@ -72,7 +73,7 @@ def test_both_ways_agree_and_the_checksum_sees_names_and_sizes(tmp_path):
     seen = {checksum()}
     assert len(seen.copy().pop()) == 64
     shutil.copytree(root, tmp_path / "other")
-    assert dataset_sources(f"folder:{tmp_path / 'other'}").checksum in seen
+    assert open_dataset(f"folder:{tmp_path / 'other'}").checksum in seen
     picture = root / "test" / "b" / "0002.png"
     for change in (
         lambda: picture.write_bytes(picture.read_bytes() + b"\0"),
@@ -99,14 +100,29 @@ def test_a_picture_is_what_predict_makes_of_it(tmp_path):
             save(folder / "grey.jpg", grey)
             save(folder / "side.jpeg", color.swapaxes(0, 1).copy(), exif=on_its_side)
             Image.fromarray(color).quantize(8).save(folder / "table.png")
-        source = dataset_sources(f"folder:{folder.parents[1]}").train
+        source = open_dataset(f"folder:{folder.parents[1]}").train
         assert source.image_shape == (6, 4, 3 if first is color else 1)
         assert len(source) == 7
-        for i, path in enumerate(sorted(folder.iterdir())):
+        paths = sorted(folder.iterdir())
+        order = mixed([f"a/{path.name}" for path in paths])
+        for i, path in enumerate(paths[k] for k in order):
             expected = nin_pictures.read(path, source.image_shape[2], (6, 4))
-            np.testing.assert_array_equal(source[i][0], expected)
-    deep = 3  # a 16-bit grey keeps its upper byte
-    np.testing.assert_array_equal(source[deep][0][..., 0], grey)
+            np.testing.assert_array_equal(source.source[i][0], expected)
+    deep = order.index(3)  # a 16-bit grey keeps its upper byte
+    np.testing.assert_array_equal(source.source[deep][0][..., 0], grey)
+
+
+@pytest.mark.parametrize("feed", ["resident", "stream"])
+def test_limits_and_holdout_have_every_class(tmp_path, feed):
+    labels = np.repeat([0, 1, 2], 40)
+    make_folder(tmp_path, pictures(120, 4, 5), labels)
+    config = TrainConfig(
+        dataset=f"folder:{tmp_path}", feed=feed, holdout=30, limit_train=30, limit_test=30
+    )
+    dataset = preparation.load_data(config)
+    for split in (dataset.train, dataset.test):
+        (_, found), *_ = split.read(np.arange(30), 30)
+        assert np.bincount(found, minlength=3).min() >= 5
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "I;16"])
@@ -115,12 +131,12 @@ def test_grey_modes(tmp_path, mode):
     for split in ("train", "test"):
         (tmp_path / split / "a").mkdir(parents=True)
         image.save(tmp_path / split / "a" / "a.png")
-    assert dataset_sources(f"folder:{tmp_path}").image_shape == (2, 3, 1)
+    assert open_dataset(f"folder:{tmp_path}").image_shape == (2, 3, 1)
 
 
 def test_what_is_hidden_or_no_picture_is_left_out(tmp_path):
     root = two_classes(tmp_path)
-    before = dataset_sources(f"folder:{root}")
+    before = open_dataset(f"folder:{root}")
     save(root / "train" / "a" / ".hidden.png", pictures(1, 9, 9)[0])
     save(root / "train" / ".cache" / "a.png", pictures(1, 9, 9)[0])
     (root / "train" / "readme.txt").write_text("of the set")
@@ -128,7 +144,7 @@ def test_what_is_hidden_or_no_picture_is_left_out(tmp_path):
     (root / "train" / "a" / "folder.png").mkdir()
     os.mkfifo(root / "train" / "a" / "pipe.png")
     link(root / "train" / "a" / "notes.txt", Path("/etc/hostname"))
-    after = dataset_sources(f"folder:{root}")
+    after = open_dataset(f"folder:{root}")
     assert after.checksum == before.checksum
     assert len(after.train) == len(before.train) == 4
 
@@ -149,7 +165,7 @@ def test_a_relative_path_is_looked_for_in_the_data_folder_first(tmp_path, monkey
     monkeypatch.chdir(here.parent)
     assert len(load_dataset("folder:set").train.labels) == 4
     assert len(load_dataset("folder:set", there.parent).train.labels) == 1
-    assert len(dataset_sources("folder:set", there.parent).train) == 1
+    assert len(open_dataset("folder:set", there.parent).train) == 1
     monkeypatch.setenv("NIN_DATA_DIR", str(there.parent))
     assert len(load_dataset("folder:set").train.labels) == 1
     assert len(load_dataset(f"folder:{here}").train.labels) == 4
@@ -199,7 +215,7 @@ def test_a_split_that_leads_out(tmp_path):
 @pytest.mark.parametrize("name", ["folder:", "folder:a\0b", "folder:" + "x" * 300])
 def test_names_of_no_folder(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
-    for read in (load_dataset, dataset_sources):
+    for read in (load_dataset, open_dataset):
         with pytest.raises(UserError, match="image folder"):
             read(name)
 
@@ -252,16 +268,17 @@ def test_claims_take_no_memory(tmp_path):
     root = two_classes(tmp_path)
     (root / PNG).write_bytes(png(9_000, 9_000))  # below Pillow's limit
     source = image_folder.open_folder(str(root)).test
+    at = mixed(["a/0000.png", "a/0001.png", "b/0002.png", "b/0003.png"]).index(2)
     grown = growth()
     with pytest.raises(UserError, match="has 9000x9000 pixels"):
-        source[2]
+        source[at]
     (root / PNG).write_bytes(png(12_000, 12_000))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # for a user Pillow only warns
         with pytest.raises(UserError, match="12000x12000 is too large"):
-            source[2]
+            source[at]
     with open(root / PNG, "wb") as file:
         file.truncate(2**40)
     with pytest.raises(UserError, match="bytes, more than"):
-        source[2]
+        source[at]
     assert grown() < 20 * 10**6

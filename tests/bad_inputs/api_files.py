@@ -9,7 +9,7 @@ from nin_jax import convert, metrics, pictures, record
 from nin_jax.config import TrainConfig
 from nin_jax.datasets import load_dataset
 from nin_jax.loop import fit
-from nin_jax.streaming import dataset_sources
+from nin_jax.streaming import open_dataset
 from nin_study import grid
 from tests.bad_inputs.case import WHOLE, fails, picture, wrong
 
@@ -47,13 +47,11 @@ FILES = {
     "load_dataset: prepared set with arguments": fails(
         "is not a tensorflow-datasets name", lambda: load_dataset("tfds:mnist(x=1)")
     ),
-    "dataset_sources: unknown": fails("did you mean mnist", lambda: dataset_sources("minst")),
-    "dataset_sources: a number": fails("is a text, got 3", lambda: dataset_sources(wrong(3))),
-    "dataset_sources: prepared set with arguments": fails(
-        "is not a tensorflow-datasets name", lambda: dataset_sources("tfds:mnist(x=1)")
+    "open_dataset: prepared set with arguments": fails(
+        "is not a tensorflow-datasets name", lambda: open_dataset("tfds:mnist(x=1)")
     ),
-    "dataset_sources: image folder missing": fails(
-        "image folder 'none' does not exist", lambda: dataset_sources("folder:none")
+    "open_dataset: image folder missing": fails(
+        "image folder 'none' does not exist", lambda: open_dataset("folder:none")
     ),
     "fit: unknown variant": fails("or nin15", lambda: _fit(variant="nin51")),
     "fit: unknown recipe": fails("did you mean", lambda: _fit(recipe="modem")),
