@@ -67,7 +67,10 @@ class Shares:
         self.layout, self.read, self.rows = layout, read, rows
 
     def chunks(self, order: np.ndarray, step: int) -> Iterator[Chunk]:
-        """What is left of an epoch, as `Resident.chunks`; the next chunk is read meanwhile."""
+        """What is left of an epoch, as `Resident.chunks`.
+
+        Of a set that is streamed, the next chunks are read meanwhile.
+        """
         columns = _padded(order, self.layout).reshape(len(order), self.layout.devices, -1)
         done = step % len(order)
         starts = range(done, len(order), self.rows)

@@ -64,7 +64,7 @@ class StreamedSplit:
         return StreamedSplit(self.source, self.indices[start:stop])
 
     def read(self, indices: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """As `datasets.Split.read`; the next ``size`` are read meanwhile."""
+        """As `datasets.Split.read`; the next ones are read meanwhile."""
         theirs = np.where(indices >= 0, indices + self.indices.start, -1)
         return batches(self.source, theirs, size)
 
