@@ -164,8 +164,8 @@ class TrainConfig:
     process runs."""
 
     distributed: bool = False
-    """Run as one of several processes. SLURM tells the rest, Open MPI and Kubernetes where JAX finds
-    them; elsewhere give the next three."""
+    """Run as one of several processes. SLURM tells the rest, and so do Open MPI and Kubernetes
+    where JAX finds them; elsewhere give the next three."""
 
     coordinator: str | None = None
     """Host and port at which the first process can be reached by all, as 10.0.0.1:1234."""
