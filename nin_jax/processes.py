@@ -329,8 +329,9 @@ def together() -> Iterator[None]:
 def is_lost_peer(error: BaseException) -> bool:
     """Whether an error is what JAX says when another process cannot be reached."""
     marks = ("Gloo", "NCCL", "Connection closed", "Connection reset", "UNAVAILABLE", "ABORTED")
+    kinds = (jax.errors.JaxRuntimeError, ValueError)  # the latter for Gloo's status UNKNOWN
     text = str(error)
-    return isinstance(error, jax.errors.JaxRuntimeError) and any(mark in text for mark in marks)
+    return isinstance(error, kinds) and any(mark in text for mark in marks)
 
 
 def _first_line(error: BaseException) -> str:

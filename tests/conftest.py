@@ -1,5 +1,6 @@
 """Fixtures: a tiny network in a file, and the scripts as a user runs them."""
 
+import os
 import runpy
 import sys
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import pytest
 if TYPE_CHECKING:
     from nin_jax.config import TrainConfig
 
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # two processes share a GPU
 SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
 
 TINY_TOML = """

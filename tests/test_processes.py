@@ -290,6 +290,16 @@ def test_processes_with_other_options_are_refused(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_data_that_one_process_lacks_are_an_error_of_all(tmp_path):
+    missing = str(tmp_path / "missing")
+    ended = run(tmp_path, 2, only={1: ["--dataset", "mnist", "--data-dir", missing]})
+    assert [process.code for process in ended] == [2, 2], ended
+    for process in ended:
+        (line,) = [line for line in process.err.splitlines() if line.startswith("error: ")]
+        assert missing in line
+        assert "does not exist" in line
+
+
 def test_what_one_process_finds_wrong_ends_all(tmp_path):
     """The first one alone looks at the folder."""
     (tmp_path / "run").mkdir()
