@@ -97,7 +97,7 @@ def _fit_in(folder: Path, run: Run, started: float, interruption: Interruption) 
         screen.line(_headline(run, folder, progress))
         recorder = _recorder(run, progress, writers, screen, started)
         saver = Saver(run, recorder, writers[0], checkpoints, folder)
-        if not agree(checkpoints.names):
+        if not agree(lambda: bool(checkpoints.names())):
             saver.checkpoint()
         with _what_ends_a_run(run, saver):
             train(run, recorder, saver, interruption)

@@ -233,13 +233,16 @@ def check_shared(folder: Path) -> None:
     """Makes sure that all processes see what the first one writes into a folder.
 
     Raises:
-        UserError: in all processes, if one does not.
+        UserError: in all processes, if one does not, or the first one cannot write there.
     """
     if jax.process_count() == 1:
         return
 
     def make() -> str:
-        descriptor, name = tempfile.mkstemp(prefix=".seen-", dir=folder)
+        try:
+            descriptor, name = tempfile.mkstemp(prefix=".seen-", dir=folder)
+        except OSError as error:
+            raise UserError(f"--workdir {folder} is not writable: {error.strerror}") from None
         os.close(descriptor)
         return os.path.basename(name)
 
