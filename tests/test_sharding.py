@@ -9,10 +9,9 @@ import pytest
 
 from nin_jax.accounting.collectives import collectives
 from parity_tests.tolerances import LAYOUT
-from tests.virtual_devices import STEPS
+from tests.virtual_devices import LAYOUTS, STEPS
 
 ROOT = Path(__file__).resolve().parent.parent
-LAYOUTS = ["one", "two", "eight", "eight_sharded", "eight_shares"]
 
 
 @pytest.fixture(scope="module")
