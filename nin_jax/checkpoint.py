@@ -18,7 +18,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from nin_jax.errors import RunError, UserError
+from nin_jax.errors import RunError, UserError, first_line
 from nin_jax.processes import agree, is_first, is_lost_peer
 from nin_jax.step import TrainState
 
@@ -82,7 +82,7 @@ class Checkpoints:
         except Exception as error:  # Orbax and TensorStore raise what they like
             if is_lost_peer(error):
                 raise
-            raise SaveError(_first_line(error)) from error
+            raise SaveError(_reason(error)) from error
         finally:
             if is_first():
                 self.clear_partial()
@@ -173,7 +173,7 @@ def verify(folder: Path) -> None:
         lines = (folder / CHECKSUMS).read_text(encoding="utf-8").splitlines()
         there = {path: _sha256(folder / path) for path in _files(folder)}
     except (OSError, ValueError) as error:
-        raise DamageError(f"{CHECKSUMS} or a file cannot be read ({_first_line(error)})") from None
+        raise DamageError(f"{CHECKSUMS} or a file cannot be read ({_reason(error)})") from None
     written = {path: digest for digest, _, path in (line.partition("  ") for line in lines)}
     for path in sorted(written.keys() | there.keys()):
         if path not in there:
@@ -202,7 +202,7 @@ def _others_wait(name: str) -> Iterator[None]:
             raise
         raise RunError(
             f"checkpoint {name} could not be written by process {jax.process_index()} "
-            f"({_first_line(error)}): make room, then start all processes again with --resume"
+            f"({_reason(error)}): make room, then start all processes again with --resume"
         ) from error
 
 
@@ -278,6 +278,5 @@ def _to_disk(paths: Iterable[Path]) -> None:
             os.close(descriptor)
 
 
-def _first_line(error: BaseException) -> str:
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return text.strip().partition("\n")[0][:300]
+def _reason(error: BaseException) -> str:
+    return (getattr(error, "strerror", None) or first_line(error))[:300]

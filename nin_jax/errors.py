@@ -39,6 +39,11 @@ class Interrupted(KeyboardInterrupt):
         return f"interrupted by {self.number.name}{saved}"
 
 
+def first_line(error: BaseException) -> str:
+    """What an error of any library says, as far as it fits into a line."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
     """A `UserError` for a name that is not in a table, offering the nearest names.
 

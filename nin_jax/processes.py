@@ -26,7 +26,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from nin_jax.config import TrainConfig
-from nin_jax.errors import RunError, UserError
+from nin_jax.errors import RunError, UserError, first_line
 from nin_jax.sharding import EVERYWHERE, Layout
 
 T = TypeVar("T")
@@ -80,7 +80,7 @@ def join(config: TrainConfig, timeout: int = 300) -> None:
             "all of --coordinator HOST:PORT, --processes and --process-index"
         ) from None
     except RuntimeError as error:
-        raise RunError(_first_line(error)) from None
+        raise RunError(first_line(error)) from None
     _say_at_abort(ABORTED)
     _check_devices()
 
@@ -324,7 +324,7 @@ def together() -> Iterator[None]:
         if jax.process_count() == 1:
             raise
         if is_lost_peer(error):
-            raise RunError(f"{PEER_LOST} ({_first_line(error)})") from None
+            raise RunError(f"{PEER_LOST} ({first_line(error)})") from None
         traceback.print_exc()
         leave(1)
 
@@ -335,10 +335,6 @@ def is_lost_peer(error: BaseException) -> bool:
     kinds = (jax.errors.JaxRuntimeError, ValueError)  # the latter for Gloo's status UNKNOWN
     text = str(error)
     return isinstance(error, kinds) and any(mark in text for mark in marks)
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0][:300]
 
 
 LAST_WORDS_SECONDS = 2.0

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nin_jax import pictures
-from nin_jax.errors import UserError
+from nin_jax.errors import UserError, first_line
 
 # A set's name, its configuration, its version. tensorflow-datasets would also take namespaces,
 # which reach for the network, and keyword arguments, which run the builder's own code.
@@ -175,8 +175,3 @@ def decode(encoded: bytes, channels: int) -> np.ndarray:
     with Image.open(io.BytesIO(encoded), formats=pictures.safe_formats()) as image:
         pixels = np.asarray(image.convert("L" if channels == 1 else "RGB"))
     return pixels.reshape(*pixels.shape[:2], channels)
-
-
-def first_line(error: Exception) -> str:
-    """What an error of any library says, as far as it fits into a line."""
-    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nin_jax.errors import UserError
-from nin_jax.tfds_reader import decode, find_prepared, first_line, other_shape
+from nin_jax.errors import UserError, first_line
+from nin_jax.tfds_reader import decode, find_prepared, other_shape
 
 
 class RecordSource:
