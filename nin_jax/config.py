@@ -13,9 +13,9 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from nin_jax.errors import UserError, unknown_name
 from nin_jax.variants import Variant, get_variant
 
-Optimizer = Literal["sgd", "adam"]
+Optimizer = Literal["sgd", "adam", "muon"]
 Schedule = Literal["constant", "cosine"]
-Init = Literal["xavier", "he"]
+Init = Literal["xavier", "he", "identity"]
 Augment = Literal["none", "flip", "flip_shift"]
 Precision = Literal["float32", "bfloat16"]
 
@@ -30,7 +30,7 @@ class Recipe:
     nesterov: bool = False
     weight_decay: float = 0.0
     schedule: Schedule = "constant"
-    warmup_steps: int = 0
+    warmup: float = 0.0
     clip_norm: float = 0.0
     label_smoothing: float = 0.0
     init: Init = "xavier"
@@ -51,22 +51,24 @@ def d2l(variant: Variant) -> Recipe:
 
 
 def modern(variant: Variant) -> Recipe:
-    """Learns from the first epoch and does not collapse; one rate for every variant.
+    """Learn from the first steps; one setting for every variant.
 
-    Nesterov momentum (Sutskever et al. 2013), warm-up and cosine (Loshchilov and Hutter 2017),
-    He initialisation (He et al. 2015), gradient clipping, half the batch for twice the steps, and
-    no ReLU on the logits, so that no class can die. What it reaches: ``benchmarks/modern.md``.
+    At the start each block is one convolution and a ReLU: its 1x1 layers begin as the identity.
+    Muon (Jordan et al. 2024) then takes steps of the same size in all directions of a kernel.
+    Warm-up, cosine decay (Loshchilov and Hutter 2017), clipped gradients, and no ReLU on the
+    logits. How it was chosen, and what it reaches: ``benchmarks/modern.md``.
     """
     del variant
     return Recipe(
-        lr=0.03,
-        momentum=0.9,
+        lr=0.02,
+        optimizer="muon",
+        momentum=0.95,
         nesterov=True,
-        weight_decay=5e-4,
+        weight_decay=0.01,
         schedule="cosine",
-        warmup_steps=100,
+        warmup=0.1,
         clip_norm=1.0,
-        init="he",
+        init="identity",
         logit_relu=False,
         batch_size=64,
     )
@@ -177,29 +179,29 @@ class TrainConfig:
     """Which of them this one is, from 0."""
 
     optimizer: Optimizer | None = None
-    """Optimiser (recipes: sgd)."""
+    """Optimizer (d2l: sgd, modern: muon)."""
 
     lr: float | None = None
-    """Peak learning rate (d2l: the variant's published one; modern: 0.03)."""
+    """Peak learning rate (d2l: the variant's published one; modern: 0.02)."""
 
     lr_batch_size: int | None = None
     """Batch size that the rate is meant for: it is multiplied by the run's batch size over this one
-    (Goyal et al. 2017), for large batches, with --warmup-steps. Default: the rate as it is."""
+    (Goyal et al. 2017), for large batches, with --warmup. Default: the rate as it is."""
 
     momentum: float | None = None
-    """Momentum of SGD, in [0, 1) (d2l: 0, modern: 0.9)."""
+    """Momentum of SGD and Muon, in [0, 1) (d2l: 0, modern: 0.95)."""
 
     nesterov: bool | None = None
     """Nesterov's form of momentum (d2l: no, modern: yes)."""
 
     weight_decay: float | None = None
-    """Decay of kernels, not biases, per unit of rate and step (d2l: 0, modern: 0.0005)."""
+    """Decay of kernels, not biases, per unit of rate and step (d2l: 0, modern: 0.01)."""
 
     schedule: Schedule | None = None
     """Of the rate after warm-up; cosine falls to 0 (d2l: constant, modern: cosine)."""
 
-    warmup_steps: int | None = None
-    """Steps over which the rate rises, at most a tenth of the run (d2l: 0, modern: 100)."""
+    warmup: float | None = None
+    """Share of the run over which the learning rate rises, in [0, 1) (d2l: 0, modern: 0.1)."""
 
     clip_norm: float | None = None
     """Largest global norm of the gradient; 0 leaves it alone (d2l: 0, modern: 1)."""
@@ -208,7 +210,7 @@ class TrainConfig:
     """Share of each label spread over all classes, in [0, 1) (recipes: 0)."""
 
     init: Init | None = None
-    """Initialisation (d2l: xavier, modern: he)."""
+    """Initialisation (d2l: xavier, modern: identity)."""
 
     logit_relu: bool | None = None
     """ReLU after the last convolution (d2l: yes, modern: no)."""
@@ -260,7 +262,7 @@ def recipe_of(config: TrainConfig) -> Recipe:
         recipe = replace(recipe, lr=recipe.lr * recipe.batch_size / config.lr_batch_size)
     if recipe.lr > LARGEST:
         raise UserError(f"--lr must be at most {LARGEST:g}, got {recipe.lr:g}")
-    if recipe.nesterov and recipe.optimizer == "sgd" and recipe.momentum == 0:
+    if recipe.nesterov and recipe.optimizer != "adam" and recipe.momentum == 0:
         raise UserError("--nesterov needs --momentum above 0")
     return recipe
 
@@ -310,11 +312,11 @@ _RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "lr_batch_size": _COUNT,
     "num_classes": _COUNT,
     "seed": (_whole(0, 2**32), "a whole number in [0, 2**32)"),
-    "warmup_steps": (_whole(0), "a whole number >= 0"),
     "lr": (_number(lambda v: 0 < v < math.inf), "a finite number > 0"),
     "weight_decay": _NOT_NEGATIVE,
     "clip_norm": _NOT_NEGATIVE,
     "momentum": _SHARE,
+    "warmup": _SHARE,
     "label_smoothing": _SHARE,
 }
 

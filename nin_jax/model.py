@@ -6,6 +6,7 @@ only: dropout is handed its random numbers when the model is called, so
 """
 
 import math
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
@@ -23,8 +24,9 @@ from nin_jax.variants import Convolution, ImageSize, Stage, Variant, get_variant
 def _initial_weight(
     key: jax.Array, shape: tuple[int, ...], fan_in: int, fan_out: int, init: Init, dtype: DTypeLike
 ) -> jax.Array:
-    """Xavier: U(-a, a), a = sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio 2010, eq. 16).
+    """Draw a kernel by Xavier or He; "identity" is He where it cannot be the identity.
 
+    Xavier: U(-a, a), a = sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio 2010, eq. 16).
     He: N(0, 2 / fan_in) (He et al. 2015, eq. 10).
     """
     if init == "xavier":
@@ -33,10 +35,16 @@ def _initial_weight(
     return math.sqrt(2 / fan_in) * jax.random.normal(key, shape, dtype)
 
 
+def _identity_kernel(shape: tuple[int, ...], dtype: DTypeLike) -> jax.Array:
+    """Return the kernel [k, k, C, C] that passes its input on, as `torch.nn.init.dirac_`."""
+    size, _, channels, _ = shape
+    return jnp.zeros(shape, dtype).at[size // 2, size // 2].set(jnp.eye(channels, dtype=dtype))
+
+
 def _initial_bias(
     key: jax.Array, size: int, fan_in: int, init: Init, dtype: DTypeLike
 ) -> jax.Array:
-    """Xavier leaves biases as PyTorch draws them, U(-b, b) with b = 1 / sqrt(fan_in); He: zero."""
+    """Xavier leaves biases as PyTorch draws them, U(-b, b) with b = 1 / sqrt(fan_in); others: 0."""
     if init == "xavier":
         bound = 1 / math.sqrt(fan_in)
         return jax.random.uniform(key, (size,), dtype, -bound, bound)
@@ -44,12 +52,17 @@ def _initial_bias(
 
 
 class Conv(nnx.Module):
-    """A square convolution with bias: [B, H, W, C] -> [B, H', W', O]."""
+    """A square convolution with bias: [B, H, W, C] -> [B, H', W', O].
+
+    With ``init="identity"`` one that ``follows`` another in its block, and keeps the number of
+    channels, starts as the identity.
+    """
 
     def __init__(
         self,
         spec: Convolution,
         *,
+        follows: bool = False,
         init: Init,
         dtype: DTypeLike,
         param_dtype: DTypeLike,
@@ -58,9 +71,10 @@ class Conv(nnx.Module):
         area = spec.kernel**2
         fan_in, fan_out = area * spec.in_channels, area * spec.out_channels
         shape = (spec.kernel, spec.kernel, spec.in_channels, spec.out_channels)
-        self.kernel = nnx.Param(
-            _initial_weight(rngs.params(), shape, fan_in, fan_out, init, param_dtype)
-        )
+        kernel = _initial_weight(rngs.params(), shape, fan_in, fan_out, init, param_dtype)
+        if init == "identity" and follows and spec.in_channels == spec.out_channels:
+            kernel = _identity_kernel(shape, param_dtype)
+        self.kernel = nnx.Param(kernel)
         self.bias = nnx.Param(
             _initial_bias(rngs.params(), spec.out_channels, fan_in, init, param_dtype)
         )
@@ -105,8 +119,10 @@ class NiNBlock(nnx.Module):
     def __init__(
         self, stage: Stage, in_channels: int, num_classes: int, *, last_relu: bool = True, **kw
     ):
-        specs = stage.convolutions(in_channels, num_classes)
-        self.convs = nnx.List([Conv(spec, **kw) for spec in specs])
+        first, *rest = stage.convolutions(in_channels, num_classes)
+        self.convs = nnx.List(
+            [Conv(first, **kw), *(Conv(spec, follows=True, **kw) for spec in rest)]
+        )
         self.last_relu = last_relu
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -167,6 +183,9 @@ class NiN(nnx.Module):
             channels = stage.channels or num_classes
         self.dropout = nnx.Dropout(variant.dropout)
         self.head = NiNBlock(variant.head, channels, num_classes, last_relu=logit_relu, **kw)
+        if init == "identity":  # every class is open under its ReLU at the start
+            bias = self.head.convs[0].bias
+            bias[...] = jnp.ones_like(bias[...])
         features = math.prod(layers[-2].out_shape)  # of the head's maps
         is_linear = variant.classifier == "linear"
         self.linear = Linear(features, num_classes, **kw) if is_linear else None
@@ -221,7 +240,11 @@ def create_model(
         image_size: side in pixels, or (height, width). With a "mean" classifier the model takes
             other sizes too.
         seed: of the initial parameters.
-        init: "xavier" (uniform weights, PyTorch's biases; as the published exercise) or "he".
+        init: "xavier" (uniform weights, PyTorch's biases; as the published exercise), "he"
+            (normal weights, zero biases), or "identity": a block's convolutions after the first
+            that keep the number of channels start as the identity, the others as by "he", and
+            the biases of the head's first convolution at 1, so that no class is dead under its
+            ReLU.
         logit_relu: whether the last convolution is followed by ReLU, as published. A class
             whose map is dead under it gets no gradient and can never recover.
         dtype: of the computation, float32 or bfloat16. Logits are float32 all the same.
@@ -236,8 +259,8 @@ def create_model(
         >>> model(jnp.zeros((2, 96, 96, 1))).shape
         (2, 10)
     """
-    if init not in ("xavier", "he"):
-        raise unknown_name("initialisation", str(init), ("xavier", "he"))
+    if init not in get_args(Init):
+        raise unknown_name("initialisation", str(init), get_args(Init))
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
         raise UserError(f"seed must be a whole number in [0, 2**32), got {shown(seed)}")
     for name, value in (("dtype", dtype), ("param_dtype", param_dtype)):

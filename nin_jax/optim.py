@@ -2,6 +2,7 @@
 
 import jax
 import optax
+from optax.contrib import MuonDimensionNumbers, muon
 
 from nin_jax.config import Recipe
 
@@ -9,9 +10,9 @@ from nin_jax.config import Recipe
 def make_schedule(recipe: Recipe, total_steps: int) -> optax.Schedule:
     """Learning rate by step: linear warm-up to ``lr``, then constant or a cosine down to 0.
 
-    Warm-up takes at most a tenth of the run, so that short runs train too.
+    Warm-up takes the recipe's share of the run, rounded down to whole steps.
     """
-    warmup = min(recipe.warmup_steps, total_steps // 10)
+    warmup = int(recipe.warmup * total_steps)
     if recipe.schedule == "constant":
         after: optax.Schedule = optax.constant_schedule(recipe.lr)
     else:
@@ -27,21 +28,40 @@ def _is_kernel(params):
     return jax.tree.map(lambda param: param.ndim > 1, params)
 
 
-def make_optimizer(recipe: Recipe, total_steps: int) -> optax.GradientTransformation:
-    """Clip by global norm, decay, then SGD or Adam.
+def _matrices(params):
+    """Muon's view of a kernel: a matrix [H W C, O], or [N, M] of a linear layer; None for a bias.
 
-    SGD's decay is added to the gradient, as in PyTorch; Adam's is decoupled (AdamW). Biases
-    never decay.
+    All axes but the last are the inputs of an output unit, as in Jordan et al. (2024).
+    """
+    return jax.tree.map(
+        lambda p: MuonDimensionNumbers(tuple(range(p.ndim - 1)), -1) if p.ndim > 1 else None, params
+    )
+
+
+def make_optimizer(recipe: Recipe, total_steps: int) -> optax.GradientTransformation:
+    """Return the chain: clip by global norm, decay, then SGD, Adam or Muon.
+
+    SGD's decay is added to the gradient, as in PyTorch; Adam's (AdamW) and Muon's are decoupled.
+    Biases never decay. Muon updates kernels; the biases take its Adam, at the same learning rate.
     """
     schedule = make_schedule(recipe, total_steps)
-    steps = []
-    if recipe.clip_norm > 0:
-        steps.append(optax.clip_by_global_norm(recipe.clip_norm))
-    if recipe.optimizer == "adam":
-        steps.append(optax.adamw(schedule, weight_decay=recipe.weight_decay, mask=_is_kernel))
-        return optax.chain(*steps)
-    if recipe.weight_decay > 0:
-        steps.append(optax.add_decayed_weights(recipe.weight_decay, _is_kernel))
-    momentum = recipe.momentum or None
-    steps.append(optax.sgd(schedule, momentum, nesterov=bool(recipe.nesterov)))
-    return optax.chain(*steps)
+    clip = [optax.clip_by_global_norm(recipe.clip_norm)] if recipe.clip_norm > 0 else []
+    match recipe.optimizer:
+        case "sgd":
+            decay = optax.add_decayed_weights(recipe.weight_decay, _is_kernel)
+            momentum = recipe.momentum or None
+            steps = [decay] if recipe.weight_decay > 0 else []
+            steps.append(optax.sgd(schedule, momentum, nesterov=bool(recipe.nesterov)))
+        case "adam":
+            steps = [optax.adamw(schedule, weight_decay=recipe.weight_decay, mask=_is_kernel)]
+        case "muon":
+            steps = [
+                muon(
+                    schedule,
+                    beta=recipe.momentum,
+                    nesterov=bool(recipe.nesterov),
+                    weight_decay=recipe.weight_decay,
+                    muon_weight_dimension_numbers=_matrices,
+                )
+            ]
+    return optax.chain(*clip, *steps)

@@ -19,7 +19,7 @@ RESULTS = "results.jsonl"
 # The modern recipe with one ingredient put back to what the published recipe has, or added.
 ABLATION: Mapping[str, Mapping[str, Any]] = {
     "Xavier initialisation": {"init": "xavier"},
-    "constant rate, no warm-up": {"schedule": "constant", "warmup_steps": 0},
+    "constant rate, no warm-up": {"schedule": "constant", "warmup": 0.0},
     "no momentum": {"momentum": 0.0, "nesterov": False},
     "ReLU on the logits": {"logit_relu": True},
     "no clipping": {"clip_norm": 0.0},

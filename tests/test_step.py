@@ -192,7 +192,7 @@ def rates_of(recipe, total_steps, count):
 
 
 def test_schedule_warms_up_from_its_first_step_and_ends_at_zero():
-    recipe = recipe_of(TrainConfig(recipe="modern", lr=1.0, warmup_steps=10))
+    recipe = recipe_of(TrainConfig(recipe="modern", lr=1.0, warmup=0.01))
     rates = rates_of(recipe, 1000, 1001)
     np.testing.assert_allclose(rates[:11], np.linspace(0.1, 1, 11), rtol=1e-6)
     assert rates[1000] == pytest.approx(0, abs=1e-7)

@@ -71,7 +71,7 @@ def test_the_training_step_is_what_paper_says(variant, recipe):
         {"weight_decay": 1e-4},
         {"optimizer": "adam"},
         {"optimizer": "adam", "weight_decay": 1e-3, "clip_norm": 0.5},
-        {"schedule": "cosine", "warmup_steps": 10},
+        {"schedule": "cosine", "warmup": 0.1},
     ],
     ids=str,
 )
