@@ -131,6 +131,10 @@ class TrainConfig:
     epochs: int | None = None
     """Passes over the training images (recipes: 10)."""
 
+    steps: int | None = None
+    """Train at least that many optimiser steps, in whole epochs: a small dataset is passed over
+    more often. In place of --epochs."""
+
     limit_train: int | None = None
     """Use only that many training images, the first ones. Default: all."""
 
@@ -242,6 +246,7 @@ def recipe_of(config: TrainConfig) -> Recipe:
     for name in (
         "micro_batch_size",
         "steps_per_dispatch",
+        "steps",
         "limit_train",
         "limit_test",
         "holdout",
@@ -260,6 +265,8 @@ def recipe_of(config: TrainConfig) -> Recipe:
         _check_choice(name, hint, getattr(recipe, name, getattr(config, name)))
     if config.lr_batch_size is not None:
         recipe = replace(recipe, lr=recipe.lr * recipe.batch_size / config.lr_batch_size)
+    if config.steps is not None and config.epochs is not None:
+        raise UserError("give --steps or --epochs, not both")
     if recipe.lr > LARGEST:
         raise UserError(f"--lr must be at most {LARGEST:g}, got {recipe.lr:g}")
     if recipe.nesterov and recipe.optimizer != "adam" and recipe.momentum == 0:
@@ -302,6 +309,7 @@ _RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "micro_batch_size": _COUNT,
     "steps_per_dispatch": _COUNT,
     "epochs": _COUNT,
+    "steps": _COUNT,
     "limit_train": _COUNT,
     "limit_test": _COUNT,
     "holdout": _COUNT,

@@ -21,7 +21,7 @@ from nin_jax.device import make_deterministic, select_device, use_compilation_ca
 from nin_jax.errors import Interrupted, RunError, UserError
 from nin_jax.geometry import check_image_size, trace
 from nin_jax.interruption import Interruption
-from nin_jax.preparation import Run, load_data, prepare_run
+from nin_jax.preparation import Run, load_data, prepare_run, with_steps
 from nin_jax.processes import agree, in_all, is_first
 from nin_jax.recorder import NotFinite, Progress, Recorder
 from nin_jax.saving import Cadence, Saver
@@ -66,6 +66,7 @@ def _fit(config: TrainConfig, recipe: Recipe, started: float) -> dict[str, Any]:
     use_compilation_cache(config.compilation_cache)
     dataset = in_all(lambda: load_data(config))
     config = replace(config, dataset=dataset.name)
+    recipe = with_steps(recipe, config.steps, len(dataset.train))
     processes.check_same(record.identity(config, recipe, dataset))
     if config.resume:
         assert config.workdir is not None
@@ -162,7 +163,8 @@ def _recorder(run: Run, progress: Progress, writers, screen, started: float) -> 
         epochs=run.recipe.epochs,
         learning_rates=run.learning_rates,
         chance=run.dataset.train.chance(run.dataset.num_classes),
-        remedy=_remedy(run),
+        class_names=run.dataset.class_names,
+        remedies=_remedies(run),
         progress=progress,
         skip_nonfinite=run.config.skip_nonfinite,
         started=started,
@@ -217,6 +219,7 @@ def _summary(run: Run, recorder: Recorder) -> dict[str, Any]:
         "skipped_steps": recorder.progress.skipped,
         "test_accuracy_per_class": recorder.progress.accuracy_per_class,
         "at_chance_after_first_epoch": recorder.progress.at_chance,
+        "dead_classes": [run.dataset.class_names[c] for c in recorder.progress.dead_classes],
         "time_to_first_step_seconds": recorder.time_to_first_step,
         "device": record.device_name(run.layout.devices),
     }
@@ -234,14 +237,20 @@ def _headline(run: Run, folder: Path, progress: Progress) -> str:
     )
 
 
-def _remedy(run: Run) -> str:
-    """What to do about a run that learns nothing."""
+def _remedies(run: Run) -> tuple[str, str]:
+    """Return what to do about a run that learns nothing, and about one with dead classes."""
     if run.config.recipe == "d2l":
         return (
             "The published recipe starts very slowly and at high rates may never learn. Remedy: "
-            f"--recipe modern, or a lower --lr (now {run.recipe.lr:g}), or more --epochs."
+            f"--recipe modern, or a lower --lr (now {run.recipe.lr:g}), or more --epochs.",
+            "Under the ReLU on the logits a class can lose its gradient for good. Remedy: --recipe "
+            "modern, or --no-logit-relu, or another --seed.",
         )
-    return "Remedy: more images or --epochs; if that does not help, another --lr or --seed."
+    return (
+        "Remedy: more images or --epochs; if that does not help, another --lr or --seed.",
+        "Remedy: more images or --epochs; if that does not help, --init identity, a lower --lr, "
+        "or another --seed.",
+    )
 
 
 def _draw(run: Run, folder: Path) -> None:

@@ -91,6 +91,18 @@ def streams(config: TrainConfig, dataset: Dataset) -> bool:
     return config.feed == "stream"
 
 
+def with_steps(recipe: Recipe, steps: int | None, train_images: int) -> Recipe:
+    """Return the recipe with the fewest whole epochs that take at least ``steps`` steps."""
+    if steps is None:
+        return recipe
+    return replace(recipe, epochs=-(-steps // steps_per_epoch(recipe, train_images)))
+
+
+def steps_per_epoch(recipe: Recipe, train_images: int) -> int:
+    """Return the number of batches that hold all training images once."""
+    return -(-train_images // recipe.batch_size)
+
+
 @dataclass
 class Run:
     """A model, its state and its compiled steps, as `prepare_run` makes them."""
@@ -136,8 +148,8 @@ def prepare_run(config: TrainConfig, recipe: Recipe, dataset: Dataset) -> Run:
         dtype=config.precision,
     )
     graphdef, params = nnx.split(model, nnx.Param)
-    steps_per_epoch = -(-len(dataset.train) // recipe.batch_size)
-    steps = steps_per_epoch * recipe.epochs
+    per_epoch = steps_per_epoch(recipe, len(dataset.train))
+    steps = per_epoch * recipe.epochs
     if steps > MAX_STEPS:
         raise UserError(
             f"--epochs {recipe.epochs} are {steps:,} steps, more than the {MAX_STEPS:,} whose "
@@ -165,7 +177,7 @@ def prepare_run(config: TrainConfig, recipe: Recipe, dataset: Dataset) -> Run:
         learning_rates=np.asarray(jax.vmap(make_schedule(recipe, steps))(jnp.arange(steps))),
         micro_batch_size=micro,
         steps_per_dispatch=at_once,
-        steps_per_epoch=steps_per_epoch,
+        steps_per_epoch=per_epoch,
     )
 
 

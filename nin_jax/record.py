@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 # What may differ when a run is resumed; all else would make it another run.
 MAY_CHANGE = {
-    *("workdir", "resume", "data_dir", "device", "epochs", "list_variants"),
+    *("workdir", "resume", "data_dir", "device", "epochs", "steps", "list_variants"),
     *("steps_per_dispatch", "compilation_cache", "checkpoint_every", "keep_checkpoints"),
     *("devices", "shard_params", "feed"),
     *("distributed", "coordinator", "processes", "process_index"),

@@ -39,39 +39,34 @@ class TrainState:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Sums:
-    """Sums over examples: their loss, how many were right, and how many there were."""
-
-    loss: jax.Array
-    correct: jax.Array
-    count: jax.Array
-
-    def __add__(self, other: "Sums") -> "Sums":
-        return jax.tree.map(jnp.add, self, other)
-
-    @staticmethod
-    def zero() -> "Sums":
-        return Sums(jnp.zeros(()), jnp.zeros(()), jnp.zeros(()))
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class StepFigures:
-    """What a step tells of itself.
+    """Sums over examples.
 
     Attributes:
-        loss, correct, count: as in `Sums`, over the batch.
-        gradient_norm: global norm of the mean gradient, before any clipping; not finite if any
-            of its entries is not.
+        loss, correct, count: float32 [], the losses, the correct predictions, the examples.
+        labels, predictions: float32 [classes], how often each class was the label, and the
+            prediction.
     """
 
     loss: jax.Array
     correct: jax.Array
     count: jax.Array
-    gradient_norm: jax.Array
+    labels: jax.Array
+    predictions: jax.Array
 
-    @staticmethod
-    def zero() -> "StepFigures":
-        return StepFigures(jnp.zeros(()), jnp.zeros(()), jnp.zeros(()), jnp.zeros(()))
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class StepFigures:
+    """What a step reports.
+
+    Attributes:
+        sums: over the batch.
+        gradient_norm: float32 [], the global norm of the mean gradient, before any clipping; not
+            finite if any of its entries is not.
+    """
+
+    sums: Sums
+    gradient_norm: jax.Array
 
 
 @jax.tree_util.register_dataclass
@@ -140,7 +135,7 @@ def make_train_step(
         key = jax.random.fold_in(jax.random.fold_in(state.key, NOISE), state.step)
         grads, sums = summed(state.params, images, labels, indices, key)
         grads = jax.tree.map(lambda g: g / sums.count, grads)
-        figures = StepFigures(sums.loss, sums.correct, sums.count, optax.tree.norm(grads))
+        figures = StepFigures(sums, optax.tree.norm(grads))
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params: Any = optax.apply_updates(state.params, updates)
         return TrainState(params, opt_state, state.step + 1, state.key), figures
@@ -170,8 +165,11 @@ def _make_batch_gradient(
         x = data.prepare(images, image_size)  # [M, h, w, C]
         logits = model(x, rngs=keys[:, 0])  # [M, classes]
         loss = jnp.sum(weights * cross_entropy(logits, labels, recipe.label_smoothing))
-        correct = jnp.sum(weights * (logits.argmax(1) == labels))
-        return loss, Sums(loss, correct, weights.sum())
+        predictions = logits.argmax(1)
+        correct = jnp.sum(weights * (predictions == labels))
+        none = jnp.zeros(logits.shape[1])
+        counts = (none.at[classes].add(weights) for classes in (labels, predictions))
+        return loss, Sums(loss, correct, weights.sum(), *counts)
 
     def gradient_of(params, images, labels, indices, positions, key):
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key, positions)  # [M]
@@ -187,11 +185,17 @@ def _make_batch_gradient(
             new = gradient_of(params, images, labels, indices, positions, key)
             return jax.tree.map(jnp.add, totals, new), None
 
-        zero = (jax.tree.map(jnp.zeros_like, params), Sums.zero())
-        batches = [split_micro_batches(a, micro_batch_size) for a in (indices, positions)]
-        return jax.lax.scan(micro, zero, tuple(batches))[0]  # over [n, M] each
+        batches = tuple(split_micro_batches(a, micro_batch_size) for a in (indices, positions))
+        first = (batch[0] for batch in batches)
+        zero = _zeros(jax.eval_shape(gradient_of, params, images, labels, *first, key))
+        return jax.lax.scan(micro, zero, batches)[0]  # over [n, M] each
 
     return whole
+
+
+def _zeros(shapes: Any) -> Any:
+    """Return zeros of the shapes that `jax.eval_shape` found."""
+    return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
 
 
 def make_train_steps(
@@ -203,8 +207,8 @@ def make_train_steps(
     """The compiled ``steps(state, images, labels, order, count) -> (state, figures)``.
 
     Takes ``count`` <= ``most`` steps, one program for all, so that a fast device need not wait
-    for the host between them. The figures have a leading axis, [most]; from ``count`` on they are
-    0. The state given is consumed.
+    for the host between them. The figures have a leading axis, [most, ...]; from ``count`` on they
+    are 0. The state given is consumed.
 
     Args:
         train_step: as `make_train_step` makes it.
@@ -220,7 +224,8 @@ def make_train_steps(
             state, new = train_step(carry[0], images, labels, order)
             return state, jax.tree.map(lambda all_, s: all_.at[i].set(s), carry[1], new)
 
-        none = jax.tree.map(lambda s: jnp.zeros(most, s.dtype), StepFigures.zero())
+        _, shapes = jax.eval_shape(train_step, state, images, labels, order)
+        none = jax.tree.map(lambda s: jnp.zeros((most, *s.shape), s.dtype), shapes)
         if most == 1:  # what is in a loop cannot be fused with what is around it
             return one(jnp.int32(0), (state, none))
         return jax.lax.fori_loop(0, count, one, (state, none))

@@ -44,7 +44,7 @@ class SmallRun:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
-            env=os.environ | cache,
+            env=cache | os.environ,
         )
 
 

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import jax
 import pytest
 
 if TYPE_CHECKING:
@@ -63,14 +62,6 @@ def script(monkeypatch, capsys, tmp_path) -> Callable[..., Outcome]:
         return Outcome(code, *capsys.readouterr())
 
     return run
-
-
-@pytest.fixture(autouse=True, scope="session")
-def programs_are_kept_for_the_session(tmp_path_factory) -> None:
-    """Most runs under test compile the same programs; nothing is left in the user's folder."""
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("programs")))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 @pytest.fixture

@@ -99,9 +99,8 @@ def run(
             "--processes",
             str(count),
         ]
-    flags = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
-    # A folder to compile into that all of them share, so that one compiles for the others.
-    cache = {"JAX_COMPILATION_CACHE_DIR": str(folder.parent / "programs")}
+    shared = os.environ.get("XLA_FLAGS", "")
+    flags = {"XLA_FLAGS": f"{shared} --xla_force_host_platform_device_count={devices}"}
     started: Started = []
     for index in range(count):
         where, what = (signals or {}).get(index, (0, 0))
@@ -112,7 +111,7 @@ def run(
         process = subprocess.Popen(
             [*start, *command, *its],
             cwd=ROOT,
-            env=os.environ | flags | cache,
+            env=os.environ | flags,
             stdout=files[0],
             stderr=files[1],
         )

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from nin_jax import UserError, datasets, idx, loop, metrics, record
+from nin_jax import UserError, create_model, datasets, idx, loop, metrics, preparation, record
 from nin_jax.preparation import load_data
 from nin_jax.saving import Saver
 from nin_soak.small_run import rows_of
@@ -182,6 +182,40 @@ def test_a_run_that_learns_nothing_says_so(config, capsys):
     published = {"momentum": 0.0, "nesterov": False, "workdir": config.workdir / "d2l"}
     loop.fit(replace(config, recipe="d2l", lr=1e-9, epochs=1, **published))
     assert "Remedy: --recipe modern" in capsys.readouterr().out
+
+
+def test_classes_that_are_never_predicted_are_named(config, capsys):
+    """A network that does not learn predicts few of the ten classes."""
+    summary = loop.fit(replace(config, lr=1e-9, epochs=1))
+    dead = summary["dead_classes"]
+    assert 0 < len(dead) < 10
+    assert set(dead) < {str(digit) for digit in range(10)}
+    assert f"never predicted: {', '.join(dead[:3])}" in capsys.readouterr().out
+    assert rows_of(config.workdir)[-1]["dead_classes"] == len(dead)
+
+
+def test_dead_classes_have_a_remedy(config, capsys, monkeypatch):
+    """Above chance, but with a class that the network cannot predict."""
+
+    def blind(*arguments, **options):
+        model = create_model(*arguments, **options)
+        bias = model.head.convs[-1].bias
+        bias[...] = bias[...].at[3].set(-50.0)
+        return model
+
+    monkeypatch.setattr(preparation, "create_model", blind)
+    summary = loop.fit(replace(config, limit_train=None, epochs=1))
+    assert summary["dead_classes"] == ["3"]
+    note = "NOTE: the first epoch never predicted 3 for a training image. Remedy"
+    assert note in capsys.readouterr().out
+
+
+def test_steps_become_the_fewest_whole_epochs(config):
+    """120 images make 3 batches of 50."""
+    summary = loop.fit(replace(config, epochs=None, steps=7))
+    assert (summary["steps"], summary["epochs"]) == (9, 3)
+    with pytest.raises(UserError, match="give --steps or --epochs, not both"):
+        loop.fit(replace(config, steps=7))
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(config):

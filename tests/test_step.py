@@ -51,7 +51,7 @@ def train(micro_batch_size, steps=8, **kw):
         if i % per_epoch == 0:
             order = data.epoch_order(state.key, jnp.int32(i // per_epoch), 20, recipe.batch_size)
         state, new = step(state, split.images, split.labels, order)
-        sums.append(new)
+        sums.append(new.sums)
     return state, sums, step
 
 
@@ -66,6 +66,9 @@ def test_micro_batches_add_up_to_the_batch(micro_batch_size):
     np.testing.assert_allclose(
         [float(s.loss) for s in whole_sums], [float(s.loss) for s in part_sums], rtol=1e-12
     )
+    for a, b in zip(whole_sums, part_sums, strict=True):
+        np.testing.assert_array_equal(a.labels, b.labels)
+        np.testing.assert_array_equal(a.predictions, b.predictions)
 
 
 def test_random_numbers_do_not_depend_on_micro_batches():
@@ -84,6 +87,8 @@ def test_random_numbers_do_not_depend_on_micro_batches():
 def test_the_last_batch_counts_what_it_holds_and_nothing_recompiles():
     _, sums, step = train(6, steps=8)
     assert [int(s.count) for s in sums] == [6, 6, 6, 2] * 2
+    assert [int(s.labels.sum()) for s in sums] == [6, 6, 6, 2] * 2
+    assert [int(s.predictions.sum()) for s in sums] == [6, 6, 6, 2] * 2
     assert step._cache_size() == 1  # type: ignore[attr-defined]
 
 

@@ -20,7 +20,8 @@ LAYOUTS = {  # devices, and options of `make_layout`
 DEVICES, STEPS, BATCH = 8, 50, 20  # 20 is no multiple of 8
 
 if __name__ == "__main__":
-    os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={DEVICES}"
+    FLAGS = os.environ.get("XLA_FLAGS", "")
+    os.environ["XLA_FLAGS"] = f"{FLAGS} --xla_force_host_platform_device_count={DEVICES}"
 
 import jax
 import jax.numpy as jnp
@@ -76,7 +77,7 @@ def train(layout: Layout | None, dtype: str, feed: str = "resident", text: Path 
         for i in range(STEPS):
             order = data.epoch_order(jax.random.key(0), jnp.int32(i // 7), 130, BATCH)
             state, figures = step(state, split.images, split.labels, order)
-            losses.append(figures.loss / figures.count)
+            losses.append(figures.sums.loss / figures.sums.count)
         return np.array(losses, np.float64), jax.device_get(state.params)
     state = layout.place(state, layout.specs(state))
     steps = make_train_steps(step, 1, layout, state)
@@ -92,7 +93,7 @@ def train(layout: Layout | None, dtype: str, feed: str = "resident", text: Path 
                 text.write_text(steps.lower(state, *arguments).compile().as_text())
             for _ in range(min(chunk.steps, STEPS - len(losses))):
                 state, figures = steps(state, *arguments)
-                losses.append(float(figures.loss[0] / figures.count[0]))
+                losses.append(float(figures.sums.loss[0] / figures.sums.count[0]))
     return np.array(losses), jax.device_get(layout.whole(state.params))
 
 

@@ -1,0 +1,26 @@
+"""What all test processes share, scripts and subprocesses included: how programs are compiled.
+
+Most of the suite's time is compiling. The environment is set before anything imports JAX, which
+reads it once.
+"""
+
+import atexit
+import os
+import shutil
+import tempfile
+
+# Without LLVM's optimisation and the fusion emitters a program compiles in a quarter of the time
+# and does the same operations. Tests that want it as users compile it ask for that.
+QUICK_COMPILE = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+
+if "NIN_TEST_PROGRAMS" not in os.environ:  # the first process; xdist's workers inherit it
+    os.environ["NIN_TEST_PROGRAMS"] = tempfile.mkdtemp(prefix="nin-programs-")
+    atexit.register(shutil.rmtree, os.environ["NIN_TEST_PROGRAMS"], ignore_errors=True)
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK_COMPILE}".strip()
+os.environ |= {
+    "JAX_COMPILATION_CACHE_DIR": os.environ["NIN_TEST_PROGRAMS"],
+    # With a bound on its size JAX locks the folder: nobody reads what another is writing.
+    "JAX_COMPILATION_CACHE_MAX_SIZE": str(2**33),
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+}
