@@ -2,15 +2,15 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from nin_bench import machine, ours, paper, pipelines, probe, pytorch, scale, startup
+from nin_bench import accuracy, machine, ours, paper, pipelines, probe, pytorch, scale, startup
 from nin_bench.timing import Timing, interleave
-from nin_bench.work import OURS, Call, Task, Work
+from nin_bench.work import OURS, Call, Task, Work, error_text, last_line
 
 Row = dict[str, Any]
 EPOCH_IMAGES = 1280
@@ -30,6 +30,7 @@ class Plan:
     precision: Any
     rounds: int
     workers: int
+    comparison: accuracy.Comparison = field(default_factory=accuracy.Comparison)
     say: Callable[[str], None] = lambda text: None
 
     def work(self, task: Task, variant: str, batch_size: int) -> Work:
@@ -174,7 +175,7 @@ def first_step(plan: Plan) -> Iterator[Row]:
                 yield from startup.first_step(variant, batch_size, plan.image_size)
             except (RuntimeError, OSError) as error:
                 row = {"benchmark": "startup", "variant": variant, "contender": OURS}
-                yield row | {"error": _last_line(str(error))}
+                yield row | {"error": last_line(str(error))}
 
 
 def images(plan: Plan) -> Iterator[Row]:
@@ -271,7 +272,7 @@ def _measure(
             expected[name] = time.perf_counter() - start
         except Exception as error:  # whatever a framework raises becomes its row
             calls.pop(name, None)
-            errors[name] = f"{type(error).__name__}: {_last_line(str(error))}"
+            errors[name] = error_text(error)
     timings = interleave(
         calls,
         plan.rounds,
@@ -288,11 +289,6 @@ def _best(timings: Mapping[str, Timing], among: Mapping[str, Any]) -> str | None
     return min(measured, key=lambda name: timings[name].median, default=None)
 
 
-def _last_line(text: str) -> str:
-    lines = text.strip().splitlines()
-    return lines[-1][:200] if lines else "no message"
-
-
 JOBS: Mapping[str, Callable[[Plan], Iterator[Row]]] = {
     "train": train,
     "predict": predict,
@@ -303,5 +299,6 @@ JOBS: Mapping[str, Callable[[Plan], Iterator[Row]]] = {
     "ops": ops,
     "sweep": sweep,
     "scale": scaling,
+    "accuracy": lambda plan: accuracy.measure(plan.comparison, plan.say),
 }
 HEADLINE = ("train", "predict", "epoch", "memory", "startup", "images")

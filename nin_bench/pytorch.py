@@ -21,18 +21,8 @@ def torch_call(
     inference: bool = True,
 ) -> Call:
     """PyTorch's step or batch, in one of the ways its documentation recommends."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if device.type == "cuda":  # as JAX does by default
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-        torch.backends.cudnn.benchmark = True
+    model, device = create_model(work, channels_last)
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    model = nin_torch_ref.create_model(
-        _architecture(work.variant),
-        in_channels=work.in_channels,
-        num_classes=work.num_classes,
-        image_size=work.sides,
-    )
-    model = model.to(device).to(memory_format=layout)  # pyright: ignore[reportCallIssue]
     images = torch.from_numpy(work.images().transpose(0, 3, 1, 2).astype(np.float32) / 255)
     images = images.to(device).contiguous(memory_format=layout)
     labels = torch.from_numpy(work.labels().astype(np.int64)).to(device)
@@ -40,10 +30,6 @@ def torch_call(
 
     def autocast() -> AbstractContextManager[Any]:
         return torch.autocast(device.type, torch.bfloat16, enabled=half)
-
-    def finish() -> None:
-        if device.type == "cuda":
-            torch.cuda.synchronize()
 
     mode = "reduce-overhead" if cuda_graphs else "default"
     if work.task == "predict":
@@ -65,9 +51,31 @@ def torch_call(
         optimizer.zero_grad()
         torch.nn.functional.cross_entropy(logits.float(), labels).backward()
         optimizer.step()
-        finish()
+        finish(device)
 
     return train
+
+
+def create_model(work: Work, channels_last: bool) -> tuple[torch.nn.Module, torch.device]:
+    """Return the network in training mode, on a GPU if there is one, and its device."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.type == "cuda":  # as JAX does by default
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+        torch.backends.cudnn.benchmark = True
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    model = nin_torch_ref.create_model(
+        _architecture(work.variant),
+        in_channels=work.in_channels,
+        num_classes=work.num_classes,
+        image_size=work.sides,
+    )
+    return model.to(device).to(memory_format=layout), device  # pyright: ignore[reportCallIssue]
+
+
+def finish(device: torch.device) -> None:
+    """Wait until the device has done all that it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
 
 
 def _architecture(name: str) -> nin_torch_ref.Architecture:

@@ -26,6 +26,12 @@ HEADINGS = {
     "image_size": "image",
     "images": "images",
     "contender": "contender",
+    "dataset": "data set",
+    "recipe": "recipe",
+    "planned_epochs": "planned epochs",
+    "target_accuracy": "target accuracy",
+    "seconds": "seconds",
+    "test_accuracy": "test accuracy",
     "devices": "devices",
     "parameters": "parameters",
     "collective": "collective",
@@ -85,10 +91,10 @@ def _sections(rows: Iterable[Row]) -> dict[str, list[Row]]:
 
 
 def _columns(rows: Sequence[Row]) -> list[str]:
-    """Those that say something: present, and not the same image size all over."""
+    """Those that say something: present, and not the published image size all over."""
     present = [name for name in HEADINGS if any(row.get(name) is not None for row in rows)]
-    one_size = len({row.get("image_size") for row in rows}) == 1
-    return [name for name in present if not (name == "image_size" and one_size)]
+    published = {row.get("image_size") for row in rows} == {224}
+    return [name for name in present if not (name == "image_size" and published)]
 
 
 def _text(value: Any) -> str:

@@ -60,3 +60,13 @@ class Work:
             "in_channels": self.in_channels,
             "precision": self.precision,
         }
+
+
+def error_text(error: Exception) -> str:
+    """Return what a row says of an exception: its type and the last line of its message."""
+    return f"{type(error).__name__}: {last_line(str(error))}"
+
+
+def last_line(text: str) -> str:
+    lines = text.strip().splitlines()
+    return lines[-1][:200] if lines else "no message"

@@ -42,5 +42,19 @@ BENCH = {
     "batch size zero": _bench("--batch-sizes must be", "--batch-sizes", "0"),
     "unknown format": _bench("--format must be one of", "--format", "xml"),
     "unknown precision": _bench("--precision must be one of", "--precision", "int8"),
+    "unknown option": _bench("unknown option", "accuracy", "--target", "0.9"),
+    "target in percent": _bench("--targets must be numbers in (0, 1)", "--targets", "0.85", "90"),
+    "target zero": _bench("--targets must be numbers in (0, 1)", "--targets", "0"),
+    "no target": _bench("--targets must be numbers in (0, 1)", "--targets"),
+    "target not a number": _bench("--targets must be numbers in (0, 1)", "--targets", "nan"),
+    "cap below a second": _bench("--cap-seconds must be a finite", "--cap-seconds", "0.5"),
+    "no cap": _bench("--cap-seconds must be a finite number >= 1", "--cap-seconds", "inf"),
+    "no epochs": _bench("--epochs must be a whole number >= 1", "accuracy", "--epochs", "0"),
+    "data set missing": _bench("no Fashion-MNIST files", "accuracy", "--data-dir", "."),
+    "unknown data set": _bench("fashion_mnist", "accuracy", "--dataset", "fashion"),
+    "unknown variant's accuracy": _bench("or nin15", "accuracy", "--variants", "nin51"),
+    "image too small to train": _bench(
+        "too small", "accuracy", "--dataset", "digits", "--image-size", "20"
+    ),
     "out is a file": _bench("is a file", "--out", "file", files={"file": "mine"}),
 }

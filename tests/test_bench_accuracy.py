@@ -1,0 +1,137 @@
+"""Time to accuracy, of a tiny network on the digits; no figure is asserted."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from nin_bench import accuracy
+from nin_bench.accuracy import Comparison, measure
+from nin_bench.work import OURS, TORCH
+from nin_jax.datasets import load_dataset
+
+
+@pytest.fixture
+def comparison(tiny) -> Comparison:
+    return Comparison((str(tiny),), 8, "digits", epochs=2, targets=(0.01,), cap_seconds=60)
+
+
+def say(text):
+    del text
+
+
+def contender(*evaluations, seconds=0.0, clock=None):
+    """One that trains for so long before each evaluation, by the clock given."""
+
+    def train(comparison, variant):
+        for images, found in evaluations:
+            if clock is not None:
+                clock[0] += seconds
+
+            def evaluate(found=found):
+                if clock is not None:
+                    clock[0] += 1000  # which is not to be counted
+                return found
+
+            yield images, evaluate
+
+    return train
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("nin_bench.accuracy.time.perf_counter", lambda: now[0])
+    return now
+
+
+def contenders(monkeypatch, ours, theirs):
+    found = {OURS: ("modern", ours), TORCH: ("d2l", theirs)}
+    monkeypatch.setattr(accuracy, "CONTENDERS", found)
+
+
+def test_seconds_are_those_of_training_up_to_each_target(monkeypatch, clock):
+    ours = contender((64, 0.5), (128, 0.87), (192, 0.91), seconds=2, clock=clock)
+    theirs = contender((64, 0.1), (128, 0.92), (192, 0.93), seconds=5, clock=clock)
+    contenders(monkeypatch, ours, theirs)
+    rows = list(measure(Comparison(targets=(0.85, 0.9)), say))
+    assert [(row["contender"], row["target_accuracy"], row["seconds"]) for row in rows] == [
+        *((OURS, 0.85, 4), (OURS, 0.9, 6)),
+        *((TORCH, 0.85, 10), (TORCH, 0.9, 10)),
+    ]
+    assert [row["images"] for row in rows] == [128, 192, 128, 128]
+    assert [row["test_accuracy"] for row in rows] == [0.87, 0.91, 0.92, 0.92]
+    assert [row.get("over_ours") for row in rows] == [None, None, 2.5, 1.667]
+    assert [row.get("planned_epochs") for row in rows] == [3, 3, None, None]
+    assert [(row["recipe"], row["batch_size"]) for row in rows[1:3]] == [
+        ("modern", 64),
+        ("d2l", 128),
+    ]
+    assert all(isinstance(v, str | int | float) for row in rows for v in row.values())
+
+
+def test_who_does_not_get_there_says_how_far(monkeypatch, clock):
+    planned = contender((64, 0.86), (128, 0.88), seconds=2, clock=clock)
+    capped = contender(*[(64 * n, 0.1) for n in range(1, 9)], seconds=5, clock=clock)
+    contenders(monkeypatch, planned, capped)
+    rows = list(measure(Comparison(targets=(0.85, 0.9), cap_seconds=12), say))
+    assert [row.get("seconds") for row in rows] == [2, None, None, None]
+    assert [row.get("note") for row in rows[1:]] == [
+        "not reached in 4 s (accuracy 0.8800)",
+        *["not reached in 15 s (accuracy 0.1000)"] * 2,
+    ]
+    assert not any("over_ours" in row for row in rows)
+
+
+def test_what_fails_is_a_row_and_the_other_goes_on(monkeypatch):
+    def broken(comparison, variant):
+        yield 64, lambda: 0.86
+        raise RuntimeError("a long story\nno memory here")
+
+    contenders(monkeypatch, broken, contender((64, 0.95)))
+    rows = list(measure(Comparison(targets=(0.85, 0.9)), say))
+    assert rows[0]["target_accuracy"] == 0.85
+    assert rows[1]["error"] == "RuntimeError: no memory here"
+    assert [row["target_accuracy"] for row in rows[2:]] == [0.85, 0.9]
+
+
+@pytest.mark.parametrize(
+    ("train", "name"), [(accuracy.train_ours, "modern"), (accuracy.train_torch, "d2l")]
+)
+def test_both_are_evaluated_after_the_same_images(monkeypatch, comparison, train, name):
+    monkeypatch.setattr(accuracy, "EVALUATE_EVERY", 512)
+    evaluations = train(comparison, comparison.variants[0])
+    seen = [(images, evaluate()) for images, evaluate in (next(evaluations) for _ in range(6))]
+    assert [images for images, _ in seen] == [512, 1024, 1442, 1954, 2466, 2884]
+    assert all(0 <= found <= 1 for _, found in seen)
+    if name == "modern":
+        assert next(evaluations, None) is None  # at the end of its planned epochs
+        assert seen[-1][1] > 0.3  # and learns: chance is 0.1
+    else:
+        assert next(evaluations)[0] == 3396
+
+
+def test_pytorch_is_given_the_published_pipelines_pixels():
+    split = load_dataset("digits").train.part(0, 20)
+    images, labels = accuracy._tensors(split, (24, 17), torch.device("cpu"))
+    theirs = [
+        np.array(Image.fromarray(i[..., 0]).resize((17, 24), Image.Resampling.BILINEAR))
+        for i in split.images
+    ]
+    np.testing.assert_array_equal(images[:, 0].numpy(), theirs)
+    np.testing.assert_array_equal(labels.numpy(), split.labels)
+    assert accuracy._scaled(images).max() <= 1
+
+
+def test_the_command_prints_what_was_reached(script, tiny):
+    outcome = script(
+        *("bench", "accuracy", "--variants", tiny, "--dataset", "digits", "--image-size", 8),
+        *("--epochs", 1, "--targets", 0.01, 0.9999, "--cap-seconds", 1, "--format", "json"),
+    )
+    assert outcome.code == 0, outcome.err
+    rows = json.loads(outcome.out[outcome.out.index("{") :])["rows"]
+    assert [row["contender"] for row in rows] == [OURS, OURS, TORCH, TORCH]
+    assert all(row["seconds"] > 0 for row in rows[::2])
+    assert all(row["note"].startswith("not reached in") for row in rows[1::2])
