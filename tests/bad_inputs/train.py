@@ -66,6 +66,10 @@ TRAIN = {
     "micro-batch size zero": _train("--micro-batch-size must be", "--micro-batch-size", "0"),
     "steps a dispatch zero": _train("--steps-per-dispatch must be", "--steps-per-dispatch", "0"),
     "epochs zero": _train("--epochs must be a whole number >= 1, got 0", "--epochs", "0"),
+    "steps zero": _train("--steps must be a whole number >= 1, got 0", "--steps", "0"),
+    "steps and epochs": _train(
+        "give --steps or --epochs, not both", "--steps", "9", "--epochs", "1"
+    ),
     "epochs a word": _train("--epochs must be INT", "--epochs", "ten"),
     "rate zero": _train("--lr must be a finite number > 0", "--lr", "0"),
     "rate negative": _train("--lr must be a finite number > 0", "--lr", "-0.1"),
@@ -77,7 +81,8 @@ TRAIN = {
     "smoothing one": _train("--label-smoothing must be", "--label-smoothing", "1"),
     "decay negative": _train("--weight-decay must be", "--weight-decay", "-1"),
     "clip NaN": _train("--clip-norm must be", "--clip-norm", "nan"),
-    "warm-up negative": _train("--warmup-steps must be", "--warmup-steps", "-1"),
+    "warm-up negative": _train("--warmup must be a number in [0, 1)", "--warmup", "-1"),
+    "warm-up of the whole run": _train("--warmup must be a number in [0, 1)", "--warmup", "1"),
     "limit zero": _train("--limit-train must be a whole number >= 1", "--limit-train", "0"),
     "limit negative": _train("--limit-test must be a whole number >= 1", "--limit-test", "-3"),
     "limit a word": _train("--limit-test must be INT", "--limit-test", "all"),
@@ -89,6 +94,9 @@ TRAIN = {
     "a billion classes": _train("parameters, more than", "--num-classes", "1000000000"),
     "unknown precision": _train("--precision must be one of", "--precision", "float16"),
     "unknown optimiser": _train("--optimizer must be one of", "--optimizer", "lion"),
+    "unknown initialisation": _train(
+        "--init must be one of xavier, he, identity", "--init", "idendity"
+    ),
     "unknown schedule": _train("--schedule must be one of", "--schedule", "linear"),
     "unknown augmentation": _train("--augment must be one of", "--augment", "mixup"),
     "unknown device": _train("--device must be one of", "--device", "tpu"),
