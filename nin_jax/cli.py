@@ -1,5 +1,6 @@
 """What every script shares: a dataclass as command line, and one-line errors."""
 
+import difflib
 import io
 import os
 import sys
@@ -43,7 +44,10 @@ def _one_line(event: ParseErrorEvent) -> None:
         case UnrecognizedArgs(tokens=tokens):
             message = f"unknown option {' '.join(tokens)}"
         case InvalidChoice(argument=argument, value=value, choices=choices):
-            message = f"{_option(argument)} must be one of {', '.join(choices)}, got {value!r}"
+            known = [choice for choice in choices if choice != "None"]
+            near = difflib.get_close_matches(str(value), known, n=1)
+            meant = f"; did you mean {near[0]}?" if near else ""
+            message = f"{_option(argument)} must be one of {', '.join(known)}, got {value!r}{meant}"
         case BadValue(argument=argument) | InstantiationFailure(argument=argument) if argument:
             wanted = (argument.lowered.metavar or "").removeprefix("{None}|")
             message = f"{_option(argument)} must be {wanted}"
