@@ -16,11 +16,18 @@ from nin_jax.reading import parse_json, read_text, shown
 Row = dict[str, Any]
 RESULTS = "results.jsonl"
 
-# The modern recipe with one ingredient put back to what the published recipe has, or added.
+# The modern recipe with one ingredient replaced, removed or added.
 ABLATION: Mapping[str, Mapping[str, Any]] = {
     "Xavier initialisation": {"init": "xavier"},
+    "He initialisation": {"init": "he"},
+    "SGD with Nesterov momentum": {
+        "optimizer": "sgd",
+        "lr": 0.03,
+        "momentum": 0.9,
+        "weight_decay": 5e-4,
+    },
+    "Adam": {"optimizer": "adam", "lr": 1e-3},
     "constant rate, no warm-up": {"schedule": "constant", "warmup": 0.0},
-    "no momentum": {"momentum": 0.0, "nesterov": False},
     "ReLU on the logits": {"logit_relu": True},
     "no clipping": {"clip_norm": 0.0},
     "flips and shifts": {"augment": "flip_shift"},
@@ -29,7 +36,7 @@ ABLATION: Mapping[str, Mapping[str, Any]] = {
 
 @dataclass(frozen=True)
 class Setting:
-    """What every run of a study has in common."""
+    """The data and budget of a recipe's runs."""
 
     dataset: str | None = None
     data_dir: Path | None = None
@@ -145,8 +152,9 @@ def read_results(path: Path) -> list[Row]:
         UserWarning: the last line is torn; its cell will be run again.
 
     Raises:
-        UserError: another line is no row, or a value in one is not what it has to be. A row's cell
-            is a folder's name: only the one that its variant, recipe, change and seed give will do.
+        UserError: another line is no row, a value in one is not what it has to be, or the rows of
+            a recipe are not of one budget. A row's cell is a folder's name: only the one that its
+            variant, recipe, change and seed give will do.
     """
     if not os.path.exists(path):  # Path's own raises where a name is too long
         return []
@@ -154,6 +162,7 @@ def read_results(path: Path) -> list[Row]:
     if torn:
         warnings.warn(f"{path}: the last line is torn; its run is made again", stacklevel=2)
     rows: dict[str, Row] = {}
+    budgets: dict[str, Any] = {}
     for number, line in enumerate(lines, start=1):
         try:
             row = parse_json(line)
@@ -161,6 +170,12 @@ def read_results(path: Path) -> list[Row]:
             raise UserError(f"{path} is damaged: line {number} is no result") from None
         if problem := _problem(row):
             raise UserError(f"{path} is damaged: line {number} is no result: {problem}")
+        budget = [*(row[name] for name in _BUDGET), len(row["test_accuracy_per_class"])]
+        if budgets.setdefault(row["recipe"], budget) != budget:
+            raise UserError(
+                f"{path} is damaged: line {number} differs from others of recipe {row['recipe']} "
+                f"in {', '.join(_BUDGET)} or classes"
+            )
         rows[row["cell"]] = row
     return list(rows.values())
 
@@ -179,15 +194,13 @@ def _problem(row: Any) -> str | None:
     curves = (row["train_loss"], row["test_loss"], row["test_accuracy_by_epoch"])
     if any(len(curve) != row["epochs"] for curve in curves):
         return "a curve is not as long as the run"
+    if any(number >= len(row["test_accuracy_per_class"]) for number in row["dead_classes"]):
+        return "a dead class is none of the classes"
     return None
 
 
 def _count(value: Any) -> bool:
     return type(value) is int and 0 <= value < 2**63
-
-
-def _object(value: Any) -> bool:
-    return isinstance(value, dict)
 
 
 def _text(value: Any) -> bool:
@@ -210,6 +223,16 @@ def _list(holds: Callable[[Any], bool], least: int = 1) -> Callable[[Any], bool]
     return lambda value: isinstance(value, list) and len(value) >= least and all(map(holds, value))
 
 
+def _by_size(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and len(value) > 0
+        and all(re.fullmatch(r"[1-9][0-9]{0,4}", side) for side in value)
+        and all(map(_share, value.values()))
+    )
+
+
+_BUDGET = ("dataset", "image_size", "train_images", "test_images", "evaluated_on", "epochs")
 _FIELDS: Mapping[str, Callable[[Any], bool]] = {
     "cell": _text,
     "variant": _text,
@@ -222,13 +245,16 @@ _FIELDS: Mapping[str, Callable[[Any], bool]] = {
     "test_images": _count,
     "evaluated_on": _text,
     "epochs": _count,
-    "settings": _object,
-    "setting": _object,
+    "settings": lambda value: isinstance(value, dict) and _number(value.get("lr")),
+    "setting": lambda value: isinstance(value, dict),
     "test_accuracy": _share,
     "test_accuracy_per_class": _list(_or_none(_share)),
     "train_loss": _list(_or_none(_number)),
     "test_loss": _list(_or_none(_number)),
     "test_accuracy_by_epoch": _list(_share),
+    "test_accuracy_by_size": _by_size,
+    "test_images_by_size": _count,
+    "dead_classes": _list(_count, least=0),
     "epochs_to_80": _or_none(_count),
     "collapsed": lambda value: isinstance(value, bool),
     "images_per_second": _or_none(_number),

@@ -1,14 +1,19 @@
 """One cell of the grid run, and what came out of it."""
 
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 
 from nin_jax import metrics, record, workdir
+from nin_jax.datasets import Split
 from nin_jax.errors import UserError
+from nin_jax.geometry import smallest_image
 from nin_jax.loop import fit
+from nin_jax.model import NiN
+from nin_jax.predictor import Predictor
+from nin_jax.preparation import load_data
 from nin_study.grid import Cell, Row, Setting
 
 _KEPT = {
@@ -18,14 +23,16 @@ _KEPT = {
 
 LEARNT = 0.8  # the test accuracy whose epoch is noted
 CHANCE = 1.2  # a run whose test accuracy stays below this times chance has collapsed
+SIZES = (0.75, 1.25, 1.5)  # of test images, in those of training, which a network is tried on
+IMAGES_BY_SIZE = 2000  # the test images for that, at most: a larger size costs more than all others
 
 
 def run_cell(cell: Cell, setting: Setting, folder: Path) -> Row:
-    """Trains the cell, or goes on with it where it was interrupted, and sums it up.
+    """Train the cell, or go on with it where it was interrupted, and sum it up.
 
     Args:
         cell: which run.
-        setting: what all runs have in common.
+        setting: the data and budget.
         folder: for the run's own folder.
 
     Raises:
@@ -33,9 +40,47 @@ def run_cell(cell: Cell, setting: Setting, folder: Path) -> Row:
     """
     own = folder / cell.name
     started = time.perf_counter()
+    config = cell.config(setting, folder, resume=(own / workdir.CONFIG).exists())
     if not (own / workdir.SUMMARY).exists():
-        fit(cell.config(setting, folder, resume=(own / workdir.CONFIG).exists()))
-    return result(cell, own) | {"seconds": round(time.perf_counter() - started, 1)}
+        fit(config)
+    row = result(cell, own)
+    test = load_data(replace(config, feed="resident")).test
+    row |= examine(record.load_model(own), test)
+    return row | {"seconds": round(time.perf_counter() - started, 1)}
+
+
+def examine(model: NiN, test: Split) -> Row:
+    """What a trained network does with all test images, and with the first ones at other sizes.
+
+    A class is dead if its maps are zero in every image. Without a ReLU on the logits no map stays
+    at zero, and of a linear layer's inputs none belongs to one class: there a class is dead if it
+    is never predicted.
+
+    Returns:
+        ``dead_classes``, their indices; ``test_accuracy_by_size``, by the side in pixels as text,
+        of the sizes that the network takes; ``test_images_by_size``, how many images these are of.
+    """
+    logits = Predictor(model)(test.images)  # [N, classes]
+    predicted = logits.argmax(1)
+    if model.head.last_relu and model.linear is None:
+        alive = (logits > 0).any(0)
+    else:
+        alive = np.isin(np.arange(model.num_classes), predicted)
+    images, labels = test.images[:IMAGES_BY_SIZE], test.labels[:IMAGES_BY_SIZE]
+    side = model.image_size[0]
+    found = {side: predicted[: len(labels)]}
+    if model.linear is None:
+        for other in (round(share * side) for share in SIZES):
+            if other >= smallest_image(model.variant):
+                model.image_size = other, other
+                found[other] = Predictor(model)(images).argmax(1)
+        model.image_size = side, side
+    accuracies = {str(size): float((found[size] == labels).mean()) for size in sorted(found)}
+    return {
+        "dead_classes": np.flatnonzero(~alive).tolist(),
+        "test_accuracy_by_size": accuracies,
+        "test_images_by_size": len(labels),
+    }
 
 
 def result(cell: Cell, folder: Path) -> Row:
