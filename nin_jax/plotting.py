@@ -272,7 +272,7 @@ def plot_class_maps(
     height, width, channels = explanation.image.shape
     picture = explanation.image[:, :, 0] if channels == 1 else explanation.image
     panels[0].imshow(picture, cmap="gray", vmin=0, vmax=255)
-    panels[0].set_title("picture", fontsize=8)
+    panels[0].set_title("picture", fontsize=9)
     best = int(np.argmax(logits))
     drawn = None
     shown = panels[1 : 1 + len(logits)]
@@ -288,7 +288,7 @@ def plot_class_maps(
             interpolation="nearest",
         )
         weight = "bold" if i == best else "normal"
-        axes.set_title(f"{name}\n{logits[i]:.2f}", fontsize=8, fontweight=weight)
+        axes.set_title(f"{name}\n{logits[i]:.2f}", fontsize=9, fontweight=weight)
     if drawn is not None:
         figure.colorbar(drawn, ax=panels, shrink=0.8, label="class map", fraction=0.03)
     figure.savefig(path)

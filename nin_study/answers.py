@@ -1,23 +1,27 @@
 """The exercise's six questions, answered with the study's own numbers.
 
-Every sentence that holds a figure takes it from the results. Where a run that a sentence needs is
-missing, the sentence says so.
+Each answer opens with its finding. Every sentence that holds a figure takes it from the results.
+Where a run that a sentence needs is missing, the sentence says so.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from nin_study.intervals import Estimate, difference
 from nin_study.summary import Group
+from nin_study.tables import Cell, Table
 
 MISSING = "This study did not run what the question needs."
+Chosen = Mapping[str, Group]
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A question of the exercise (in our words) and its answer."""
+    """An answer: its finding in one sentence, what is to be said of it, and the figures."""
 
-    question: str
-    text: str
+    finding: str
+    text: str = ""
+    tables: Sequence[Table] = ()
 
 
 def answered_by(groups: Sequence[Group]) -> str:
@@ -26,184 +30,226 @@ def answered_by(groups: Sequence[Group]) -> str:
     return "modern" if "modern" in recipes or not recipes else recipes[0]
 
 
-def answers(groups: Sequence[Group]) -> list[Answer]:
-    """All six, by the recipe that `answered_by` names, as it is."""
+def answers(groups: Sequence[Group]) -> dict[str, Answer]:
+    """All six by their questions, by the recipe that `answered_by` names, as it is."""
     recipe = answered_by(groups)
     chosen = {g.variant: g for g in groups if g.recipe == recipe and not g.change}
-    texts = {question: answer(chosen) for question, answer in QUESTIONS.items()}
-    texts[GRADUAL] += _published(groups, recipe)
-    return [Answer(question, text) for question, text in texts.items()]
+    found = {}
+    for question, (needed, answer) in QUESTIONS.items():
+        complete = all(name in chosen for name in needed)
+        found[question] = answer(chosen, groups) if complete else Answer(MISSING)
+    return found
 
 
-def _need(chosen: Mapping[str, Group], *names: str) -> list[Group] | None:
-    return [chosen[name] for name in names] if all(name in chosen for name in names) else None
+def _than(a: Group, b: Group, first: str, second: str) -> str:
+    """A clause: whether one network is more accurate than another, and by how much."""
+    found = difference(a.accuracies, b.accuracies)
+    if found is None:
+        return f"{first} and {second} have no seed in common"
+    if found.verdict in ("more", "less"):
+        by = Estimate(abs(found.mean), found.half, found.runs)
+        return f"{first} is {found.verdict} accurate than {second}, by {by}"
+    if found.half is None:
+        return f"{first} differs from {second} by {found} ({found.verdict})"
+    return f"{first} against {second}: {found.verdict}"
 
 
-def _score(group: Group) -> str:
-    text = group.accuracy_text
-    if group.collapsed:
-        text += f", {group.collapsed} of {group.seeds} runs collapsed"
-    return text
-
-
-def _difference(group: Group, base: Group) -> str:
-    """A difference of means, and whether it is more than the seeds' spread."""
-    difference = group.accuracy - base.accuracy
-    if group.accuracy_std is None or base.accuracy_std is None:
-        return f"{difference:+.4f} (one seed: no spread known)"
-    spread = (group.accuracy_std**2 + base.accuracy_std**2) ** 0.5
-    verdict = "more" if abs(difference) > 2 * spread else "no more"
-    return f"{difference:+.4f}, {verdict} than twice the seeds' spread of {spread:.4f}"
-
-
-def _times(a: Group, b: Group, quantity: str) -> str:
-    """How many times b's is a's."""
+def _times(a: Group, b: Group, quantity: str) -> float | None:
+    """How many times b's is a's; None if that is not known."""
     x, y = a.network.get(quantity), b.network.get(quantity)
-    return "an unknown number of" if not x or not y else f"{x / y:.2f}"
+    return round(x / y, 2) if x and y else None
 
 
-def _millions(group: Group, quantity: str) -> str:
-    number = group.network.get(quantity)
-    return "an unknown number of" if number is None else f"{number / 1e6:,.2f} million"
+def _costs(a: Group, b: Group) -> str:
+    """What a takes, in times of b."""
+    names = {"params": "the parameters", "macs": "the multiply-adds", "step_ms": "a step's time"}
+    found = {text: _times(a, b, name) for name, text in names.items()}
+    known = [f"{times:.2f} times {text}" for text, times in found.items() if times is not None]
+    return f" at {', '.join(known)}" if known else ""
 
 
-def _billions(group: Group, quantity: str) -> str:
-    number = group.network.get(quantity)
-    return "an unknown number of" if number is None else f"{number / 1e9:,.2f} billion"
+def _compared(base: Group, others: Sequence[Group]) -> Table:
+    """Accuracies, differences from the first network, and costs in times of its own."""
+    head = ("network", "accuracy", f"minus {base.variant}", "finding")
+    rows: list[list[Cell]] = []
+    for group in (base, *others):
+        found = None if group is base else difference(group.accuracies, base.accuracies)
+        row: list[Cell] = [group.variant, group.accuracy, found]
+        row.append("" if found is None else found.verdict)
+        rows.append([*row, *(_times(group, base, name) for name in ("params", "macs", "step_ms"))])
+    return Table((*head, "parameters, relative", "MACs, relative", "step time, relative"), rows)
 
 
-def _mebibytes(group: Group, quantity: str) -> str:
-    number = group.network.get(quantity)
-    return "an unknown number of MiB" if number is None else f"{number / 2**20:,.0f} MiB"
+def _sentence(*clauses: str) -> str:
+    text = "; ".join(clauses)
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def _mlp(chosen: Chosen, groups: Sequence[Group]) -> Answer:
+    nin, one, three = chosen["nin"], chosen["nin_one_1x1"], chosen["nin_three_1x1"]
+    return Answer(
+        _sentence(
+            _than(one, nin, "one 1x1 convolution a block", "two"),
+            _than(three, nin, "three", "two"),
+        ),
+        "A 1x1 convolution mixes the channels of each pixel; with a ReLU after each, two of them "
+        "make a perceptron with one hidden layer, the least that can compute what one layer "
+        "cannot.",
+        [_compared(nin, [one, three])],
+    )
+
+
+def _wide(chosen: Chosen, groups: Sequence[Group]) -> Answer:
+    nin, wide = chosen["nin"], chosen["nin_3x3"]
+    return Answer(
+        _sentence(_than(wide, nin, "a block with 3x3", "one with 1x1") + _costs(wide, nin)),
+        "The block then looks at neighbours three times over, where the 1x1 layers only mix "
+        "channels.",
+        [_compared(nin, [wide])],
+    )
+
+
+def _fc(chosen: Chosen, groups: Sequence[Group]) -> Answer:
+    nin, linear = chosen["nin"], chosen["nin_fc"]
+    text = (
+        f"The last maps are {_map(nin)} here and 5x5 at 224x224. The linear layer's weights belong "
+        "to the places in them, so the network takes images of one size alone; the mean takes any."
+    )
+    if nin.network.get("head_map") == [1, 1]:
+        text += (
+            " Maps of a single pixel are their own mean: what is compared here is one more layer "
+            "against none, and not two ways to pool."
+        )
+    return Answer(
+        _sentence(_than(linear, nin, "a linear layer", "the global mean"), *_resized(nin)),
+        text,
+        [_compared(nin, [linear]), _sizes([nin, linear])],
+    )
+
+
+def _resized(group: Group) -> list[str]:
+    """A clause: what the largest test images do to the accuracy."""
+    found, side = group.by_size, group.rows[0]["image_size"][0]
+    largest = max(found)
+    if largest == side or side not in found:
+        return []
+    return [
+        f"with test images of {largest}x{largest} in place of {side}x{side} the accuracy with the "
+        f"mean goes from {found[side].mean:.4f} to {found[largest].mean:.4f}, and the linear layer "
+        "cannot take them"
+    ]
+
+
+def _sizes(groups: Sequence[Group]) -> Table:
+    sides = sorted({side for group in groups for side in group.by_size})
+    trained, images = (groups[0].rows[0][name] for name in ("image_size", "test_images_by_size"))
+    head = [f"{side}x{side}{' (training)' if side == trained[0] else ''}" for side in sides]
+    rows = [[g.variant, *(g.by_size.get(side) for side in sides)] for g in groups]
+    return Table((f"accuracy on the first {images:,} test images", *head), rows)
 
 
 def _map(group: Group) -> str:
     sides = group.network.get("head_map")
-    return "of unknown size" if sides is None else f"of {sides[0]}x{sides[1]}"
+    return "of unknown size" if sides is None else f"{sides[0]}x{sides[1]}"
 
 
-def _mlp(chosen: Mapping[str, Group]) -> str:
-    found = _need(chosen, "nin", "nin_one_1x1", "nin_three_1x1")
-    if not found:
-        return MISSING
-    two, one, three = found
-    return (
-        "A 1x1 convolution mixes the channels of each pixel; with a ReLU after each, two of them "
-        "make a perceptron with one hidden layer, the least that can compute what one layer "
-        f"cannot. Test accuracy with one: {_score(one)}; two: {_score(two)}; three: "
-        f"{_score(three)}. Against two, one differs by {_difference(one, two)}; three by "
-        f"{_difference(three, two)}. One has {_times(one, two, 'macs')} and three "
-        f"{_times(three, two, 'macs')} times the multiply-adds of two, and their training steps "
-        f"take {_times(one, two, 'step_ms')} and {_times(three, two, 'step_ms')} times "
-        "as long."
+def _cost(chosen: Chosen, groups: Sequence[Group]) -> Answer:
+    nin = chosen["nin"]
+    height, width = nin.rows[0]["image_size"]
+    batch = nin.network.get("batch_size", "unknown size")
+    return Answer(
+        f"At {height}x{width} nin has {_amount(nin, 'params', 1e6, 'million')} parameters, takes "
+        f"{_amount(nin, 'macs', 1e6, 'million')} multiply-adds an image going forward, and holds "
+        f"{_amount(nin, 'train_bytes', 2**20, 'MiB')} in training and "
+        f"{_amount(nin, 'predict_bytes', 2**20, 'MiB')} in prediction.",
+        f"A training step of {batch} images takes "
+        f"{_amount(nin, 'flops_per_training_step', 1e9, 'billion')} operations. Memory is XLA's "
+        f"plan for a batch of {batch}, as the programs run. scripts/report.py has these figures by "
+        "everyone's convention, and for any size.",
     )
 
 
-def _wide(chosen: Mapping[str, Group]) -> str:
-    found = _need(chosen, "nin", "nin_3x3")
-    if not found:
-        return MISSING
-    base, wide = found
-    return (
-        f"Parameters grow {_times(wide, base, 'params')} times to {_millions(wide, 'params')}, "
-        f"multiply-adds {_times(wide, base, 'macs')} times, and a training step takes "
-        f"{_times(wide, base, 'step_ms')} times as long. Test accuracy: {_score(wide)} "
-        f"against {_score(base)}, a difference of {_difference(wide, base)}. The block then looks "
-        "at neighbours three times over, where the 1x1 layers only mix channels."
+def _amount(group: Group, quantity: str, unit: float, name: str) -> str:
+    number = group.network.get(quantity)
+    return "an unknown number of" if number is None else f"{number / unit:,.2f} {name}"
+
+
+STEPS = ("nin", "nin_gradual", "nin_gradual_1x1")
+
+
+def _gradual(chosen: Chosen, groups: Sequence[Group]) -> Answer:
+    nin, gradual, pointwise = (chosen[name] for name in STEPS)
+    concerned = [g for g in groups if g.variant in STEPS and g.change in ("", "ReLU on the logits")]
+    hit = [g for g in concerned if g.variant == "nin" and any(g.dead)]
+    dead = [f"{sum(map(bool, g.dead))} of {len(g.rows)} runs ({g.label})" for g in hit]
+    return Answer(
+        _sentence(
+            _than(gradual, nin, "a head of three steps", "one of a single step"),
+            _than(pointwise, nin, "a head of three 1x1 steps", "one of a single step"),
+            f"the single step left dead classes in {' and '.join(dead) or 'no run'}",
+        ),
+        "A single step has to make each class's map from all 384 channels at once, and under a "
+        "ReLU after it a map that is zero for every image learns nothing any more. The three steps "
+        "are 384, 192, 48, 10. A class is dead if its maps are zero for the whole test set; "
+        "without a ReLU on the logits, if it is never predicted.",
+        [_compared(nin, [gradual, pointwise]), _dead(concerned)],
     )
 
 
-def _fc(chosen: Mapping[str, Group]) -> str:
-    found = _need(chosen, "nin", "nin_fc")
-    if not found:
-        return MISSING
-    mean, dense = found
-    added = dense.network.get("params", 0) - mean.network.get("params", 0)
-    return (
-        f"The dense layer adds {added:,} parameters, few as the maps before it are small "
-        f"({_map(mean)} at this image size; of 5x5 at 224x224), and a training step takes "
-        f"{_times(dense, mean, 'step_ms')} times as long. Test accuracy: {_score(dense)} "
-        f"against {_score(mean)}, a difference of {_difference(dense, mean)}. It also ties the "
-        "network to one image size, and its inputs are no longer maps of classes."
-        f"{_single_pixel(mean)}"
-    )
+def _dead(groups: Sequence[Group]) -> Table:
+    head = ("network", "recipe", "runs", "with dead classes", "dead classes a run", "collapsed")
+    rows: list[list[Cell]] = []
+    for group in groups:
+        runs, dead = len(group.rows), group.dead
+        rows.append([group.variant, group.label, runs, sum(map(bool, dead))])
+        rows[-1] += [round(sum(dead) / runs, 2), group.collapsed]
+    return Table(head, rows)
 
 
-def _single_pixel(group: Group) -> str:
-    if group.network.get("head_map") != [1, 1]:
-        return ""
-    return (
-        " Maps of a single pixel are their own mean: what is compared here is one more layer "
-        "against none, and not two ways to pool."
-    )
-
-
-def _cost(chosen: Mapping[str, Group]) -> str:
-    found = _need(chosen, "nin")
-    if not found:
-        return MISSING
-    (nin,) = found
-    return (
-        f"At this image size nin has {_millions(nin, 'params')} parameters and takes "
-        f"{_millions(nin, 'macs')} multiply-adds an image going forward; a training step takes "
-        f"{_billions(nin, 'flops_per_training_step')} operations. By XLA's plan a training step "
-        f"holds {_mebibytes(nin, 'train_bytes')} and a prediction "
-        f"{_mebibytes(nin, 'predict_bytes')}, as they run. "
-        "scripts/report.py has these figures by everyone's convention, and for any size."
-    )
-
-
-def _gradual(chosen: Mapping[str, Group]) -> str:
-    found = _need(chosen, "nin", "nin_gradual", "nin_gradual_1x1")
-    if not found:
-        return MISSING
-    nin, gradual, pointwise = found
-    return (
-        "A single step has to make each class's map from all channels at once, and under a ReLU "
-        "after it a map that is zero everywhere learns nothing any more. In three steps (384, 192, "
-        f"48, 10) test accuracy is {_score(gradual)}, against nin's {_score(nin)} a difference of "
-        f"{_difference(gradual, nin)}; "
-        f"with 1x1 steps, {_score(pointwise)}, a difference of {_difference(pointwise, nin)}. The "
-        f"steps cost {_times(gradual, nin, 'params')} and "
-        f"{_times(pointwise, nin, 'params')} times nin's parameters."
-    )
-
-
-def _family(chosen: Mapping[str, Group]) -> str:
-    found = _need(chosen, "nin15", "nin21", "nin27")
-    if not found:
-        return MISSING
-    parts = [
-        f"{g.variant} reaches {_score(g)} with {_millions(g, 'params')} parameters and "
-        f"{_millions(g, 'macs')} multiply-adds an image"
-        for g in found
-    ]
+def _family(chosen: Chosen, groups: Sequence[Group]) -> Answer:
+    found = [chosen[name] for name in ("nin15", "nin21", "nin27")]
     first, _, last = found
-    return (
+    head = ("network", "accuracy", "minus nin15", "finding", "ms a step", "minutes of training")
+    rows: list[list[Cell]] = []
+    for group in found:
+        more = None if group is first else difference(group.accuracies, first.accuracies)
+        minutes, step = group.training_minutes, group.network.get("step_ms")
+        rows.append([group.variant, group.accuracy, more])
+        rows[-1] += ["" if more is None else more.verdict, step and round(step, 1)]
+        rows[-1] += [
+            minutes and round(minutes, 1),
+            minutes and round(group.accuracy.mean / minutes, 3),
+        ]
+    return Answer(
+        _sentence(_than(last, first, "the deepest network (nin27)", "nin15") + _costs(last, first)),
         "Blocks of small kernels in four stages of growing width, with a pool after each; depth is "
-        "added where maps are small, and the name is the number of convolutions. "
-        f"{'; '.join(parts)}. From the first to the last the difference is "
-        f"{_difference(last, first)}, at "
-        f"{_times(last, first, 'step_ms')} times the time of a step."
+        "added where maps are small, and the name is the number of convolutions. The budget is "
+        f"the same: {first.rows[0]['train_images']:,} images, {first.rows[0]['epochs']} times. "
+        "Minutes of training are its steps by the time of one.",
+        [Table((*head, "accuracy a minute"), rows)],
     )
 
 
-def _published(groups: Sequence[Group], shown: str) -> str:
-    """What became of the same networks under the published recipe, which has that ReLU."""
-    names = ("nin", "nin_gradual", "nin_gradual_1x1")
-    found = _need({g.variant: g for g in groups if g.recipe == "d2l" and not g.change}, *names)
-    if not found or shown == "d2l":
-        return ""
-    scores = "; ".join(f"{g.variant} {_score(g)}" for g in found)
-    return f" With the published recipe, which has a ReLU there: {scores}."
-
-
-GRADUAL = "5. What may go wrong when 384 maps become 10 in a single step?"
-QUESTIONS: Mapping[str, Callable[[Mapping[str, Group]], str]] = {
-    "1. Why two 1x1 convolutions a block? What if there are three, or one?": _mlp,
-    "2. What changes if 3x3 convolutions take the place of the 1x1 ones?": _wide,
-    "3. What if a fully connected layer takes the place of global average pooling?": _fc,
-    "4. What does NiN cost: parameters, computation, memory in training and prediction?": _cost,
-    GRADUAL: _gradual,
-    "6. A family of NiN-like networks, as VGG-11, VGG-16 and VGG-19 are one": _family,
+QUESTIONS: Mapping[str, tuple[Sequence[str], Callable[[Chosen, Sequence[Group]], Answer]]] = {
+    "1. Why two 1x1 convolutions a block? What if there are three, or one?": (
+        ("nin", "nin_one_1x1", "nin_three_1x1"),
+        _mlp,
+    ),
+    "2. What changes if 3x3 convolutions take the place of the 1x1 ones?": (
+        ("nin", "nin_3x3"),
+        _wide,
+    ),
+    "3. What if a fully connected layer takes the place of global average pooling?": (
+        ("nin", "nin_fc"),
+        _fc,
+    ),
+    "4. What does NiN cost: parameters, computation, memory in training and prediction?": (
+        ("nin",),
+        _cost,
+    ),
+    "5. What may go wrong when 384 maps become 10 in a single step?": (STEPS, _gradual),
+    "6. A family of NiN-like networks, as VGG-11, VGG-16 and VGG-19 are one": (
+        ("nin15", "nin21", "nin27"),
+        _family,
+    ),
 }

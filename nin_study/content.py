@@ -1,29 +1,67 @@
-"""What a study tells, in words and rows: for the page, as Markdown and as CSV."""
+"""What a study tells, in words and tables: for the page, as Markdown and as CSV."""
 
 import csv
 import io
+import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from nin_study.answers import MISSING, Answer, answered_by, answers
 from nin_study.grid import Row
+from nin_study.intervals import difference, standard_error
 from nin_study.summary import Group
+from nin_study.tables import Cell, Table, markdown, raw
 
-HEADINGS = (
-    *("variant", "recipe", "accuracy", "±", "seeds", "collapsed", "reached 0.80"),
-    *("epochs to 0.80", "parameters", "MACs an image", "FLOPs a training step", "ms a step"),
-    *("images/s", "training MiB", "prediction MiB"),
-)
 NOTES = (
-    "Accuracy is the mean over seeds at the end of training, the collapsed runs included, and the "
-    "sample standard deviation. Collapsed: never above 1.2 times chance. Epochs to 0.80: mean over "
-    "the runs that reached it. A step's time is of all networks in turns, apart from the runs; "
-    "FLOPs are of products, memory is XLA's plan for the program that runs."
+    "Accuracy is the mean over seeds at the end of training, the collapsed runs included, with its "
+    "95 % confidence interval over seeds (Student's t). Differences are paired by seed and have "
+    "such an interval too; one that holds 0 is no difference found. The intervals are about other "
+    "seeds and the same test images, and are not widened for the number of comparisons. Where some "
+    "runs collapsed and others did not, they are wide, and the counts say more.",
+    "Collapsed: never above 1.2 times chance. Dead classes: in how many runs a class has maps of "
+    "zero for the whole test set or, without a ReLU on the logits, is never predicted. Epochs to "
+    "0.80: mean over the runs that reached it. A step's time is of all networks in turns, apart "
+    "from the runs; FLOPs are of products, memory is XLA's plan for the program that runs.",
 )
 
 
-UNKNOWN = "-"
+def _network(field: str, unit: float = 1, digits: int | None = None) -> Callable[[Group], Cell]:
+    def cell(group: Group) -> Cell:
+        value = group.network.get(field)
+        return value if value is None or digits is None else round(value / unit, digits)
+
+    return cell
+
+
+def _images_a_second(group: Group) -> Cell:
+    batch, step = group.network.get("batch_size"), group.network.get("step_ms")
+    return round(1e3 * batch / step, 1) if batch and step else None
+
+
+def _epochs_to_80(group: Group) -> Cell:
+    reached = group.reached_80
+    return round(sum(reached) / len(reached), 1) if reached else None
+
+
+# The columns of study.csv; two tables of the page have some of them each.
+ACCURACY: dict[str, Callable[[Group], Cell]] = {
+    "accuracy": lambda group: group.accuracy,
+    "runs": lambda group: len(group.rows),
+    "collapsed": lambda group: group.collapsed,
+    "with dead classes": lambda group: sum(map(bool, group.dead)),
+    "reached 0.80": lambda group: len(group.reached_80),
+    "epochs to 0.80": _epochs_to_80,
+}
+COSTS: dict[str, Callable[[Group], Cell]] = {
+    "parameters": _network("params"),
+    "MACs an image": _network("macs"),
+    "FLOPs a training step": _network("flops_per_training_step"),
+    "ms a step": _network("step_ms", digits=1),
+    "images/s": _images_a_second,
+    "training MiB": _network("train_bytes", 2**20, 1),
+    "prediction MiB": _network("predict_bytes", 2**20, 1),
+}
 
 
 @dataclass(frozen=True)
@@ -41,8 +79,10 @@ class Study:
     rows: Sequence[Row]
     groups: Sequence[Group]
     class_names: Sequence[str]
-    command: Sequence[str]
+    commands: Sequence[Sequence[str]]
     gallery: Sequence[Picture] = ()
+
+    notes = NOTES
 
     @property
     def unchanged(self) -> list[Group]:
@@ -52,88 +92,107 @@ class Study:
     def recipes(self) -> list[str]:
         return list(dict.fromkeys(group.recipe for group in self.unchanged))
 
+    @property
+    def answered_by(self) -> str:
+        return answered_by(self.groups)
+
+    @property
+    def command_lines(self) -> list[str]:
+        return [shlex.join(command) for command in self.commands]
+
     def of_recipe(self, recipe: str) -> list[Group]:
         """The groups of a recipe as it is."""
         return [group for group in self.unchanged if group.recipe == recipe]
 
-    def answers(self) -> list[Answer]:
-        """To all questions; none if the study ran nothing that any of them needs."""
+    def answers(self) -> Mapping[str, Answer]:
+        """By question; none if the study ran nothing that any of them needs."""
         found = answers(self.groups)
-        return [] if all(answer.text == MISSING for answer in found) else found
+        return {} if all(answer.finding == MISSING for answer in found.values()) else found
+
+    def ablations(self) -> Mapping[str, list[Group]]:
+        """By their titles: each variant and recipe that was run with changes, and its changes."""
+        found = {}
+        for base in self.unchanged:
+            same = [g for g in self.groups if (g.variant, g.recipe) == (base.variant, base.recipe)]
+            if len(same) > 1:
+                found[f"{base.variant}, recipe {base.recipe}"] = same
+        return found
+
+    def accuracy_table(self) -> Table:
+        return _columns(self.unchanged, ACCURACY)
+
+    def cost_table(self) -> Table:
+        return _columns([group for group in self.unchanged if group.network], COSTS)
+
+    def class_table(self) -> Table:
+        rows = [[f"{group.variant}, {group.recipe}", *group.per_class] for group in self.unchanged]
+        return Table(("network, recipe", *self.class_names), rows)
+
+    def rate_table(self) -> Table:
+        """Collapsed runs by learning rate, where recipes are changed in no more than that."""
+        rows: dict[tuple[str, float], list[Row]] = {}
+        for row in self.rows:
+            if re.fullmatch("(lr=[^,]*)?", row["change"]):
+                rows.setdefault((row["recipe"], row["settings"]["lr"]), []).append(row)
+        head = ("recipe", "networks", "learning rate", "runs", "collapsed")
+        cells: list[list[Cell]] = []
+        for (recipe, rate), found in sorted(rows.items()):
+            names = ", ".join(dict.fromkeys(row["variant"] for row in found))
+            collapsed = sum(row["collapsed"] for row in found)
+            cells.append([recipe, names, rate, len(found), collapsed])
+        return Table(head, cells)
 
 
-Cells = list[str | float | int | None]
+def ablation_table(groups: Sequence[Group]) -> Table:
+    """What each change gives: its accuracy, and the difference from the recipe as it is."""
+    base, *changed = groups
+    rows: list[list[Cell]] = [["as it is", base.accuracy, None, "", base.collapsed]]
+    for group in changed:
+        found = difference(group.accuracies, base.accuracies)
+        verdict = "" if found is None else found.verdict
+        rows.append([group.change, group.accuracy, found, verdict, group.collapsed])
+    return Table(("change", "accuracy", "minus as it is", "finding", "collapsed"), rows)
 
 
-def cells(group: Group) -> Cells:
-    """A row of the table, raw: what is not known is None."""
-    network = group.network
-    batch, step = network.get("batch_size"), network.get("step_ms")
-    mebibytes = [network.get(f"{task}_bytes") for task in ("train", "predict")]
-    return [
-        group.variant,
-        group.label,
-        round(group.accuracy, 4),
-        None if group.accuracy_std is None else round(group.accuracy_std, 4),
-        group.seeds,
-        group.collapsed,
-        group.reached_80,
-        None if group.epochs_to_80 is None else round(group.epochs_to_80, 1),
-        network.get("params"),
-        network.get("macs"),
-        network.get("flops_per_training_step"),
-        None if step is None else round(step, 1),
-        None if step is None or batch is None else round(1e3 * batch / step, 1),
-        *(None if size is None else round(size / 2**20, 1) for size in mebibytes),
-    ]
-
-
-def as_text(cell: str | float | int | None) -> str:
-    if cell is None:
-        return UNKNOWN
-    if isinstance(cell, str):
-        return cell
-    return f"{cell:,}" if isinstance(cell, int) else f"{cell:,.4f}".rstrip("0").rstrip(".")
+def _columns(groups: Sequence[Group], columns: Mapping[str, Callable[[Group], Cell]]) -> Table:
+    rows = [[g.variant, g.label, *(cell(g) for cell in columns.values())] for g in groups]
+    return Table(("variant", "recipe", *columns), rows)
 
 
 def what_was_run(study: Study) -> list[str]:
-    """Data, size, epochs and limits, recipes, devices and versions; where the run was reduced."""
-    row = study.rows[0]
-    height, width = row["image_size"]
-    lines = [
-        f"{row['dataset']} at {height}x{width}: {row['train_images']:,} training images, "
-        f"{row['epochs']} epochs; {len(study.rows)} runs, evaluated on {row['test_images']:,} "
-        f"{row['evaluated_on']}.",
-        *(f"Recipe {recipe}: {_settings(study, recipe)}." for recipe in study.recipes),
+    """Budget and settings of each recipe, devices and versions; where the runs were reduced."""
+    lines = [_budget(study, recipe) for recipe in study.recipes]
+    machines = [
+        f"{row['device']}; " + ", ".join(f"{k} {v}" for k, v in row["versions"].items())
+        for row in study.rows
     ]
-    for device, versions in _distinct(study.rows):
-        lines.append(f"{device}; " + ", ".join(f"{k} {v}" for k, v in versions.items()))
-    if reduced := _reduced(row):
-        lines.append(
-            f"This study is reduced: {'; '.join(reduced)}. Accuracies are lower than a full run's, "
-            "and a recipe that starts slowly may not have started at all; differences between "
-            "variants are those of early training."
-        )
+    lines += dict.fromkeys(machines)
+    for recipe in study.recipes:
+        if reduced := _reduced(study.of_recipe(recipe)[0].rows[0]):
+            lines.append(f"The runs of recipe {recipe} are reduced: {'; '.join(reduced)}.")
     return lines
 
 
-def _settings(study: Study, recipe: str) -> str:
-    """A recipe's fields; a field in which the variants differ with all its values."""
-    rows = [row for row in study.rows if row["recipe"] == recipe and not row["change"]]
+def _budget(study: Study, recipe: str) -> str:
+    """A recipe's data and budget, and its fields: one in which the variants differ with all its
+    values."""
+    rows = [row for row in study.rows if row["recipe"] == recipe]
+    first, (height, width) = rows[0], rows[0]["image_size"]
+    seeds = ", ".join(str(seed) for seed in sorted({row["seed"] for row in rows}))
+    accuracy = max(row["test_accuracy"] for row in rows)
+    error = standard_error(accuracy, first["test_images"]) if first["test_images"] else 0.0
     values: dict[str, list[str]] = {}
     for row in rows:
-        for name, value in row["settings"].items():
+        for name, value in row["settings"].items() if not row["change"] else ():
             if name not in ("image_size", "epochs"):
                 values.setdefault(name, []).append(str(value))
-    return ", ".join(f"{name} {' or '.join(sorted(set(v)))}" for name, v in values.items())
-
-
-def _distinct(rows: Sequence[Row]) -> list[tuple[str, dict[str, str]]]:
-    found: list[tuple[str, dict[str, str]]] = []
-    for row in rows:
-        if (row["device"], row["versions"]) not in found:
-            found.append((row["device"], row["versions"]))
-    return found
+    settings = ", ".join(f"{name} {' or '.join(sorted(set(v)))}" for name, v in values.items())
+    return (
+        f"Recipe {recipe}: {first['dataset']} at {height}x{width}, {first['train_images']:,} "
+        f"training images, {first['epochs']} epochs; {len(rows)} runs, seeds {seeds}; evaluated on "
+        f"{first['test_images']:,} {first['evaluated_on']}, where the best accuracy, {accuracy:.4f}"
+        f", has a binomial standard error of {error:.4f}; {settings}."
+    )
 
 
 WHOLE = {"fashion_mnist": 60_000, "mnist": 60_000, "kmnist": 60_000}  # training images
@@ -157,38 +216,31 @@ def _reduced(row: Row) -> list[str]:
 
 
 def as_csv(groups: Sequence[Group]) -> str:
-    """The table, raw; an empty field where nothing is known."""
+    """All columns, raw; an empty field where nothing is known."""
+    table = _columns(groups, ACCURACY | COSTS)
+    place = table.head.index("accuracy") + 1
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(HEADINGS)
-    writer.writerows(cells(group) for group in groups)
+    writer.writerow([*table.head[:place], "± 95 %", *table.head[place:]])
+    for group, row in zip(groups, table.rows, strict=True):
+        cells = [raw(cell) for cell in row]
+        half = group.accuracy.half
+        writer.writerow([*cells[:place], "" if half is None else round(half, 6), *cells[place:]])
     return text.getvalue()
 
 
 def as_markdown(study: Study) -> str:
-    """The tables, the answers and what was run."""
+    """The page without its figures."""
     parts = ["# Six questions about Network in Network, answered by measurement"]
-    parts += [f"`{shlex.join(study.command)}`", *what_was_run(study)]
-    parts.append(_markdown(HEADINGS, [[as_text(c) for c in cells(g)] for g in study.groups], 2))
-    parts.append(NOTES)
     if found := study.answers():
-        parts.append(f"The answers are by the runs of recipe {answered_by(study.groups)}.")
-        parts += [f"## {answer.question}\n\n{answer.text}" for answer in found]
-    parts += ["## Each class", _markdown(("", *study.class_names), class_rows(study), 1)]
+        parts.append(f"The answers are by the runs of recipe {study.answered_by}.")
+    for question, answer in found.items():
+        parts += [f"## {question}", f"**{answer.finding}**", *filter(None, [answer.text])]
+        parts += [markdown(table) for table in answer.tables]
+    parts += ["## Results", *study.notes, markdown(study.accuracy_table())]
+    parts += [markdown(study.cost_table()), markdown(study.rate_table())]
+    for title, groups in study.ablations().items():
+        parts += [f"## One ingredient changed: {title}", markdown(ablation_table(groups))]
+    parts += ["## Each class", markdown(study.class_table()), "## What was run"]
+    parts += [*what_was_run(study), *(f"`{line}`" for line in study.command_lines)]
     return "\n\n".join(parts) + "\n"
-
-
-def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> str:
-    rule = ["---" if i < left else "---:" for i in range(len(head))]
-    lines = [head, rule, *rows]
-    return "\n".join(f"| {' | '.join(c.replace('|', '/') for c in line)} |" for line in lines)
-
-
-def class_rows(study: Study) -> list[list[str]]:
-    return [
-        [
-            f"{group.variant}, {group.label}",
-            *(UNKNOWN if share is None else f"{share:.3f}" for share in group.per_class),
-        ]
-        for group in study.unchanged
-    ]

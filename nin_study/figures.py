@@ -7,7 +7,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter
+from matplotlib.ticker import EngFormatter, LogLocator, NullLocator, StrMethodFormatter
 
 from nin_jax import plotting
 from nin_study.summary import Group
@@ -15,36 +15,75 @@ from nin_study.summary import Group
 LIGHT, DARK = "#1b1b1b", "#e8e8e8"  # ink on a light page, and on a dark one
 PALETTE = [c for c in plotting.PALETTE if c not in ("#F0E442", "#000000")]  # readable on both
 MARKERS = "os^Dv<>P*X"
+WIDTH = 12.5  # inches: 1,200 pixels of a page
+FONT = 12  # points: the 16 pixels of its text
+
+
+@plotting.literal_text
+def accuracy_against_time(groups: Sequence[Group], ink: str, paper: str | None = None) -> str:
+    """Mean test accuracy and its interval over the time of a training step, or where none was
+    measured over the multiply-adds of an image."""
+    timed = any(group.network.get("step_ms") for group in groups)
+    field = "step_ms" if timed else "macs"
+    figure = Figure(figsize=(WIDTH, 5.6), layout="constrained")
+    axes = figure.subplots()
+    for number, group in enumerate(groups):
+        if x := group.network.get(field):
+            axes.errorbar(
+                x,
+                group.accuracy.mean,
+                yerr=group.accuracy.half,
+                fmt=MARKERS[number % len(MARKERS)],
+                color=PALETTE[number % len(PALETTE)],
+                ms=10,
+                lw=1.5,
+                capsize=5,
+                label=f"{group.variant}  {group.accuracy}",
+            )
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7), numticks=20))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,g}") if timed else EngFormatter(sep=" "))
+    axes.margins(0.06, 0.1)
+    unit = "ms for a training step" if timed else "multiply-adds of an image"
+    axes.set_xlabel(f"{unit} (logarithmic)", fontsize=FONT, color=ink)
+    axes.set_ylabel("test accuracy", fontsize=FONT, color=ink)
+    _style(axes, ink)
+    figure.legend(
+        loc="outside right center", fontsize=FONT, frameon=False, labelcolor=ink, labelspacing=0.9
+    )
+    return _svg(figure, paper)
 
 
 @plotting.literal_text
 def learning_curves(groups: Sequence[Group], ink: str, paper: str | None = None) -> str:
     """Test accuracy (solid) and training loss (dashed) over epochs: the mean over seeds, and a band
     from the lowest to the highest."""
-    columns = min(4, len(groups))
-    rows = -(-len(groups) // columns)
-    figure = Figure(figsize=(2.6 * columns + 0.6, 2.1 * rows + 0.3), layout="constrained")
+    rows = -(-len(groups) // 5)
+    columns = -(-len(groups) // rows)
+    figure = Figure(figsize=(WIDTH, 2.6 * rows + 0.4), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
     for axes in panels.flat[len(groups) :]:
         axes.set_axis_off()
-    highest = max(max(map(max, _known(group.losses))) for group in groups)
+    losses = [_known([row["train_loss"] for row in group.rows]) for group in groups]
+    highest = max(max(map(max, known)) for known in losses)
     for number, (axes, group) in enumerate(zip(panels.flat, groups, strict=False)):
         colour = PALETTE[number % len(PALETTE)]
         loss = axes.twinx()
         loss.set_ylim(0, 1.05 * highest)
-        _band(loss, _known(group.losses), colour, "--")
-        _band(axes, group.curves, colour, "o-")
-        axes.set_title(group.variant, fontsize=10, color=ink)
+        _band(loss, losses[number], colour, "--")
+        _band(axes, [row["test_accuracy_by_epoch"] for row in group.rows], colour, "o-")
+        axes.set_title(group.variant, fontsize=FONT, color=ink)
         axes.set_ylim(0, 1)
-        epochs = range(1, len(group.curves[0]) + 1)
-        axes.set_xticks(epochs if len(epochs) <= 6 else epochs[:: -(-len(epochs) // 6)])
+        epochs = range(1, group.rows[0]["epochs"] + 1)
+        axes.set_xticks(epochs if len(epochs) <= 4 else epochs[:: -(-len(epochs) // 4)])
         _style(axes, ink)
         _style(loss, ink)
         loss.grid(visible=False)
         if number % columns != columns - 1 and number != len(groups) - 1:
             loss.tick_params(right=False, labelright=False)
-    figure.supxlabel("epoch", fontsize=10, color=ink)
-    figure.supylabel("test accuracy (solid)", fontsize=10, color=ink)
+    figure.supxlabel("epoch", fontsize=FONT, color=ink)
+    figure.supylabel("test accuracy (solid)", fontsize=FONT, color=ink)
     return _svg(figure, paper)
 
 
@@ -57,66 +96,24 @@ def _band(axes: Axes, curves: Sequence[Sequence[float]], colour: str, style: str
     values = np.array(curves)  # [seeds, epochs]
     epochs = np.arange(1, values.shape[1] + 1)
     axes.fill_between(epochs, values.min(0), values.max(0), color=colour, alpha=0.25, lw=0)
-    axes.plot(epochs, values.mean(0), style, color=colour, ms=3, lw=1.5)
-
-
-@plotting.literal_text
-def accuracy_against_costs(groups: Sequence[Group], ink: str, paper: str | None = None) -> str:
-    """Mean test accuracy over parameters, MACs and training memory, with bars of one deviation."""
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    panels = figure.subplots(1, 3, sharey=True)
-    quantities = (
-        ("params", "parameters"),
-        ("macs", "multiply-adds of an image"),
-        ("train_bytes", "bytes, training step (XLA's plan)"),
-    )
-    for axes, (field, label) in zip(panels, quantities, strict=True):
-        for number, group in enumerate(groups):
-            x = group.network.get(field)
-            if x is None:
-                continue
-            axes.errorbar(
-                x,
-                group.accuracy,
-                yerr=group.accuracy_std,
-                fmt=MARKERS[number % len(MARKERS)],
-                color=PALETTE[number % len(PALETTE)],
-                ms=6,
-                capsize=3,
-                label=group.variant,
-            )
-        axes.set_xlabel(label, fontsize=10, color=ink)
-        axes.set_xlim(left=0)
-        axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
-        _style(axes, ink)
-    panels[0].set_ylabel("test accuracy", fontsize=10, color=ink)
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(
-        handles,
-        labels,
-        loc="outside lower center",
-        ncols=5,
-        fontsize=10,
-        frameon=False,
-        labelcolor=ink,
-    )
-    return _svg(figure, paper)
+    axes.plot(epochs, values.mean(0), style, color=colour, ms=4, lw=1.5)
 
 
 @plotting.literal_text
 def ablation(groups: Sequence[Group], ink: str, paper: str | None = None) -> str:
-    """Mean test accuracy of a recipe and of each change to it, with every seed."""
-    figure = Figure(figsize=(8, 0.5 + 0.42 * len(groups)), layout="constrained")
+    """Test accuracy of a recipe and of each change to it: mean, interval, and every seed."""
+    figure = Figure(figsize=(WIDTH, 0.8 + 0.45 * len(groups)), layout="constrained")
     axes = figure.subplots()
-    names = [group.change or "as it is" for group in groups]
-    axes.barh(names, [g.accuracy for g in groups], color=PALETTE[0], alpha=0.6, height=0.6)
     for i, group in enumerate(groups):
-        finals = [curve[-1] for curve in group.curves]
-        axes.plot(finals, [i] * len(finals), "|", color=PALETTE[1], ms=12, mew=2)
-        axes.text(1.01, i, group.accuracy_text, va="center", fontsize=10, color=ink)
-    axes.set_xlim(0, 1)
+        found = group.accuracy
+        axes.plot([*group.accuracies.values()], [i] * found.runs, "|", color=PALETTE[1], ms=12)
+        axes.errorbar(
+            found.mean, i, xerr=found.half, fmt="o", color=PALETTE[0], ms=8, lw=2, capsize=5
+        )
+    axes.axvline(groups[0].accuracy.mean, color=ink, lw=0.8, ls=":")
+    axes.set_yticks(range(len(groups)), [group.change or "as it is" for group in groups])
     axes.invert_yaxis()
-    axes.set_xlabel("test accuracy; a stroke for each seed", fontsize=10, color=ink)
+    axes.set_xlabel("test accuracy; a stroke for each seed", fontsize=FONT, color=ink)
     _style(axes, ink)
     return _svg(figure, paper)
 
@@ -126,7 +123,7 @@ def _style(axes: Axes, ink: str) -> None:
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(ink)
-    axes.tick_params(labelsize=9, colors=ink)
+    axes.tick_params(labelsize=FONT, colors=ink)
 
 
 def _svg(figure: Figure, paper: str | None) -> str:

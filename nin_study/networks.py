@@ -1,7 +1,7 @@
 """What each network of a study costs: on paper, in memory by XLA's plan, and in time.
 
-Apart from the runs, which may have shared the machine with other work: all networks are timed in
-turns within one process, so that they meet the same machine.
+Times are apart from those of the runs, which may have shared the machine with other work: all
+networks are timed in turns within one process, so that they meet the same machine.
 """
 
 import statistics
@@ -34,12 +34,38 @@ def key(variant: str, recipe: str) -> str:
     return f"{Path(variant).stem} {recipe}"
 
 
+def count(config: TrainConfig, dataset: Dataset) -> Network:
+    """A configuration's network on paper.
+
+    Returns:
+        ``batch_size``, ``head_map`` (height and width of the last block's maps), ``params``,
+        ``macs`` (of an image going forward) and ``flops_per_training_step``.
+    """
+    recipe = recipe_of(config)
+    counted = account(
+        config.variant,
+        image_size=recipe.image_size,
+        in_channels=dataset.image_shape[2],
+        num_classes=dataset.num_classes,
+        batch_size=recipe.batch_size,
+        recipe=recipe,
+        xla=False,
+    )
+    return {
+        "batch_size": recipe.batch_size,
+        "head_map": list(counted.layers[-1].in_shape[:2]),
+        "params": counted.params,
+        "macs": counted.macs,
+        "flops_per_training_step": counted.flops_per_training_step,
+    }
+
+
 def measure(
     configs: Sequence[TrainConfig],
     dataset: Dataset,
     say: Callable[[str], None] = lambda text: None,
 ) -> Networks:
-    """Counts and times a training step of each configuration's network.
+    """Plan the memory of each configuration's network and time its training step.
 
     Args:
         configs: each with another variant or recipe.
@@ -47,17 +73,15 @@ def measure(
         say: is told what is being done.
 
     Returns:
-        By `key`: ``batch_size``, ``head_map`` (height and width of the last block's maps),
-        ``params``, ``macs`` (of an image going forward), ``flops_per_training_step``,
-        ``train_bytes`` and ``predict_bytes`` (all that XLA plans for, or None), and ``step_ms``,
-        the median time of a training step, on ``device``.
+        By `key`: ``train_bytes`` and ``predict_bytes`` (all that XLA plans for, or None), and
+        ``step_ms``, the median time of a training step, on ``device``.
     """
     found: Networks = {}
     steps: dict[str, Callable[[], None]] = {}
     for config in configs:
         name = key(config.variant, config.recipe)
         say(f"compiling {name}")
-        found[name] = _cost(config, dataset)
+        found[name] = _memory(config, dataset)
         steps[name] = _step(config, dataset)
     seconds: Mapping[str, list[float]] = {name: [] for name in steps}
     for number in range(ROUNDS):
@@ -72,33 +96,18 @@ def measure(
     return found
 
 
-def _cost(config: TrainConfig, dataset: Dataset) -> Network:
+def _memory(config: TrainConfig, dataset: Dataset) -> Network:
     recipe = recipe_of(config)
-    channels, classes = dataset.image_shape[2], dataset.num_classes
-    counted = account(
-        config.variant,
-        image_size=recipe.image_size,
-        in_channels=channels,
-        num_classes=classes,
-        batch_size=recipe.batch_size,
-        recipe=recipe,
-        xla=False,
-    )
     model = abstract_model(
         get_variant(config.variant),
-        channels,
-        classes,
-        counted.image_size,
+        dataset.image_shape[2],
+        dataset.num_classes,
+        recipe.image_size,
         config.precision,
         recipe.logit_relu,
     )
     programs = Programs(model, recipe, recipe.batch_size)
     return {
-        "batch_size": recipe.batch_size,
-        "head_map": list(counted.layers[-1].in_shape[:2]),
-        "params": counted.params,
-        "macs": counted.macs,
-        "flops_per_training_step": counted.flops_per_training_step,
         "train_bytes": xla_memory(programs.train_step().compile()).total_bytes,
         "predict_bytes": xla_memory(programs.predict().compile()).total_bytes,
     }

@@ -1,4 +1,4 @@
-"""What a study's page tells besides the results: command, classes, costs of networks, gallery."""
+"""What a study's page tells besides the results: commands, classes, costs of networks, gallery."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -19,13 +19,13 @@ class Story:
     """As ``study.json`` holds it.
 
     Attributes:
-        command: that made the study.
+        commands: that made the study.
         class_names: of its data set.
-        networks: as `networks.measure` gives them.
+        networks: as `networks.count` and `networks.measure` give them.
         gallery: ``file`` in ``gallery/`` and ``caption`` of each picture.
     """
 
-    command: list[str] = field(default_factory=list)
+    commands: list[list[str]] = field(default_factory=list)
     class_names: list[str] = field(default_factory=list)
     networks: Networks = field(default_factory=dict)
     gallery: list[dict[str, str]] = field(default_factory=list)
@@ -88,7 +88,7 @@ def _is_number(value: Any) -> bool:
 
 
 _FIELDS: Mapping[str, Callable[[Any], bool]] = {
-    "command": _texts,
+    "commands": lambda value: isinstance(value, list) and all(map(_texts, value)),
     "class_names": _texts,
     "networks": lambda value: isinstance(value, dict) and all(map(_is_network, value.values())),
     "gallery": lambda value: isinstance(value, list) and all(map(_is_picture, value)),

@@ -2,8 +2,9 @@
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +19,10 @@ from nin_jax.errors import unknown_name
 from nin_jax.explanation import explain_images
 from nin_jax.geometry import trace
 from nin_jax.preparation import load_data
+from nin_jax.reading import shown
 from nin_study import content, figures, grid, page
 from nin_study.grid import RESULTS, Cell, Row, Setting
-from nin_study.networks import Networks, key, measure
+from nin_study.networks import Networks, count, key, measure
 from nin_study.run import run_cell
 from nin_study.story import GALLERY, Story, read_story
 from nin_study.summary import summarise
@@ -31,8 +33,9 @@ if TYPE_CHECKING:
 SHOWN = 4  # right pictures, and as many wrong ones
 
 MAX_SEEDS = 1000
-QUICK = Setting(image_size=67, epochs=2, limit_train=960, limit_test=400)
-QUICK_SEEDS = 1
+# Of --quick: 80 steps each, in which these networks learn; the larger ones would take longer.
+QUICK = Setting(image_size=67, epochs=2, limit_train=2560, limit_test=1000)
+QUICK_VARIANTS = ("nin", "nin_one_1x1", "nin_three_1x1", "nin_3x3", "nin_fc")
 
 
 def make_study(config: "StudyConfig", command: Sequence[str]) -> Path:
@@ -50,28 +53,29 @@ def make_study(config: "StudyConfig", command: Sequence[str]) -> Path:
     """
     setting, cells = _plan(config)
     workdir.check_folder("--out", config.out)
-    results = config.out / RESULTS
-    rows = grid.read_results(results)
+    rows = grid.read_results(config.out / RESULTS)
+    story = read_story(config.out)
     if config.page_only:
         if not rows:
             raise UserError(f"{config.out} holds no results: run the study without --page-only")
-        return _write(rows, cells, read_story(config.out), config.out)
+        return _write(rows, story, config.out)
     done = {row["cell"] for row in rows}
     missing = [cell for cell in cells if cell.name not in done]
     dataset = load_dataset(setting.dataset, setting.data_dir)
     setting = replace(setting, dataset=dataset.name)
-    _check_same_study(rows, setting, config.out)
+    _check_same_study(rows, setting, {cell.recipe for cell in cells}, config.out)
     console = Console(highlight=False, soft_wrap=True)
     workdir.make_folder("--out", config.out)
-    story = read_story(config.out)
-    story.command, story.class_names = list(command), list(dataset.class_names)
+    story.class_names = list(dataset.class_names)
+    if list(command) not in story.commands:
+        story.commands.append(list(command))
     try:
         _run(missing, rows, setting, config.out, console)
-        story.networks |= _measure(cells, setting, story.networks, console)
+        _count_and_time(rows, setting, story.networks, config.times, console)
         story.gallery = _gallery(rows, dataset, config.out, config.gallery) or story.gallery
     finally:  # an interrupted study has its page too
         story.write(config.out)
-        path = _write(rows, cells, story, config.out) if rows else None
+        path = _write(rows, story, config.out) if rows else None
     assert path is not None
     console.print(f"wrote {path}", markup=False)
     return path
@@ -81,7 +85,7 @@ def _plan(config: "StudyConfig") -> tuple[Setting, list[Cell]]:
     for recipe in config.recipes:
         if recipe not in RECIPES:
             raise unknown_name("recipe", recipe, RECIPES)
-    variants = config.variants or tuple(list_variants())
+    variants = config.variants or (QUICK_VARIANTS if config.quick else tuple(list_variants()))
     for variant in variants:
         get_variant(variant)
     names = [Path(variant).stem for variant in variants]
@@ -95,7 +99,7 @@ def _plan(config: "StudyConfig") -> tuple[Setting, list[Cell]]:
         )
     if config.quick:
         setting = replace(QUICK, dataset=config.dataset, data_dir=config.data_dir)
-        cells = grid.cells(variants, ("modern",), QUICK_SEEDS, None)
+        cells = grid.cells(variants, ("modern",), 1, None)
     else:
         setting = Setting(
             config.dataset,
@@ -114,22 +118,32 @@ def _plan(config: "StudyConfig") -> tuple[Setting, list[Cell]]:
     return setting, cells
 
 
-def _check_same_study(rows: Sequence[Row], setting: Setting, out: Path) -> None:
-    """Results of another size, length or data set would be compared with these."""
+def _check_same_study(
+    rows: Sequence[Row], setting: Setting, recipes: Collection[str], out: Path
+) -> None:
+    """Refuse to add runs to others that they would be compared with and that differ from them.
+
+    A recipe has one size, length and set of images. Another recipe may have others, on the same
+    data set.
+    """
     now = _comparable(setting)
     for row in rows:
         was = row["setting"]
-        if was != now:
-            differences = ", ".join(
-                f"{name} {was.get(name)} and not {value}"
-                for name, value in now.items()
-                if was.get(name) != value
+        names = now if row["recipe"] in recipes else ("dataset", "holdout")
+        differences = [
+            f"{name} {shown(was.get(name))} and not {shown(now[name])}"
+            for name in names
+            if was.get(name) != now[name]
+        ]
+        if differences:
+            raise UserError(
+                f"{out} holds results of {', '.join(differences)} for recipe {row['recipe']}: give "
+                "another --out"
             )
-            raise UserError(f"{out} holds results of {differences}: give another --out")
 
 
 def _comparable(setting: Setting) -> dict[str, Any]:
-    """What all rows share, as JSON gives it back; where the data lie is no part of it."""
+    """What a recipe's rows share, as JSON gives it back; where the data lie is no part of it."""
     return json.loads(json.dumps(asdict(replace(setting, data_dir=None))))
 
 
@@ -159,35 +173,44 @@ def _duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def _measure(
-    cells: Sequence[Cell], setting: Setting, known: Networks, console: Console
-) -> Networks:
-    """Costs and speeds of the networks for which they are not known yet."""
-    new = {
-        key(cell.variant, cell.recipe): cell.config(setting, Path(), resume=False)
-        for cell in cells
-        if not cell.change and key(cell.variant, cell.recipe) not in known
+def _count_and_time(
+    rows: Sequence[Row], setting: Setting, known: Networks, times: bool, console: Console
+) -> None:
+    """Adds to what is known of the networks that were run.
+
+    If any of them was not timed yet, all are, so that they are timed in turns.
+    """
+    configs = {
+        key(row["variant"], row["recipe"]): Cell(row["variant"], row["recipe"], 0).config(
+            replace(setting, image_size=row["image_size"][0]), Path(), resume=False
+        )
+        for row in rows
+        if not row["change"]
     }
-    if not new:
-        return {}
-    console.rule(f"what {len(new)} networks cost")
-    dataset = load_data(next(iter(new.values())))
-    return measure(list(new.values()), dataset, lambda text: console.print(text, markup=False))
+    if not configs:
+        return
+    dataset = load_data(next(iter(configs.values())))
+    for name, config in configs.items():
+        known[name] = known.get(name, {}) | count(config, dataset)
+    if times and not all("step_ms" in known[name] for name in configs):
+        console.rule(f"what {len(configs)} networks cost")
+        say = partial(console.print, markup=False)
+        for name, found in measure([*configs.values()], dataset, say).items():
+            known[name] |= found
 
 
-def _write(rows: Sequence[Row], cells: Sequence[Cell], story: Story, out: Path) -> Path:
-    """index.html, study.md, study.csv, and a picture of accuracy against cost for each recipe."""
-    order = {cell.name: i for i, cell in enumerate(_by_variant(cells))}
-    ordered = sorted(rows, key=lambda row: order.get(row["cell"], len(order)))
+def _write(rows: Sequence[Row], story: Story, out: Path) -> Path:
+    """index.html, study.md, study.csv, and a picture of accuracy against time for each recipe."""
+    ordered = sorted(rows, key=_place)
     groups = summarise(ordered, story.networks)
-    study = content.Study(ordered, groups, story.class_names, story.command, story.pictures(out))
+    study = content.Study(ordered, groups, story.class_names, story.commands, story.pictures(out))
     texts = {
         "study.md": content.as_markdown(study),
         "study.csv": content.as_csv(study.groups),
         "index.html": page.as_html(study),
     }
     for recipe in study.recipes:
-        texts[f"accuracy-{recipe}.svg"] = figures.accuracy_against_costs(
+        texts[f"accuracy-{recipe}.svg"] = figures.accuracy_against_time(
             study.of_recipe(recipe), figures.LIGHT, paper="#ffffff"
         )
     for name, text in texts.items():
@@ -195,8 +218,14 @@ def _write(rows: Sequence[Row], cells: Sequence[Cell], story: Story, out: Path) 
     return out / "index.html"
 
 
-def _by_variant(cells: Sequence[Cell]) -> list[Cell]:
-    return sorted(cells, key=lambda cell: (bool(cell.change), cell.recipe, cell.seed))
+def _place(row: Row) -> tuple[bool, str, int, int, int]:
+    """Where a run stands among the others, whatever the order in which they were made."""
+    variants, changes = list_variants(), list(grid.ABLATION)
+    variant, change = (
+        names.index(name) if name in names else len(names)
+        for name, names in ((row["variant"], variants), (row["change"], changes))
+    )
+    return bool(row["change"]), row["recipe"], variant, change, row["seed"]
 
 
 def _gallery(

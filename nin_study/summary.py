@@ -1,46 +1,28 @@
-"""Results over seeds: mean and standard deviation, never the best."""
+"""Results over seeds: means with their intervals, never the best run."""
 
-import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from nin_study.grid import Row
+from nin_study.intervals import Estimate, estimate
 from nin_study.networks import Network, Networks, key
 
 
 @dataclass(frozen=True)
 class Group:
-    """All seeds of one variant and recipe.
+    """All seeds of one variant and recipe, with or without a change.
 
     Attributes:
         variant, recipe, change: what was run.
-        seeds: how many runs.
-        collapsed: how many of them stayed at chance.
-        accuracy, accuracy_std: test accuracy at the end, mean and sample standard deviation over
-            all runs, the collapsed ones too; the deviation is None for a single run.
-        per_class: mean test accuracy of each class; None for a class without test images.
-        curves: test accuracy by epoch, [seeds][epochs].
-        losses: training loss by epoch, [seeds][epochs]; None where every step was skipped.
-        epochs_to_80, reached_80: mean over the runs that got there, and how many did.
+        rows: of the results, one a seed.
         network: what it costs, as `networks.measure` has it; empty where that was not measured.
     """
 
     variant: str
     recipe: str
     change: str
-    seeds: int
-    collapsed: int
-    accuracy: float
-    accuracy_std: float | None
-    per_class: list[float | None]
-    curves: list[list[float]]
-    losses: list[list[float | None]]
-    epochs_to_80: float | None
-    reached_80: int
+    rows: Sequence[Row]
     network: Network
 
     @property
@@ -49,12 +31,54 @@ class Group:
         return f"{self.recipe}: {self.change}" if self.change else self.recipe
 
     @property
-    def accuracy_text(self) -> str:
-        spread = "" if self.accuracy_std is None else f" ± {self.accuracy_std:.4f}"
-        return f"{self.accuracy:.4f}{spread}"
+    def accuracies(self) -> Mapping[int, float]:
+        """Test accuracy at the end, by seed."""
+        return {row["seed"]: row["test_accuracy"] for row in self.rows}
 
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+    @property
+    def accuracy(self) -> Estimate:
+        """Test accuracy at the end, over all runs, the collapsed ones too."""
+        return estimate([*self.accuracies.values()])
+
+    @property
+    def collapsed(self) -> int:
+        """How many runs stayed at chance."""
+        return sum(row["collapsed"] for row in self.rows)
+
+    @property
+    def dead(self) -> list[int]:
+        """How many classes are dead, in each run."""
+        return [len(row["dead_classes"]) for row in self.rows]
+
+    @property
+    def reached_80(self) -> list[int]:
+        """The epochs after which runs reached 0.80, of those that did."""
+        return [row["epochs_to_80"] for row in self.rows if row["epochs_to_80"] is not None]
+
+    @property
+    def per_class(self) -> list[Estimate | None]:
+        """Mean test accuracy of each class; None for a class without test images."""
+        columns = zip(*(row["test_accuracy_per_class"] for row in self.rows), strict=True)
+        known = [[share for share in column if share is not None] for column in columns]
+        return [Estimate(sum(s) / len(s), None, len(s)) if s else None for s in known]
+
+    @property
+    def by_size(self) -> Mapping[int, Estimate]:
+        """Test accuracy by the side of the test images, in pixels; the training size is one."""
+        found: dict[int, list[float]] = {}
+        for row in self.rows:
+            for side, share in row["test_accuracy_by_size"].items():
+                found.setdefault(int(side), []).append(share)
+        return {side: estimate(found[side]) for side in sorted(found)}
+
+    @property
+    def training_minutes(self) -> float | None:
+        """Time of all training steps, by the time of one; None where that was not measured."""
+        step, batch = self.network.get("step_ms"), self.network.get("batch_size")
+        if not step or not batch:
+            return None
+        steps = -(-self.rows[0]["train_images"] // batch) * self.rows[0]["epochs"]
+        return steps * step / 60_000
 
 
 def summarise(rows: Sequence[Row], networks: Networks) -> list[Group]:
@@ -64,31 +88,6 @@ def summarise(rows: Sequence[Row], networks: Networks) -> list[Group]:
         names = (Path(row["variant"]).stem, row["recipe"], row["change"])
         groups.setdefault(names, []).append(row)
     return [
-        _group(*names, found, {} if names[2] else networks.get(key(*names[:2]), {}))
+        Group(*names, found, {} if names[2] else networks.get(key(*names[:2]), {}))
         for names, found in groups.items()
     ]
-
-
-def _group(variant: str, recipe: str, change: str, rows: Sequence[Row], network: Network) -> Group:
-    accuracies = [row["test_accuracy"] for row in rows]
-    reached = [row["epochs_to_80"] for row in rows if row["epochs_to_80"] is not None]
-    classes = list(zip(*(row["test_accuracy_per_class"] for row in rows), strict=True))
-    return Group(
-        variant=variant,
-        recipe=recipe,
-        change=change,
-        seeds=len(rows),
-        collapsed=sum(row["collapsed"] for row in rows),
-        accuracy=float(np.mean(accuracies)),
-        accuracy_std=float(np.std(accuracies, ddof=1)) if len(rows) > 1 else None,
-        per_class=[_mean([a for a in each if a is not None]) for each in classes],
-        curves=[row["test_accuracy_by_epoch"] for row in rows],
-        losses=[row["train_loss"] for row in rows],
-        epochs_to_80=_mean(reached),
-        reached_80=len(reached),
-        network=network,
-    )
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return math.fsum(values) / len(values) if values else None

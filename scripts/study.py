@@ -13,8 +13,9 @@ class StudyConfig:
     """Train a grid of variants, recipes and seeds, and make a page of what came out.
 
     Stop it whenever you like: the same command goes on where it was, and makes no finished run
-    again. The page is study/index.html, with results.jsonl, study.md and study.csv beside it. Then
-    every network is timed, all in turns.
+    again. The page is study/index.html, with results.jsonl, study.md and study.csv beside it. A
+    study can also be made in parts: commands with the same --out add up, and each recipe may have
+    its own size, length and limits.
     """
 
     variants: tuple[str, ...] = ()
@@ -24,7 +25,7 @@ class StudyConfig:
     """Recipes."""
 
     seeds: int = 3
-    """Runs of each, with seeds from 0."""
+    """Runs of each, with seeds from 0; those that are done are not made again."""
 
     ablation: Literal["none", "nin"] = "nin"
     """Also take the modern recipe apart, for this variant, if both are in the grid: one ingredient
@@ -63,10 +64,13 @@ class StudyConfig:
     """Folder of a run whose network shows where in test pictures it sees each class. Default: the
     run of this study whose last maps are the largest, if they have more than one pixel."""
 
+    times: bool = True
+    """At the end, time a training step of every network of the study, all in turns, if any has not
+    been timed. For a study in parts, --no-times leaves that to the last one."""
+
     quick: bool = False
-    """For a laptop, in under ten minutes: all networks' first steps at 67x67 with recipe modern,
-    one seed; whatever else is given about recipes, size, epochs, limits and seeds is left
-    aside."""
+    """For a laptop, in about ten minutes: five networks at 67x67 with recipe modern, 80 steps, one
+    seed; whatever else is given about recipes, size, epochs, limits and seeds is left aside."""
 
     page_only: bool = False
     """Make the page anew from the results, and run nothing."""

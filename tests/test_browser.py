@@ -12,8 +12,8 @@ from selenium.webdriver.common.by import By
 from nin_jax import create_model
 from nin_jax.explanation import explain_images
 from nin_jax.plotting import plot_class_maps
-from nin_study import content, page
-from tests.test_study import everything, summary
+from nin_study import content, figures, page
+from tests.study_results import everything, study
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
 DRIVER = shutil.which("chromedriver")
@@ -52,14 +52,13 @@ def browser() -> Iterator[webdriver.Chrome]:
 def url(tmp_path_factory) -> str:
     """A page with every section, from made-up results."""
     folder = tmp_path_factory.mktemp("page")
-    rows = everything()
     names = ["T-shirt", "trousers", "bag"]
     model = create_model("nin_one_1x1", num_classes=3, image_size=131)
     (found,) = explain_images(model, np.zeros((1, 28, 28, 1), np.uint8))
     plot_class_maps(found, names, "a picture", folder / "maps.png")
     gallery = [content.Picture((folder / "maps.png").read_bytes(), "a picture, taken for a bag")]
-    study = content.Study(rows, summary(rows), names, ["python", "scripts/study.py"], gallery)
-    (folder / "index.html").write_text(page.as_html(study), encoding="utf-8")
+    text = page.as_html(study(everything(), gallery=gallery))
+    (folder / "index.html").write_text(text, encoding="utf-8")
     return (folder / "index.html").as_uri()
 
 
@@ -84,29 +83,34 @@ def test_every_picture_is_decoded(browser, url):
     widths = browser.execute_script(
         "return [...document.images].map(image => image.complete && image.naturalWidth)"
     )
-    assert len(widths) == 6  # curves and costs of two recipes, the ablation, the gallery
+    assert len(widths) == 5  # accuracy over time, curves of two recipes, ablation, gallery
     assert all(width and width > 100 for width in widths)
 
 
-def column(browser, index):
-    cells = browser.find_elements(By.CSS_SELECTOR, f".sortable td:nth-child({index + 1})")
-    return [cell.get_attribute("data-value") for cell in cells]
+def cells(table, index):
+    found = table.find_elements(By.CSS_SELECTOR, f"td:nth-child({index + 1})")
+    return [cell.get_attribute("data-value") for cell in found]
 
 
 @pytest.mark.parametrize("heading", ["variant", "accuracy", "parameters", "epochs to 0.80"])
-def test_the_table_sorts_both_ways(browser, url, heading):
+def test_the_tables_sort_both_ways(browser, url, heading):
     show(browser, url)
-    buttons = browser.find_elements(By.CSS_SELECTOR, ".sortable th button")
-    index = [button.text for button in buttons].index(heading)
-    before = column(browser, index)
+    tables = browser.find_elements(By.CSS_SELECTOR, ".sortable")
+    headings = [
+        [button.text for button in table.find_elements(By.TAG_NAME, "button")] for table in tables
+    ]
+    place = next(i for i, found in enumerate(headings) if heading in found)
+    table, index = tables[place], headings[place].index(heading)
+    button = table.find_elements(By.TAG_NAME, "button")[index]
+    before = cells(table, index)
     for sort in ("ascending", "descending"):
-        buttons[index].click()
-        known = [value for value in column(browser, index) if value]
+        button.click()
+        known = [value for value in cells(table, index) if value]
         numbers = heading != "variant"
         expected = sorted(known, key=float if numbers else str, reverse=sort == "descending")
         assert known == expected
-        assert sorted(column(browser, index)) == sorted(before)
-        head = browser.find_elements(By.CSS_SELECTOR, ".sortable th")[index]
+        assert sorted(cells(table, index)) == sorted(before)
+        head = table.find_elements(By.TAG_NAME, "th")[index]
         assert head.get_attribute("aria-sort") == sort
 
 
@@ -126,6 +130,25 @@ def test_the_page_fits_and_can_be_read(browser, url, width, dark):
         "e => parseFloat(getComputedStyle(e).fontSize))"
     )
     assert min(sizes) >= 12
-    # What is wider than the page scrolls within its own box.
-    for box in browser.find_elements(By.CSS_SELECTOR, ".wide"):
-        assert box.size["width"] <= width
+    # A wide page shows every table and figure whole; on a narrow one they scroll within their box.
+    boxes = browser.execute_script(
+        "return [...document.querySelectorAll('.wide')].map(e => [e.clientWidth, e.scrollWidth])"
+    )
+    assert all(shown <= width for shown, _ in boxes)
+    if width == WIDE:
+        assert all(shown == whole for shown, whole in boxes)
+    lines = browser.execute_script(
+        "return [...document.querySelectorAll('td, th')].map(e => e.clientHeight)"
+    )
+    assert max(lines) < 2 * min(size for size in lines if size)  # no label is wrapped
+
+
+@pytest.mark.parametrize("width", [WIDE, NARROW])
+def test_labels_of_figures_are_no_smaller_than_the_text(browser, url, width):
+    show(browser, url, width)
+    body = browser.find_element(By.TAG_NAME, "body")
+    text = float(body.value_of_css_property("font-size").removesuffix("px"))
+    scales = browser.execute_script(
+        "return [...document.querySelectorAll('.drawn')].map(e => e.width / e.naturalWidth)"
+    )
+    assert min(scales) * figures.FONT * 96 / 72 >= 0.99 * text  # an SVG's inch has 96 pixels

@@ -32,9 +32,9 @@ from tests.bad_inputs.case import picture, safetensors, saved
 from tests.conftest import TINY_TOML
 from tests.mutations import as_toml, damaged, damaged_json, damaged_tree
 from tests.resident_memory import forget_peak, growth
+from tests.study_results import row
 from tests.synthetic_idx import idx_bytes
 from tests.test_bad_input import finished
-from tests.test_study import row
 
 __all__ = ["finished"]  # a fixture: pytest looks it up among the names of the module
 

@@ -24,8 +24,8 @@ from nin_study.grid import Cell
 from tests.bad_inputs.case import Case, legacy_pt, packed, picture, png, safetensors, tensor
 from tests.conftest import SCRIPTS
 from tests.resident_memory import forget_peak, growth
+from tests.study_results import row
 from tests.test_bad_input import finished, place
-from tests.test_study import row
 
 __all__ = ["finished", "place"]  # fixtures: pytest looks them up among the names of the module
 

@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 from tests.bad_inputs.case import REMOVED, Case, command, on_digits
-from tests.test_study import row
+from tests.study_results import row
 
 _study = functools.partial(on_digits, "study")
 _prepare = functools.partial(command, "prepare_tfds")
@@ -18,7 +18,7 @@ def _results(text: str, **changes: Any) -> Case:
 
 
 def _story(text: str, **changes: Any) -> Case:
-    story = {"command": [], "class_names": [], "networks": {}, "gallery": []} | changes
+    story = {"commands": [], "class_names": [], "networks": {}, "gallery": []} | changes
     files = {"study/results.jsonl": json.dumps(row()) + "\n"}
     files |= {"study/study.json": json.dumps(story)}
     return _study(text, "--page-only", files=files)
@@ -29,7 +29,7 @@ STUDY = {
         "gallery cannot be", gallery=[{"file": "../../x.png", "caption": "mine"}]
     ),
     "story of costs in words": _story("networks cannot be", networks={"nin d2l": {"macs": "two"}}),
-    "story of a command that is none": _story("command cannot be 3", command=3),
+    "story of commands that are none": _story("commands cannot be [3]", commands=[3]),
     "story without classes": _story("class_names cannot be None", class_names=None),
     "unknown variant": _study("or nin15", "--variants", "nin51"),
     "unknown recipe": _study("did you mean modern", "--recipes", "modem"),
@@ -40,6 +40,9 @@ STUDY = {
     "nothing to show": _study("holds no results", "--page-only"),
     "unknown data set": _study("did you mean fashion_mnist", "--dataset", "fashionmnist"),
     "ablation of another": _study("--ablation must be one of", "--ablation", "nin15"),
+    "two of one name": _study("has two of one name", "--variants", "nin", "nin"),
+    "holdout zero": _study("--holdout must be", "--holdout", "0"),
+    "gallery of nothing": _study("none holds no run", "--gallery", "none"),
     "change without a value": _study("is not of the form field=value", "--changes", "lr"),
     "change of nothing": _study("unknown field of a recipe", "--changes", "colour=3"),
     "change to a word": _study("holds no number", "--changes", "lr=fast"),
@@ -59,6 +62,26 @@ STUDY = {
     "results NaN": _results("test_accuracy cannot be nan", test_accuracy=float("nan")),
     "results without a size": _results("image_size cannot be None", image_size=REMOVED),
     "results with a short curve": _results("curve", train_loss=[1.0]),
+    "results of no sizes": _results("test_accuracy_by_size cannot be {}", test_accuracy_by_size={}),
+    "results of a size in words": _results(
+        "test_accuracy_by_size cannot be", test_accuracy_by_size={"../67": 0.5}
+    ),
+    "results of a size better than all": _results(
+        "test_accuracy_by_size cannot be", test_accuracy_by_size={"67": 2}
+    ),
+    "results of images by size in words": _results(
+        "test_images_by_size cannot be", test_images_by_size="all"
+    ),
+    "results without dead classes": _results("dead_classes cannot be None", dead_classes=REMOVED),
+    "results of a dead class in words": _results("dead_classes cannot be", dead_classes=["bag"]),
+    "results of a dead class too many": _results("a dead class is none", dead_classes=[3]),
+    "results without a rate": _results("settings cannot be", settings={"lr": "0.1"}),
+    "results of two budgets": _results(
+        "line 2 differs from others of recipe modern",
+        cell="nin-modern-seed1",
+        seed=1,
+        test_images=9,
+    ),
     "results of versions in a list": _results("versions cannot be", versions=["jax"]),
 }
 

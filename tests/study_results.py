@@ -1,0 +1,83 @@
+"""Made-up results of a study: every section of its page can be drawn from them."""
+
+import nin_jax
+from nin_study import content
+from nin_study.grid import ABLATION, Cell
+from nin_study.summary import summarise
+
+
+def row(variant="nin", recipe="modern", seed=0, accuracy=0.5, change="", **more):
+    """A row of results.jsonl; of a run that never was."""
+    cell = Cell(variant, recipe, seed, change)
+    return {
+        "cell": cell.name,
+        "variant": variant,
+        "recipe": recipe,
+        "change": change,
+        "seed": seed,
+        "dataset": "fashion_mnist",
+        "image_size": [67, 67],
+        "train_images": 100,
+        "test_images": 20,
+        "evaluated_on": "test images",
+        "epochs": 2,
+        "settings": {"lr": 0.03, "batch_size": 64},
+        "setting": {},
+        "test_accuracy": accuracy,
+        "test_accuracy_per_class": [accuracy, None, 1.0],
+        "train_loss": [2.0, 1.0],
+        "test_loss": [2.0, 1.5],
+        "test_accuracy_by_epoch": [accuracy / 2, accuracy],
+        "test_accuracy_by_size": {"67": accuracy},
+        "test_images_by_size": 20,
+        "dead_classes": [],
+        "epochs_to_80": 2 if accuracy >= 0.8 else None,
+        "collapsed": accuracy < 0.2,
+        "images_per_second": 100.0,
+        "device": "cpu",
+        "versions": {"jax": "0"},
+    } | more
+
+
+def network(**more):
+    """What a network costs, as study.json has it."""
+    return {
+        "batch_size": 64,
+        "head_map": [1, 1],
+        "params": 1_000_000,
+        "macs": 2_000_000,
+        "flops_per_training_step": 3_000_000,
+        "train_bytes": 2**20,
+        "predict_bytes": None,
+        "step_ms": 640.0,
+        "device": "cpu",
+    } | more
+
+
+NETWORKS = {
+    f"{variant} {recipe}": network()
+    for variant in nin_jax.list_variants()
+    for recipe in ("d2l", "modern")
+}
+
+
+def summary(rows):
+    return summarise(rows, NETWORKS)
+
+
+def everything():
+    """Rows of a whole study; a network gains 0.001 on the one before, with each seed a bit more."""
+    found = []
+    for i, variant in enumerate(nin_jax.list_variants()):
+        for recipe in ("d2l", "modern"):
+            for seed in range(3):
+                accuracy = 0.5 + 0.01 * seed + 0.001 * i * (1 + seed / 10)
+                by_size = {"67": accuracy} if variant == "nin_fc" else {"67": accuracy, "101": 0.3}
+                found.append(row(variant, recipe, seed, accuracy, test_accuracy_by_size=by_size))
+    return found + [row("nin", "modern", s, 0.4, change) for change in ABLATION for s in range(3)]
+
+
+def study(rows, **more):
+    """All that a page tells, of three classes."""
+    names = ["T-shirt", "trousers", "<b>bag</b> & co"]
+    return content.Study(rows, summary(rows), names, [["python", "scripts/study.py"]], **more)
