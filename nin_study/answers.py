@@ -25,13 +25,17 @@ class Answer:
 
 
 def answered_by(groups: Sequence[Group]) -> str:
-    """The recipe whose runs the answers are about: modern, if it was run."""
+    """Return the recipe whose runs the answers are about: modern, if it was run."""
     recipes = [group.recipe for group in groups if not group.change]
     return "modern" if "modern" in recipes or not recipes else recipes[0]
 
 
 def answers(groups: Sequence[Group]) -> dict[str, Answer]:
-    """All six by their questions, by the recipe that `answered_by` names, as it is."""
+    """Answer all six by the runs of the recipe that `answered_by` names, as it is.
+
+    Returns:
+        Answers by question; one whose runs are missing says so.
+    """
     recipe = answered_by(groups)
     chosen = {g.variant: g for g in groups if g.recipe == recipe and not g.change}
     found = {}
@@ -42,7 +46,7 @@ def answers(groups: Sequence[Group]) -> dict[str, Answer]:
 
 
 def _than(a: Group, b: Group, first: str, second: str) -> str:
-    """A clause: whether one network is more accurate than another, and by how much."""
+    """Say in a clause whether one network is more accurate than another, and by how much."""
     found = difference(a.accuracies, b.accuracies)
     if found is None:
         return f"{first} and {second} have no seed in common"
@@ -55,13 +59,13 @@ def _than(a: Group, b: Group, first: str, second: str) -> str:
 
 
 def _times(a: Group, b: Group, quantity: str) -> float | None:
-    """How many times b's is a's; None if that is not known."""
+    """Return a's quantity over b's; None if either is not known."""
     x, y = a.network.get(quantity), b.network.get(quantity)
     return round(x / y, 2) if x and y else None
 
 
 def _costs(a: Group, b: Group) -> str:
-    """What a takes, in times of b."""
+    """Say what a costs, in times of b."""
     names = {"params": "the parameters", "macs": "the multiply-adds", "step_ms": "a step's time"}
     found = {text: _times(a, b, name) for name, text in names.items()}
     known = [f"{times:.2f} times {text}" for text, times in found.items() if times is not None]
@@ -69,7 +73,7 @@ def _costs(a: Group, b: Group) -> str:
 
 
 def _compared(base: Group, others: Sequence[Group]) -> Table:
-    """Accuracies, differences from the first network, and costs in times of its own."""
+    """Return a table of accuracies, differences from the first network, and costs over its own."""
     head = ("network", "accuracy", f"minus {base.variant}", "finding")
     rows: list[list[Cell]] = []
     for group in (base, *others):
@@ -128,7 +132,7 @@ def _fc(chosen: Chosen, groups: Sequence[Group]) -> Answer:
 
 
 def _resized(group: Group) -> list[str]:
-    """A clause: what the largest test images do to the accuracy."""
+    """Say in a clause what the largest test images do to the accuracy."""
     found, side = group.by_size, group.rows[0]["image_size"][0]
     largest = max(found)
     if largest == side or side not in found:

@@ -101,16 +101,21 @@ class Study:
         return [shlex.join(command) for command in self.commands]
 
     def of_recipe(self, recipe: str) -> list[Group]:
-        """The groups of a recipe as it is."""
+        """Return the groups of a recipe as it is."""
         return [group for group in self.unchanged if group.recipe == recipe]
 
+    def measured(self, recipe: str) -> list[Group]:
+        """Return those of them whose costs are known."""
+        costs = ("step_ms", "macs")
+        return [g for g in self.of_recipe(recipe) if any(g.network.get(name) for name in costs)]
+
     def answers(self) -> Mapping[str, Answer]:
-        """By question; none if the study ran nothing that any of them needs."""
+        """Return answers by question; none if the study ran nothing that any of them needs."""
         found = answers(self.groups)
         return {} if all(answer.finding == MISSING for answer in found.values()) else found
 
     def ablations(self) -> Mapping[str, list[Group]]:
-        """By their titles: each variant and recipe that was run with changes, and its changes."""
+        """Return by title each variant and recipe that was run with changes, and the changes."""
         found = {}
         for base in self.unchanged:
             same = [g for g in self.groups if (g.variant, g.recipe) == (base.variant, base.recipe)]
@@ -129,7 +134,7 @@ class Study:
         return Table(("network, recipe", *self.class_names), rows)
 
     def rate_table(self) -> Table:
-        """Collapsed runs by learning rate, where recipes are changed in no more than that."""
+        """Count collapsed runs by learning rate, where recipes are changed in no more than that."""
         rows: dict[tuple[str, float], list[Row]] = {}
         for row in self.rows:
             if re.fullmatch("(lr=[^,]*)?", row["change"]):
@@ -144,7 +149,7 @@ class Study:
 
 
 def ablation_table(groups: Sequence[Group]) -> Table:
-    """What each change gives: its accuracy, and the difference from the recipe as it is."""
+    """Return each change's accuracy, and its difference from the recipe as it is."""
     base, *changed = groups
     rows: list[list[Cell]] = [["as it is", base.accuracy, None, "", base.collapsed]]
     for group in changed:
@@ -160,8 +165,8 @@ def _columns(groups: Sequence[Group], columns: Mapping[str, Callable[[Group], Ce
 
 
 def what_was_run(study: Study) -> list[str]:
-    """Budget and settings of each recipe, devices and versions; where the runs were reduced."""
-    lines = [_budget(study, recipe) for recipe in study.recipes]
+    """Say budget and settings of each recipe, devices, versions, and how runs were reduced."""
+    lines = [f"{budget(study, recipe)} {_settings(study, recipe)}" for recipe in study.recipes]
     machines = [
         f"{row['device']}; " + ", ".join(f"{k} {v}" for k, v in row["versions"].items())
         for row in study.rows
@@ -173,26 +178,35 @@ def what_was_run(study: Study) -> list[str]:
     return lines
 
 
-def _budget(study: Study, recipe: str) -> str:
-    """A recipe's data and budget, and its fields: one in which the variants differ with all its
-    values."""
+def budget(study: Study, recipe: str) -> str:
+    """Say a recipe's data, length and seeds, and how finely its test images tell accuracies."""
     rows = [row for row in study.rows if row["recipe"] == recipe]
     first, (height, width) = rows[0], rows[0]["image_size"]
-    seeds = ", ".join(str(seed) for seed in sorted({row["seed"] for row in rows}))
+    seeds = sorted({row["seed"] for row in rows})
     accuracy = max(row["test_accuracy"] for row in rows)
     error = standard_error(accuracy, first["test_images"]) if first["test_images"] else 0.0
-    values: dict[str, list[str]] = {}
-    for row in rows:
-        for name, value in row["settings"].items() if not row["change"] else ():
-            if name not in ("image_size", "epochs"):
-                values.setdefault(name, []).append(str(value))
-    settings = ", ".join(f"{name} {' or '.join(sorted(set(v)))}" for name, v in values.items())
     return (
         f"Recipe {recipe}: {first['dataset']} at {height}x{width}, {first['train_images']:,} "
-        f"training images, {first['epochs']} epochs; {len(rows)} runs, seeds {seeds}; evaluated on "
+        f"training images, {_counted(first['epochs'], 'epoch')}; {_counted(len(rows), 'run')}, "
+        f"{_counted(len(seeds), 'seed')} ({', '.join(map(str, seeds))}); evaluated on "
         f"{first['test_images']:,} {first['evaluated_on']}, where the best accuracy, {accuracy:.4f}"
-        f", has a binomial standard error of {error:.4f}; {settings}."
+        f", has a binomial standard error of {error:.4f}."
     )
+
+
+def _counted(count: int, name: str) -> str:
+    return f"{count:,} {name}{'' if count == 1 else 's'}"
+
+
+def _settings(study: Study, recipe: str) -> str:
+    """Say a recipe's fields; one in which the variants differ with all its values."""
+    values: dict[str, list[str]] = {}
+    for row in study.rows:
+        if row["recipe"] == recipe and not row["change"]:
+            for name in row["settings"].keys() - {"image_size", "epochs"}:
+                values.setdefault(name, []).append(str(row["settings"][name]))
+    settings = (f"{name} {' or '.join(sorted(set(v)))}" for name, v in sorted(values.items()))
+    return f"Settings: {', '.join(settings)}."
 
 
 WHOLE = {"fashion_mnist": 60_000, "mnist": 60_000, "kmnist": 60_000}  # training images
@@ -216,7 +230,7 @@ def _reduced(row: Row) -> list[str]:
 
 
 def as_csv(groups: Sequence[Group]) -> str:
-    """All columns, raw; an empty field where nothing is known."""
+    """Return all columns, raw; an empty field where nothing is known."""
     table = _columns(groups, ACCURACY | COSTS)
     place = table.head.index("accuracy") + 1
     text = io.StringIO()
@@ -230,10 +244,10 @@ def as_csv(groups: Sequence[Group]) -> str:
 
 
 def as_markdown(study: Study) -> str:
-    """The page without its figures."""
+    """Return the page without its figures."""
     parts = ["# Six questions about Network in Network, answered by measurement"]
     if found := study.answers():
-        parts.append(f"The answers are by the runs of recipe {study.answered_by}.")
+        parts.append(f"The answers are by these runs. {budget(study, study.answered_by)}")
     for question, answer in found.items():
         parts += [f"## {question}", f"**{answer.finding}**", *filter(None, [answer.text])]
         parts += [markdown(table) for table in answer.tables]

@@ -21,8 +21,8 @@ FONT = 12  # points: the 16 pixels of its text
 
 @plotting.literal_text
 def accuracy_against_time(groups: Sequence[Group], ink: str, paper: str | None = None) -> str:
-    """Mean test accuracy and its interval over the time of a training step, or where none was
-    measured over the multiply-adds of an image."""
+    """Draw mean test accuracy and its interval over the time of a training step; where none was
+    measured, over the multiply-adds of an image."""
     timed = any(group.network.get("step_ms") for group in groups)
     field = "step_ms" if timed else "macs"
     figure = Figure(figsize=(WIDTH, 5.6), layout="constrained")
@@ -57,8 +57,8 @@ def accuracy_against_time(groups: Sequence[Group], ink: str, paper: str | None =
 
 @plotting.literal_text
 def learning_curves(groups: Sequence[Group], ink: str, paper: str | None = None) -> str:
-    """Test accuracy (solid) and training loss (dashed) over epochs: the mean over seeds, and a band
-    from the lowest to the highest."""
+    """Draw test accuracy (solid) and training loss (dashed) over epochs: the mean over seeds, and
+    a band from the lowest to the highest."""
     rows = -(-len(groups) // 5)
     columns = -(-len(groups) // rows)
     figure = Figure(figsize=(WIDTH, 2.6 * rows + 0.4), layout="constrained")
@@ -101,7 +101,7 @@ def _band(axes: Axes, curves: Sequence[Sequence[float]], colour: str, style: str
 
 @plotting.literal_text
 def ablation(groups: Sequence[Group], ink: str, paper: str | None = None) -> str:
-    """Test accuracy of a recipe and of each change to it: mean, interval, and every seed."""
+    """Draw the test accuracy of a recipe and of each change to it: mean, interval, every seed."""
     figure = Figure(figsize=(WIDTH, 0.8 + 0.45 * len(groups)), layout="constrained")
     axes = figure.subplots()
     for i, group in enumerate(groups):

@@ -48,12 +48,12 @@ class Difference(Estimate):
 
 
 def estimate(values: Sequence[float]) -> Estimate:
-    """The mean of at least one value, one a run, and its interval."""
+    """Return the mean of at least one value, one a run, and its interval."""
     return Estimate(*_interval(values))
 
 
 def difference(a: Mapping[int, float], b: Mapping[int, float]) -> Difference | None:
-    """How much larger a is than b, over the seeds that both have; None if there is none.
+    """Return how much larger a is than b, over the seeds that both have; None if there is none.
 
     Two runs of one seed see the images in the same order, so that what the seed does to both of
     them drops out of their difference.
@@ -66,7 +66,7 @@ def difference(a: Mapping[int, float], b: Mapping[int, float]) -> Difference | N
 
 
 def _interval(values: Sequence[float]) -> tuple[float, float | None, int]:
-    """Mean, half of the interval's width, and count."""
+    """Return mean, half of the interval's width, and count."""
     runs = len(values)
     half = None
     if runs > 1:
@@ -75,5 +75,5 @@ def _interval(values: Sequence[float]) -> tuple[float, float | None, int]:
 
 
 def standard_error(accuracy: float, images: int) -> float:
-    """The binomial standard error of an accuracy measured on that many images."""
+    """Return the binomial standard error of an accuracy measured on that many images."""
     return math.sqrt(accuracy * (1 - accuracy) / images)

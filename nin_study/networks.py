@@ -30,12 +30,12 @@ Networks = dict[str, Network]
 
 
 def key(variant: str, recipe: str) -> str:
-    """Under which a network stands among the others."""
+    """Return the key under which a network stands among the others."""
     return f"{Path(variant).stem} {recipe}"
 
 
 def count(config: TrainConfig, dataset: Dataset) -> Network:
-    """A configuration's network on paper.
+    """Count a configuration's network on paper.
 
     Returns:
         ``batch_size``, ``head_map`` (height and width of the last block's maps), ``params``,

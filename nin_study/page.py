@@ -10,7 +10,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from nin_study import figures
-from nin_study.content import Study, ablation_table, what_was_run
+from nin_study.content import Study, ablation_table, budget, what_was_run
 from nin_study.summary import Group
 from nin_study.tables import as_text, raw
 
@@ -24,9 +24,10 @@ _TEMPLATES = Environment(
 
 
 def as_html(study: Study) -> str:
-    """The page."""
+    """Return the page as HTML, figures and pictures inside it."""
     return _TEMPLATES.get_template("page.html").render(
         study=study,
+        budget=budget,
         what_was_run=what_was_run(study),
         ablation_table=ablation_table,
         drawings={
@@ -41,7 +42,7 @@ def as_html(study: Study) -> str:
 
 
 def _drawings(draw: Callable[[Sequence[Group], str], str]) -> Callable[..., list[str]]:
-    """What draws groups in the ink of a light page, and of a dark one, as addresses."""
+    """Return what draws groups in the ink of a light page and of a dark one, as data URIs."""
 
     def addresses(groups: Sequence[Group]) -> list[str]:
         texts = [draw(groups, ink).encode() for ink in (figures.LIGHT, figures.DARK)]

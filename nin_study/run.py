@@ -50,7 +50,7 @@ def run_cell(cell: Cell, setting: Setting, folder: Path) -> Row:
 
 
 def examine(model: NiN, test: Split) -> Row:
-    """What a trained network does with all test images, and with the first ones at other sizes.
+    """Try a trained network on all test images, and on the first ones at other sizes.
 
     A class is dead if its maps are zero in every image. Without a ReLU on the logits no map stays
     at zero, and of a linear layer's inputs none belongs to one class: there a class is dead if it

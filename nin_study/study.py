@@ -39,7 +39,7 @@ QUICK_VARIANTS = ("nin", "nin_one_1x1", "nin_three_1x1", "nin_3x3", "nin_fc")
 
 
 def make_study(config: "StudyConfig", command: Sequence[str]) -> Path:
-    """Runs the grid as far as it is not done, and writes the page.
+    """Run the grid as far as it is not done, and write the page.
 
     Args:
         config: as the command line has it.
@@ -176,7 +176,7 @@ def _duration(seconds: float) -> str:
 def _count_and_time(
     rows: Sequence[Row], setting: Setting, known: Networks, times: bool, console: Console
 ) -> None:
-    """Adds to what is known of the networks that were run.
+    """Add to what is known of the networks that were run.
 
     If any of them was not timed yet, all are, so that they are timed in turns.
     """
@@ -200,7 +200,7 @@ def _count_and_time(
 
 
 def _write(rows: Sequence[Row], story: Story, out: Path) -> Path:
-    """index.html, study.md, study.csv, and a picture of accuracy against time for each recipe."""
+    """Write index.html, study.md, study.csv, and accuracy against time for each recipe."""
     ordered = sorted(rows, key=_place)
     groups = summarise(ordered, story.networks)
     study = content.Study(ordered, groups, story.class_names, story.commands, story.pictures(out))
@@ -210,16 +210,17 @@ def _write(rows: Sequence[Row], story: Story, out: Path) -> Path:
         "index.html": page.as_html(study),
     }
     for recipe in study.recipes:
-        texts[f"accuracy-{recipe}.svg"] = figures.accuracy_against_time(
-            study.of_recipe(recipe), figures.LIGHT, paper="#ffffff"
-        )
+        if measured := study.measured(recipe):
+            texts[f"accuracy-{recipe}.svg"] = figures.accuracy_against_time(
+                measured, figures.LIGHT, paper="#ffffff"
+            )
     for name, text in texts.items():
         (out / name).write_text(text, encoding="utf-8")
     return out / "index.html"
 
 
 def _place(row: Row) -> tuple[bool, str, int, int, int]:
-    """Where a run stands among the others, whatever the order in which they were made."""
+    """Return where a run stands among the others, in whatever order they were made."""
     variants, changes = list_variants(), list(grid.ABLATION)
     variant, change = (
         names.index(name) if name in names else len(names)

@@ -82,7 +82,7 @@ class Group:
 
 
 def summarise(rows: Sequence[Row], networks: Networks) -> list[Group]:
-    """A group for each variant, recipe and change, in the order of the rows."""
+    """Return a group for each variant, recipe and change, in the order of the rows."""
     groups: dict[tuple[str, str, str], list[Row]] = {}
     for row in rows:
         names = (Path(row["variant"]).stem, row["recipe"], row["change"])

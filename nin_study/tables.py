@@ -18,7 +18,7 @@ class Table:
 
 
 def as_text(cell: Cell) -> str:
-    """A cell for people."""
+    """Return a cell as people read it."""
     if cell is None:
         return UNKNOWN
     if isinstance(cell, str | Estimate):
@@ -29,14 +29,14 @@ def as_text(cell: Cell) -> str:
 
 
 def raw(cell: Cell) -> str | int | float:
-    """A cell for sorting and for programs; empty where nothing is known."""
+    """Return a cell for sorting and for programs; empty where nothing is known."""
     if cell is None:
         return ""
     return round(cell.mean, 6) if isinstance(cell, Estimate) else cell
 
 
 def markdown(table: Table) -> str:
-    """The table in GitHub's Markdown, words to the left and numbers to the right."""
+    """Return the table in GitHub's Markdown, words to the left and numbers to the right."""
     first = table.rows[0] if table.rows else [""] * len(table.head)
     rule = ["---" if isinstance(cell, str) else "---:" for cell in first]
     lines = [table.head, rule, *([as_text(cell) for cell in row] for row in table.rows)]

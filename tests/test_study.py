@@ -158,7 +158,7 @@ def test_a_study_in_parts_adds_up(script, small, tmp_path):
     assert len(story["commands"]) == 3
     markdown = (out / "study.md").read_text()
     assert "Recipe modern: digits at 16x16, 64 training images, 2 epochs; 2 runs" in markdown
-    assert "Recipe d2l: digits at 16x16, 32 training images, 1 epochs; 1 runs" in markdown
+    assert "Recipe d2l: digits at 16x16, 32 training images, 1 epoch; 1 run," in markdown
     outcome = script("study", *small, "--recipes", "d2l")  # which now has another length
     assert outcome.code == 2
     assert "holds results of epochs 1 and not 2, limit_train 32 and not 64" in outcome.err

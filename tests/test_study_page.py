@@ -149,9 +149,9 @@ def test_each_recipes_budget_is_stated():
     }
     rows = [row(), row(recipe="d2l", seed=4, epochs=1, train_images=7, test_images=2000, **curves)]
     first, second, *_ = content.what_was_run(study(rows))
-    assert "Recipe modern: fashion_mnist at 67x67, 100 training images, 2 epochs; 1 runs" in first
-    assert "Recipe d2l: fashion_mnist at 67x67, 7 training images, 1 epochs" in second
-    assert "seeds 4; evaluated on 2,000 test images" in second
+    assert "Recipe modern: fashion_mnist at 67x67, 100 training images, 2 epochs; 1 run," in first
+    assert "Recipe d2l: fashion_mnist at 67x67, 7 training images, 1 epoch; " in second
+    assert "1 seed (4); evaluated on 2,000 test images" in second
     assert standard_error(0.5, 2000) == pytest.approx(0.01118, abs=1e-5)
     assert "the best accuracy, 0.5000, has a binomial standard error of 0.0112" in second
 
