@@ -3,8 +3,9 @@
 from nin_jax import convert
 from nin_jax.accounting import account
 from nin_jax.errors import UserError
-from nin_jax.model import NiN, NiNBlock, class_maps, count_params, create_model
+from nin_jax.model import NiN, NiNBlock, class_maps, count_params
 from nin_jax.predictor import Predictor
+from nin_jax.pretrained import create_model, list_pretrained
 from nin_jax.tables import describe, summary
 from nin_jax.variants import Stage, Variant, get_variant, list_variants
 
@@ -24,6 +25,7 @@ __all__ = [
     "create_model",
     "describe",
     "get_variant",
+    "list_pretrained",
     "list_variants",
     "summary",
 ]

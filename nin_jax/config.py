@@ -151,6 +151,13 @@ class TrainConfig:
     seed: int = 0
     """Of the initial weights, the order of the images, dropout and augmentation."""
 
+    init_from: str | None = None
+    """Start from these weights: a run's folder, a .safetensors file, or pretrained:NAME. Layers
+    that another number of channels or classes changes are drawn anew. Default: all are drawn."""
+
+    freeze: bool = False
+    """With --init-from, train the head alone; all other layers keep their weights."""
+
     precision: Precision = "float32"
     """Of the computation; parameters, logits and loss are float32 always."""
 
@@ -257,6 +264,7 @@ def recipe_of(config: TrainConfig) -> Recipe:
         "lr_batch_size",
         "num_classes",
         "seed",
+        "init_from",
     ):
         _check(name, getattr(config, name))
     for field in fields(Recipe):
@@ -269,6 +277,11 @@ def recipe_of(config: TrainConfig) -> Recipe:
         raise UserError("give --steps or --epochs, not both")
     if recipe.lr > LARGEST:
         raise UserError(f"--lr must be at most {LARGEST:g}, got {recipe.lr:g}")
+    if config.freeze and config.init_from is None:
+        raise UserError(
+            "--freeze needs --init-from, the weights that are kept: layers drawn at random and "
+            "never trained are of no use"
+        )
     if recipe.nesterov and recipe.optimizer != "adam" and recipe.momentum == 0:
         raise UserError("--nesterov needs --momentum above 0")
     return recipe
@@ -320,6 +333,7 @@ _RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "lr_batch_size": _COUNT,
     "num_classes": _COUNT,
     "seed": (_whole(0, 2**32), "a whole number in [0, 2**32)"),
+    "init_from": (lambda v: isinstance(v, str), "a run's folder, a file, or pretrained:NAME"),
     "lr": (_number(lambda v: 0 < v < math.inf), "a finite number > 0"),
     "weight_decay": _NOT_NEGATIVE,
     "clip_norm": _NOT_NEGATIVE,

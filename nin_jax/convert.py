@@ -18,7 +18,7 @@ import numpy as np
 
 from nin_jax.errors import UserError
 from nin_jax.geometry import MAX_PARAMS, trace
-from nin_jax.model import NiN, create_model
+from nin_jax.model import NiN, new_model
 from nin_jax.reading import check_file, shown
 from nin_jax.variants import ImageSize, Variant, get_variant
 
@@ -166,6 +166,42 @@ def load_state_dict(model: NiN, state_dict: Mapping[str, Any]) -> None:
         layer.bias[...] = jnp.asarray(bias, layer.bias.dtype)
 
 
+def transfer(model: NiN, state_dict: Mapping[str, Any]) -> list[str]:
+    """Overwrite the parameters with those of the same network for other channels or classes.
+
+    Layers whose shape the number of input channels or of classes changes keep what they have.
+
+    Returns:
+        The names of those layers, as `geometry.trace` has them.
+
+    Raises:
+        UserError: the weights are of another network; the model is left as it was.
+    """
+    variant, size = model.variant, model.image_size
+    arrays = {name: _as_array(name, value) for name, value in _items(state_dict)}
+    shapes = {name: array.shape for name, array in arrays.items()}
+    names = list(_names(variant))
+    kernel, bias = (shapes.get(n, ()) for n in (f"{names[0]}.weight", f"{names[-1]}.bias"))
+    channels = kernel[1] if len(kernel) == 4 else model.in_channels
+    classes = bias[0] if len(bias) == 1 else model.num_classes
+    check_shapes(shapes, expected_shapes(variant, channels, classes, size), variant.name)
+
+    expected = expected_shapes(variant, model.in_channels, model.num_classes, size)
+    layers = [
+        layer.name
+        for layer in trace(variant, model.in_channels, model.num_classes, size)
+        if layer.params
+    ]
+    drawn = {
+        name: layer
+        for name, layer in zip(names, layers, strict=True)
+        if shapes[f"{name}.weight"] != expected[f"{name}.weight"]
+    }
+    kept = {name: a for name, a in arrays.items() if name.rpartition(".")[0] not in drawn}
+    load_state_dict(model, to_torch(model) | kept)
+    return list(drawn.values())
+
+
 def from_torch(
     state_dict: Mapping[str, Any],
     variant: str | Variant,
@@ -189,7 +225,7 @@ def from_torch(
     arrays = {name: _as_array(name, value) for name, value in _items(state_dict)}
     expected = expected_shapes(variant, in_channels, num_classes, image_size)
     check_shapes({name: array.shape for name, array in arrays.items()}, expected, variant.name)
-    model = create_model(
+    model = new_model(
         variant, in_channels=in_channels, num_classes=num_classes, image_size=image_size, **options
     )
     load_state_dict(model, arrays)

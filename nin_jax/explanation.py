@@ -3,16 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import jax
 import numpy as np
 from flax import nnx
 
-from nin_jax import data, pictures, record, workdir
-from nin_jax.device import select_device
+from nin_jax import data, pictures, workdir
 from nin_jax.errors import UserError
 from nin_jax.model import NiN, class_maps
+from nin_jax.trained import Source
 
 
 @dataclass(frozen=True)
@@ -51,35 +50,29 @@ def explain_images(model: NiN, images: np.ndarray) -> list[Explanation]:
 
 def explain_files(
     paths: Sequence[Path],
-    folder: Path,
+    source: Source,
     out: Path,
-    *,
-    weights: Path | None = None,
-    device: Literal["auto", "cpu", "gpu"] = "auto",
 ) -> tuple[list[Path], list[str]]:
-    """Draws the class maps of pictures over them, by the trained network of a run.
+    """Draws the class maps of pictures over them, by a trained network.
 
     Args:
         paths: picture files, and folders of them.
-        folder: the run's workdir.
+        source: where the network is taken from.
         out: folder for ``NAME-maps.png``, one a picture.
-        weights: another ``.safetensors`` file to take the parameters from.
-        device: where to run.
 
     Returns:
         The files written, and a line for each picture that cannot be read.
 
     Raises:
-        UserError: a path or the run does not exist, the weights do not fit, the network has no
+        UserError: a path or the network does not exist, the weights do not fit, the network has no
             class maps, or ``out`` is a file.
     """
     from nin_jax.plotting import plot_class_maps  # matplotlib is slow to import
 
     files = pictures.find(paths)
     workdir.check_folder("--out", out)
-    select_device(device)
-    model = record.load_model(folder, weights)
-    names = record.class_names(folder)
+    trained = source.load()
+    model, names = trained.model, trained.class_names
     readable: list[Path] = []
     images: list[np.ndarray] = []
     faults: list[str] = []

@@ -26,6 +26,7 @@ from nin_jax.processes import agree, in_all, is_first
 from nin_jax.recorder import NotFinite, Progress, Recorder
 from nin_jax.saving import Cadence, Saver
 from nin_jax.tables import describe
+from nin_jax.trained import read_weights
 from nin_jax.training import train
 from nin_jax.variants import get_variant
 
@@ -71,7 +72,8 @@ def _fit(config: TrainConfig, recipe: Recipe, started: float) -> dict[str, Any]:
     if config.resume:
         assert config.workdir is not None
         agree(partial(record.check_same_run, config.workdir, config, recipe, dataset))
-    run = in_all(lambda: prepare_run(config, recipe, dataset))
+    initial = in_all(lambda: _initial_weights(config))
+    run = in_all(lambda: prepare_run(config, recipe, dataset, initial))
     folder = Path(agree(lambda: str(workdir.claim(config).absolute())))
     with Interruption() as interruption, contextlib.ExitStack() as stack:
 
@@ -83,6 +85,17 @@ def _fit(config: TrainConfig, recipe: Recipe, started: float) -> dict[str, Any]:
         processes.check_shared(folder)
         with jax.set_mesh(run.layout.mesh):
             return _fit_in(folder, run, started, interruption)
+
+
+def _initial_weights(config: TrainConfig) -> dict[str, Any] | None:
+    """What --init-from names; None if it is not given, or a checkpoint holds what came of it."""
+    if config.init_from is None:
+        return None
+    if config.resume and config.workdir is not None:
+        checkpoints = Checkpoints(config.workdir / workdir.CHECKPOINTS)
+        if checkpoints.names():
+            return None
+    return read_weights(config.init_from)
 
 
 def _fit_in(folder: Path, run: Run, started: float, interruption: Interruption) -> dict[str, Any]:
@@ -226,14 +239,19 @@ def _summary(run: Run, recorder: Recorder) -> dict[str, Any]:
 
 
 def _headline(run: Run, folder: Path, progress: Progress) -> str:
-    resumed = f"\nresumed after step {progress.step}" if progress.step else ""
     config, dataset = run.config, run.dataset
+    notes = "\nonly the head is trained" if config.freeze else ""
+    if progress.step:
+        notes += f"\nresumed after step {progress.step}"
+    elif config.init_from is not None:
+        notes += f"\nweights from {config.init_from}"
+        notes += f"; drawn anew: {', '.join(run.drawn_anew)}" if run.drawn_anew else ""
     return (
         f"{describe(run.model.variant, **run.geometry)}\n"
         f"{dataset.name} ({dataset.source}): {len(dataset.train):,} training and "
         f"{len(dataset.test):,} test images; recipe {config.recipe}, batch "
         f"{run.recipe.batch_size} in parts of {run.micro_batch_size}, {len(run.learning_rates):,} "
-        f"steps; {record.device_name(run.layout.devices)}; into {folder}{resumed}"
+        f"steps; {record.device_name(run.layout.devices)}; into {folder}{notes}"
     )
 
 

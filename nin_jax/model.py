@@ -153,6 +153,7 @@ class NiN(nnx.Module):
         linear: the linear layer of a "linear" classifier, else None.
         variant, in_channels, num_classes, image_size: what it was built for; the size is
             (height, width).
+        frozen: whether no gradient reaches the blocks, only the head; set it to train the head.
     """
 
     def __init__(
@@ -172,7 +173,7 @@ class NiN(nnx.Module):
         self.variant = variant
         self.in_channels, self.num_classes = in_channels, num_classes
         self.image_size = as_height_width(image_size)
-        self.dtype, self.operations = dtype, ops.FAST
+        self.dtype, self.operations, self.frozen = dtype, ops.FAST, False
         # Logits are float32, or float64 where the parameters are.
         self.logit_dtype = jnp.promote_types(param_dtype, jnp.float32)
         kw = {"init": init, "dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
@@ -197,6 +198,7 @@ class NiN(nnx.Module):
         for stage, block in zip(self.variant.stages, self.blocks, strict=True):
             x = block(x)  # [B, H, W, C]
             x = self.operations.max_pool(x) if stage.pool else x
+        x = jax.lax.stop_gradient(x) if self.frozen else x
         return self.head(drop(self.dropout, x, rngs))  # [B, H, W, num_classes]
 
     def _check(self, x: jax.Array) -> None:
@@ -219,7 +221,7 @@ class NiN(nnx.Module):
         return ops.cast(self.linear(flat), self.logit_dtype)
 
 
-def create_model(
+def new_model(
     variant: str | Variant = "nin",
     *,
     in_channels: int = 1,
@@ -231,34 +233,7 @@ def create_model(
     dtype: DTypeLike = jnp.float32,
     param_dtype: DTypeLike = jnp.float32,
 ) -> NiN:
-    """A freshly initialised NiN.
-
-    Args:
-        variant: a name from `list_variants`, a ``.json`` or ``.toml`` file, or a `Variant`.
-        in_channels: 1 for grey images, 3 for colour.
-        num_classes: number of logits.
-        image_size: side in pixels, or (height, width). With a "mean" classifier the model takes
-            other sizes too.
-        seed: of the initial parameters.
-        init: "xavier" (uniform weights, PyTorch's biases; as the published exercise), "he"
-            (normal weights, zero biases), or "identity": a block's convolutions after the first
-            that keep the number of channels start as the identity, the others as by "he", and
-            the biases of the head's first convolution at 1, so that no class is dead under its
-            ReLU.
-        logit_relu: whether the last convolution is followed by ReLU, as published. A class
-            whose map is dead under it gets no gradient and can never recover.
-        dtype: of the computation, float32 or bfloat16. Logits are float32 all the same.
-        param_dtype: of the parameters.
-
-    Raises:
-        UserError: unknown variant or initialisation, a count below 1, or an image so small that
-            a block's map vanishes.
-
-    Example:
-        >>> model = create_model("nin15", num_classes=10, image_size=96)
-        >>> model(jnp.zeros((2, 96, 96, 1))).shape
-        (2, 10)
-    """
+    """Return a freshly initialised NiN; arguments and errors as for `pretrained.create_model`."""
     if init not in get_args(Init):
         raise unknown_name("initialisation", str(init), get_args(Init))
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:

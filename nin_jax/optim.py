@@ -38,6 +38,21 @@ def _matrices(params):
     )
 
 
+def for_head_only(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
+    """Return the optimiser for the head and a linear layer; other parameters stay as they are.
+
+    Those have no state, no decay, and no part in the clipped norm.
+    """
+
+    def labels(params):
+        # The first name on a parameter's path is the model's attribute.
+        return jax.tree_util.tree_map_with_path(
+            lambda path, _: "trained" if path[0].key in ("head", "linear") else "frozen", params
+        )
+
+    return optax.partition({"trained": optimizer, "frozen": optax.set_to_zero()}, labels)
+
+
 def make_optimizer(recipe: Recipe, total_steps: int) -> optax.GradientTransformation:
     """Return the chain: clip by global norm, decay, then SGD, Adam or Muon.
 

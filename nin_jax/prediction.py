@@ -13,12 +13,11 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
-from nin_jax import pictures, record
-from nin_jax.device import select_device
+from nin_jax import pictures
 from nin_jax.errors import UserError
 from nin_jax.predictor import Predictor
+from nin_jax.trained import Source
 
-Device = Literal["auto", "cpu", "gpu"]
 Precision = Literal["float32", "bfloat16"]
 
 
@@ -33,38 +32,33 @@ class Prediction:
 
 def predict_files(
     paths: Sequence[Path],
-    folder: Path,
+    source: Source,
     *,
-    weights: Path | None = None,
     top: int = 3,
     batch_size: int = 128,
     precision: Precision | None = None,
-    device: Device = "auto",
 ) -> tuple[list[Prediction], list[str]]:
-    """The likeliest classes of pictures, by the trained network of a run.
+    """The likeliest classes of pictures, by a trained network.
 
     Args:
         paths: picture files, and folders of them.
-        folder: the run's workdir.
-        weights: another ``.safetensors`` file to take the parameters from.
+        source: where the network is taken from.
         top: classes a picture, at most.
         batch_size: pictures in memory and on the device at a time.
         precision: of the computation; None is the run's.
-        device: where to run.
 
     Returns:
         A prediction for each picture that can be read, and a line for each that cannot.
 
     Raises:
-        UserError: a path or the run does not exist, the weights do not fit, or a count is
+        UserError: a path or the network does not exist, the weights do not fit, or a count is
             below 1.
     """
     if top < 1:
         raise UserError(f"--top must be a whole number >= 1, got {top}")
     files = pictures.find(paths)
-    select_device(device)
-    model = record.load_model(folder, weights)
-    names = record.class_names(folder)
+    trained = source.load()
+    model, names = trained.model, trained.class_names
     # No larger than what there is to do: a batch is filled up.
     size = min(batch_size, len(files)) if batch_size > 0 else batch_size
     predictor = Predictor(model, size, precision)

@@ -4,7 +4,7 @@ Nothing here touches a run's folder.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,14 +14,14 @@ import numpy as np
 import optax
 from flax import nnx
 
-from nin_jax import data
+from nin_jax import convert, data
 from nin_jax.config import Recipe, TrainConfig
 from nin_jax.datasets import FOLDER_PREFIX, TFDS_PREFIX, Dataset, Split, load_dataset
 from nin_jax.device import default_micro_batch_size, default_steps_per_dispatch, devices_for
 from nin_jax.errors import UserError
 from nin_jax.feed import Resident, Shares, evaluation_parts
-from nin_jax.model import NiN, create_model
-from nin_jax.optim import make_optimizer, make_schedule
+from nin_jax.model import NiN, new_model
+from nin_jax.optim import for_head_only, make_optimizer, make_schedule
 from nin_jax.sharding import EVERYWHERE, Layout, make_layout
 from nin_jax.step import (
     EvalState,
@@ -119,6 +119,7 @@ class Run:
     micro_batch_size: int
     steps_per_dispatch: int
     steps_per_epoch: int
+    drawn_anew: list[str]  # layers that the initial weights do not fit
 
     @property
     def geometry(self) -> dict[str, Any]:
@@ -130,14 +131,27 @@ class Run:
         }
 
 
-def prepare_run(config: TrainConfig, recipe: Recipe, dataset: Dataset) -> Run:
-    """Model, optimiser and steps, on the run's devices; touches no file."""
+def prepare_run(
+    config: TrainConfig,
+    recipe: Recipe,
+    dataset: Dataset,
+    initial: Mapping[str, np.ndarray] | None = None,
+) -> Run:
+    """Model, optimiser and steps, on the run's devices; touches no file.
+
+    Args:
+        config, recipe, dataset: of the run.
+        initial: state dict of the weights to start from; None draws all of them.
+
+    Raises:
+        UserError: the network cannot be made, or the initial weights are of another one.
+    """
     layout = make_layout(
         devices_for(config.devices),
         shard_params=config.shard_params,
         own_examples=not isinstance(dataset.train, Split) or streams(config, dataset),
     )
-    model = create_model(
+    model = new_model(
         get_variant(config.variant),
         in_channels=dataset.image_shape[2],
         num_classes=config.num_classes or dataset.num_classes,
@@ -147,6 +161,8 @@ def prepare_run(config: TrainConfig, recipe: Recipe, dataset: Dataset) -> Run:
         logit_relu=recipe.logit_relu,
         dtype=config.precision,
     )
+    drawn_anew = [] if initial is None else _start_from(model, initial, config.freeze)
+    model.frozen = config.freeze
     graphdef, params = nnx.split(model, nnx.Param)
     per_epoch = steps_per_epoch(recipe, len(dataset.train))
     steps = per_epoch * recipe.epochs
@@ -156,6 +172,8 @@ def prepare_run(config: TrainConfig, recipe: Recipe, dataset: Dataset) -> Run:
             "rates are kept"
         )
     optimizer = make_optimizer(recipe, steps)
+    if config.freeze:
+        optimizer = for_head_only(optimizer)
     if config.skip_nonfinite:
         optimizer = optax.apply_if_finite(optimizer, max_consecutive_errors=2**31 - 1)
     start, key = jnp.zeros((), jnp.int32), jax.random.key(config.seed)
@@ -178,7 +196,20 @@ def prepare_run(config: TrainConfig, recipe: Recipe, dataset: Dataset) -> Run:
         micro_batch_size=micro,
         steps_per_dispatch=at_once,
         steps_per_epoch=per_epoch,
+        drawn_anew=drawn_anew,
     )
+
+
+def _start_from(model: NiN, initial: Mapping[str, np.ndarray], freeze: bool) -> list[str]:
+    """Load weights into a model; return the names of the layers that they do not fit."""
+    drawn = convert.transfer(model, initial)
+    untrained = [name for name in drawn if name.startswith("block")]
+    if freeze and untrained:
+        raise UserError(
+            f"--freeze would leave {', '.join(untrained)} as drawn at random: the weights are for "
+            "another number of input channels; leave --freeze out"
+        )
+    return drawn
 
 
 def micro_batch_size(config: TrainConfig, recipe: Recipe, model: NiN) -> int:

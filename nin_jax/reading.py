@@ -8,10 +8,13 @@ import json
 import os
 import reprlib
 import stat
+import types
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from nin_jax.errors import UserError
+
+T = TypeVar("T")
 
 MAX_BYTES = 64 * 2**20
 
@@ -109,3 +112,66 @@ def _table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             raise ValueError(f"the key {shown(key)} stands twice")
         table[key] = value
     return table
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises:
+        UserError: it cannot be read, or holds something else.
+    """
+    text = read_text(path)
+    try:
+        value = parse_json(text)
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: {error}") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path} is damaged: not an object")
+    return value
+
+
+def from_plain(cls: type[T], plain: dict[str, Any], path: Path) -> T:
+    """Return the dataclass that a JSON object holds.
+
+    Args:
+        cls: its fields are the keys, its annotations say which values are allowed.
+        plain: the object; a list in it stands for a tuple, a text for a path.
+        path: of the file, for messages.
+
+    Raises:
+        UserError: a field is missing or unknown, or a value is not of its type.
+    """
+    hints = get_type_hints(cls)
+    if plain.keys() != hints.keys():
+        odd = ", ".join(sorted(plain.keys() ^ hints.keys()))
+        raise UserError(f"{path} is of another version of nin_jax: {shown(odd)}")
+    values = dict(plain)
+    for name, hint in hints.items():
+        if not _fits(plain[name], hint):
+            raise UserError(f"{path} is damaged: {name} cannot be {shown(plain[name])}")
+        if Path in (hint, *get_args(hint)):
+            values[name] = Path(plain[name]) if plain[name] else None
+        elif isinstance(plain[name], list):
+            values[name] = tuple(plain[name])
+    return cls(**values)
+
+
+def _fits(value: object, hint: Any) -> bool:
+    """Whether a value from JSON is one of an annotation's."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin in (types.UnionType, Union):
+        return any(_fits(value, option) for option in inner)
+    if origin is Literal:
+        return isinstance(value, str) and value in inner
+    if origin is tuple:
+        if not isinstance(value, list):
+            return False
+        inner = (inner[0],) * len(value) if inner[1:] == (...,) else inner
+        return len(value) == len(inner) and all(map(_fits, value, inner))
+    if origin is dict:
+        return isinstance(value, dict) and all(_fits(v, inner[1]) for v in value.values())
+    if hint is float:
+        return isinstance(value, float | int) and not isinstance(value, bool)
+    if hint is Path:
+        return isinstance(value, str) and "\0" not in value
+    return type(value) is hint

@@ -6,9 +6,8 @@ import json
 import os
 import platform
 import subprocess
-import types
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any
 
 import jax
 
@@ -17,12 +16,10 @@ from nin_jax import convert
 from nin_jax.config import Recipe, TrainConfig, recipe_of
 from nin_jax.datasets import Dataset
 from nin_jax.errors import UserError
-from nin_jax.model import NiN, create_model
-from nin_jax.reading import parse_json, read_text, shown
+from nin_jax.model import NiN, new_model
+from nin_jax.reading import from_plain, read_json, shown
 from nin_jax.variants import Variant, get_variant, variant_from_dict, variant_to_dict
 from nin_jax.workdir import CONFIG, WEIGHTS
-
-T = TypeVar("T")
 
 # What may differ when a run is resumed; all else would make it another run.
 MAY_CHANGE = {
@@ -102,20 +99,24 @@ def check_same_run(folder: Path, config: TrainConfig, recipe: Recipe, dataset: D
             f"--resume with another configuration: {'; '.join(differences)} "
             f"(what may change: {may})"
         )
-    check_same_data(folder, dataset)
+    check_same_data(saved["dataset"]["checksum"], dataset, str(folder))
 
 
-def check_same_data(folder: Path, dataset: Dataset) -> None:
-    """Refuses data other than those the run was trained on.
+def check_same_data(checksum: str, dataset: Dataset, run: str) -> None:
+    """Refuses data other than those a network was trained on.
+
+    Args:
+        checksum: of those data.
+        dataset: what is there now.
+        run: what trained the network, for the message.
 
     Raises:
         UserError: the checksum differs.
     """
-    saved = _read_run(folder)["dataset"]
-    if saved["checksum"] != dataset.checksum:
+    if checksum != dataset.checksum:
         raise UserError(
             f"the data differ from the run's: {dataset.name} from {dataset.source} has another "
-            f"checksum than the {saved['name']} in {folder / CONFIG}"
+            f"checksum than the data of {run}"
         )
 
 
@@ -125,7 +126,7 @@ def read_config(folder: Path) -> TrainConfig:
     Raises:
         UserError: the folder holds no run, or its configuration is not one.
     """
-    config = _from_plain(TrainConfig, _read_run(folder)["config"], folder)
+    config = from_plain(TrainConfig, _read_run(folder)["config"], folder / CONFIG)
     _check_values(config, folder)
     return config
 
@@ -136,7 +137,7 @@ def read_recipe(folder: Path) -> Recipe:
     Raises:
         UserError: the folder holds no run, or its recipe is not one.
     """
-    recipe = _from_plain(Recipe, _read_run(folder)["recipe"], folder)
+    recipe = from_plain(Recipe, _read_run(folder)["recipe"], folder / CONFIG)
     _check_values(TrainConfig(**dataclasses.asdict(recipe)), folder)
     return recipe
 
@@ -151,40 +152,6 @@ def _check_values(config: TrainConfig, folder: Path) -> None:
 
 def _damaged(folder: Path, problem: str) -> UserError:
     return UserError(f"{folder / CONFIG} is damaged: {problem}")
-
-
-def _from_plain(cls: type[T], plain: dict[str, Any], folder: Path) -> T:
-    hints = get_type_hints(cls)
-    if plain.keys() != hints.keys():
-        odd = ", ".join(sorted(plain.keys() ^ hints.keys()))
-        raise UserError(f"{folder / CONFIG} is of another version of nin_jax: {shown(odd)}")
-    for name, hint in hints.items():
-        if not _fits(plain[name], hint):
-            raise _damaged(folder, f"{name} cannot be {shown(plain[name])}")
-    values = dict(plain)
-    for name in {"workdir", "data_dir"} & hints.keys():
-        values[name] = Path(values[name]) if values[name] else None
-    if isinstance(values.get("image_size"), list):
-        values["image_size"] = tuple(values["image_size"])
-    return cls(**values)
-
-
-def _fits(value: object, hint: Any) -> bool:
-    """Whether a value from JSON is one of an annotation's."""
-    if get_origin(hint) in (types.UnionType, Union):
-        return any(_fits(value, option) for option in get_args(hint))
-    if get_origin(hint) is Literal:
-        return isinstance(value, str) and value in get_args(hint)
-    if get_origin(hint) is tuple:
-        inner = get_args(hint)
-        return (
-            isinstance(value, list) and len(value) == len(inner) and all(map(_fits, value, inner))
-        )
-    if hint is float:
-        return isinstance(value, float | int) and not isinstance(value, bool)
-    if hint is Path:
-        return isinstance(value, str) and "\0" not in value
-    return type(value) is hint
 
 
 def load_model(folder: str | Path, weights: str | Path | None = None) -> NiN:
@@ -207,12 +174,10 @@ def load_model(folder: str | Path, weights: str | Path | None = None) -> NiN:
         "num_classes": saved["num_classes"],
         "image_size": recipe.image_size,
     }
-    path = Path(weights) if weights is not None else folder / WEIGHTS
-    if weights is None and not os.path.exists(path):
-        raise UserError(f"{folder} has no {WEIGHTS}: the run has not finished an epoch")
+    path = Path(weights) if weights is not None else weights_of(folder)
     expected = convert.expected_shapes(variant, **sizes)
     arrays = convert.load_safetensors(path, expected, variant.name)
-    model = create_model(variant, **sizes, logit_relu=recipe.logit_relu, dtype=precision)
+    model = new_model(variant, **sizes, logit_relu=recipe.logit_relu, dtype=precision)
     convert.load_state_dict(model, arrays)
     return model
 
@@ -222,6 +187,27 @@ def _read_variant(saved: dict[str, Any], folder: Path) -> Variant:
         return variant_from_dict(saved["variant"])
     except UserError as error:
         raise _damaged(folder, str(error)) from None
+
+
+def weights_of(folder: Path) -> Path:
+    """The file of a run's weights.
+
+    Raises:
+        UserError: the folder holds no run, or one that has not finished an epoch.
+    """
+    _read_run(folder)
+    if not os.path.exists(folder / WEIGHTS):
+        raise UserError(f"{folder} has no {WEIGHTS}: the run has not finished an epoch")
+    return folder / WEIGHTS
+
+
+def data_checksum(folder: Path) -> str:
+    """The checksum of the data a run was trained on.
+
+    Raises:
+        UserError: the folder holds no run.
+    """
+    return _read_run(folder)["dataset"]["checksum"]
 
 
 def class_names(folder: Path) -> tuple[str, ...]:
@@ -270,22 +256,6 @@ def _is_count(value: object) -> bool:
 def _is_text(value: object) -> bool:
     """Whether it can be printed, on one line: a name from a file may hold anything."""
     return isinstance(value, str) and value.isprintable()
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file.
-
-    Raises:
-        UserError: it cannot be read, or holds something else.
-    """
-    text = read_text(path)
-    try:
-        value = parse_json(text)
-    except ValueError as error:
-        raise UserError(f"{path} is damaged: {error}") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{path} is damaged: not an object")
-    return value
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:

@@ -2,38 +2,33 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
-
-import tyro
 
 from nin_jax import cli
+from nin_jax.trained import Source
 
 
 @dataclass(frozen=True)
-class EvaluateConfig:
-    """Reload a run's weights, score them on its test images, and draw confusion.png."""
-
-    workdir: Path
-    """Folder of the run, as scripts/train.py wrote it."""
-
-    weights: Path | None = None
-    """Another .safetensors file to take the parameters from. Default: the run's own."""
+class EvaluateConfig(Source):
+    """Reload the weights of a run, or some that ship, score them on their test images, and draw
+    confusion.png."""
 
     data_dir: Path | None = None
     """Folder with the data set's files. Default: the run's, $NIN_DATA_DIR, or the user's."""
 
-    device: Annotated[Literal["auto", "cpu", "gpu"], tyro.conf.arg(help="Where to run.")] = "auto"
+    out: Path | None = None
+    """Folder for confusion.png. Default: the run's, or with --pretrained the current one."""
 
-    compilation_cache: bool = True
-    """Keep compiled programs in the user's cache folder, for a quick next start."""
+    export: Path | None = None
+    """Round the run's weights to float16, score those, and write them with a card into this folder:
+    nin_jax/weights is where --pretrained looks."""
 
 
 def run(config: EvaluateConfig) -> None:
     from nin_jax.device import use_compilation_cache
-    from nin_jax.scoring import score_run
+    from nin_jax.scoring import score_source
 
     use_compilation_cache(config.compilation_cache)
-    score_run(config.workdir, config.weights, config.data_dir, config.device)
+    score_source(config, data_dir=config.data_dir, out=config.out, export=config.export)
 
 
 if __name__ == "__main__":

@@ -8,24 +8,19 @@ from typing import Annotated, Literal
 import tyro
 
 from nin_jax import cli
+from nin_jax.trained import Source
 
 
 @dataclass(frozen=True)
-class PredictConfig:
-    """Print the likeliest classes of pictures, by the trained network of a run.
+class PredictConfig(Source):
+    """Print the likeliest classes of pictures, by the trained network of a run or one that ships.
 
     A picture is turned to grey or colour and resized as in training. One that cannot be read is
     named and the others go on; the exit code is then 1, or 2 if none is left.
     """
 
-    pictures: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    pictures: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
     """Picture files (PNG, JPEG and what else Pillow reads), or folders of them."""
-
-    workdir: Path
-    """Folder of the run, as scripts/train.py wrote it."""
-
-    weights: Path | None = None
-    """Another .safetensors file to take the parameters from. Default: the run's own."""
 
     top: int = 3
     """Classes to print for a picture, at most."""
@@ -36,14 +31,8 @@ class PredictConfig:
     precision: Literal["float32", "bfloat16"] | None = None
     """Of the computation. Default: the run's."""
 
-    device: Literal["auto", "cpu", "gpu"] = "auto"
-    """Where to run; auto takes a GPU if JAX finds one."""
-
     json: bool = False
     """Print JSON in place of a table."""
-
-    compilation_cache: bool = True
-    """Keep compiled programs in the user's cache folder, for a quick next start."""
 
 
 def run(config: PredictConfig) -> None:
@@ -54,12 +43,10 @@ def run(config: PredictConfig) -> None:
     device.use_compilation_cache(config.compilation_cache)
     predictions, faults = prediction.predict_files(
         config.pictures,
-        config.workdir,
-        weights=config.weights,
+        config,
         top=config.top,
         batch_size=config.batch_size,
         precision=config.precision,
-        device=config.device,
     )
     prediction.report(predictions, faults, config.json)
     if faults:

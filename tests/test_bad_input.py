@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import nin_jax
-from nin_jax import convert, record
+from nin_jax import convert, pretrained, record
 from nin_jax.config import TrainConfig, recipe_of
 from nin_jax.datasets import load_dataset
 from tests import bad_inputs
@@ -38,7 +38,7 @@ def finished(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def place(finished, script, tmp_path):
+def place(finished, script, tmp_path, monkeypatch):
     """Makes the files of a case in the empty current folder; gives all that is there."""
     del script  # which has made the folder
 
@@ -48,6 +48,8 @@ def place(finished, script, tmp_path):
             shutil.copytree(finished, here / "run")
             path = here / "run" / "config.json"
             path.write_text(json.dumps(edited(json.loads(path.read_text()), case.edits)))
+        if any(name.startswith("weights/") for name in case.files):
+            monkeypatch.setattr(pretrained, "FOLDER", here / "weights")
         for name, content in case.files.items():
             put(here / name.rstrip("/|"), name[-1], content)
         return tree(tmp_path)

@@ -246,7 +246,7 @@ def damaged_config(path: Path) -> st.SearchStrategy[bytes]:
 def load_model(folder: Path) -> None:
     """`record.load_model` up to where it would make the model, which takes a second."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(record, "create_model", stopped)
+        patch.setattr(record, "new_model", stopped)
         with contextlib.suppress(StopIteration):
             record.load_model(folder)
 

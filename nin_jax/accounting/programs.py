@@ -17,7 +17,7 @@ from nin_jax import ops
 from nin_jax.config import Precision, Recipe
 from nin_jax.device import default_micro_batch_size
 from nin_jax.geometry import Layer, trace
-from nin_jax.model import NiN, create_model, with_operations
+from nin_jax.model import NiN, new_model, with_operations
 from nin_jax.optim import make_optimizer
 from nin_jax.predictor import Predictor
 from nin_jax.step import TrainState, cross_entropy, make_train_step
@@ -37,7 +37,7 @@ def abstract_model(
 ) -> NiN:
     """The network with shapes in place of parameters."""
     return nnx.eval_shape(
-        lambda: create_model(
+        lambda: new_model(
             variant,
             in_channels=in_channels,
             num_classes=num_classes,

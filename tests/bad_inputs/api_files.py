@@ -62,6 +62,7 @@ FILES = {
     "fit: image size a text": fails("image size must be", lambda: _fit(image_size="16")),
     "fit: seed a fraction": fails("--seed must be", lambda: _fit(seed=0.5)),
     "fit: data set a number": fails("is a text, got 3", lambda: _fit(dataset=3)),
+    "fit: initial weights a number": fails("--init-from must be", lambda: _fit(init_from=3)),
     "fit: resume of nothing": fails("needs --workdir", lambda: _fit(resume=True)),
     "read_metrics: missing": fails("No such", lambda: metrics.read_metrics(Path("none"))),
     "read_metrics: not JSON": fails(

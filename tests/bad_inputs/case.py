@@ -14,7 +14,7 @@ import numpy as np
 import nin_jax
 from nin_jax import convert
 
-Content = bytes | str | Callable[[], bytes] | None
+Content = bytes | str | Callable[[], bytes | str] | None
 REMOVED = object()  # in `Case.edits`: the key is taken out
 RUN = ("--workdir", "run")  # the folder of `Case.edits`
 WHOLE = "is not a whole safetensors file"
@@ -30,7 +30,8 @@ class Case:
         arguments: of the script.
         text: that its one line has to hold.
         files: that lie in the current folder, by name; a name that ends in "/" is a folder, one
-            that ends in "|" a pipe, and one that holds None is taken away.
+            that ends in "|" a pipe, and one that holds None is taken away. If there are some in
+            ``weights/``, the package ships those and no others.
         edits: what is changed in ``config.json`` of the finished run in the folder ``run``, by the
             keys' path; there is such a folder only if this is not None.
     """
@@ -122,6 +123,27 @@ def other_weights() -> bytes:
 
     shapes = convert.expected_shapes(nin_jax.get_variant("nin_one_1x1"), 1, 10, 96)
     return save({name: np.zeros(shape, np.float16) for name, shape in shapes.items()})
+
+
+def card(**changes: object) -> str:
+    """A card of nin15's weights, trained on the digits; they themselves are nowhere."""
+    plain = {
+        "variant": "nin15",
+        "in_channels": 1,
+        "num_classes": 10,
+        "image_size": [64, 64],
+        "logit_relu": False,
+        "dataset": "digits",
+        "data_checksum": "0" * 64,
+        "class_names": list("0123456789"),
+        "command": "python scripts/train.py --variant nin15",
+        "test_accuracy": 0.5,
+        "test_images": 355,
+        "batch_size": 8,
+        "versions": {"python": "3.11.0"},
+        "sha256": "0" * 64,
+    }
+    return json.dumps(plain | changes)
 
 
 def picture(side: int = 16) -> bytes:

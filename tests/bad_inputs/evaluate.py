@@ -9,6 +9,7 @@ from tests.bad_inputs.case import (
     WHOLE,
     Case,
     Content,
+    card,
     other_weights,
     safetensors,
     tensor,
@@ -25,8 +26,36 @@ def _config(text: str, **edits: object) -> Case:
     return Case("evaluate", text, RUN, edits=dotted)
 
 
+def _shipped(text: str, *arguments: str, **files: Content) -> Case:
+    """With nin15's weights on the digits in place of those that ship."""
+    contents = {"json": card(), "safetensors": b"others"} | files
+    named = {f"weights/nin15-digits.{kind}": content for kind, content in contents.items()}
+    return Case("evaluate", text, arguments or ("--pretrained", "nin15"), named)
+
+
 EVALUATE = {
-    "no folder given": Case("evaluate", "missing --workdir"),
+    "neither a run nor weights": Case("evaluate", "give one of --workdir, the folder of a run"),
+    "a run and weights": _shipped("give one of --workdir", *RUN, "--pretrained", "nin15"),
+    "unknown weights": _shipped("'nin51': did you mean nin15", "--pretrained", "nin51"),
+    "weights of another data set": _shipped(
+        "did you mean nin15-digits", "--pretrained", "nin15-digit"
+    ),
+    "weights outside": _shipped("unknown pretrained weights", "--pretrained", "../nin15-digits"),
+    "shipped weights altered": _shipped("damaged: its SHA-256 is not the one in its card"),
+    "a card and others' weights": _shipped(
+        "--weights goes with --workdir", "--pretrained", "nin15", "--weights", "w"
+    ),
+    "a card that is no JSON": _shipped("nin15-digits.json is damaged", json="{"),
+    "a card of a text": _shipped("test_accuracy cannot be 'good'", json=card(test_accuracy="good")),
+    "a card with a field more": _shipped("of another version of nin_jax", json=card(more=1)),
+    "a card of another name": _shipped("its name or its class names", json=card(variant="nin")),
+    "a card with a class name less": _shipped("its class names", json=card(class_names=["a"])),
+    "export of a network of one's own": Case(
+        "evaluate", "tiny is not a built-in variant", (*RUN, "--export", "x"), edits={}
+    ),
+    "out is a file": Case(
+        "evaluate", "--out x is a file", (*RUN, "--out", "x"), {"x": ""}, edits={}
+    ),
     "folder missing": Case("evaluate", "none holds no run", ("--workdir", "none")),
     "folder empty": Case("evaluate", "holds no run", ("--workdir", "x"), {"x/": ""}),
     "folder a file": Case("evaluate", "holds no run", ("--workdir", "x"), {"x": ""}),

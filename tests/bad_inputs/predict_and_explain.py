@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tests.bad_inputs.case import RUN, Case, other_weights, picture
+from tests.bad_inputs.case import RUN, Case, card, other_weights, picture
 
 
 def _picture(script: str, text: str, *arguments: str, **more: Any) -> Case:
@@ -12,7 +12,11 @@ def _picture(script: str, text: str, *arguments: str, **more: Any) -> Case:
 
 PREDICT = {
     "no picture": _picture("predict", "give one or more pictures", *RUN),
-    "no folder given": _picture("predict", "missing --workdir", "p.png"),
+    "neither a run nor weights": _picture("predict", "give one of --workdir", "p.png"),
+    "unknown weights": _picture(
+        *("predict", "did you mean nin15", "p.png", "--pretrained", "nin51"),
+        files={"weights/nin15-digits.json": card},
+    ),
     "folder without a run": _picture("predict", "holds no run", "p.png", "--workdir", "."),
     "picture missing": _picture("predict", "there is no nowhere.png", "nowhere.png", *RUN),
     "picture's name too long": _picture("predict", "there is no xxx", "x" * 300, *RUN),
@@ -36,6 +40,9 @@ PREDICT = {
 
 EXPLAIN = {
     "no picture": _picture("explain", "give one or more pictures", *RUN),
+    "a run and weights": _picture(
+        "explain", "give one of --workdir", "p.png", *RUN, "--pretrained", "nin"
+    ),
     "folder without a run": _picture("explain", "holds no run", "p.png", "--workdir", "."),
     "folder's name too long": _picture("explain", "holds no run", "p.png", "--workdir", "x" * 300),
     "picture missing": _picture("explain", "there is no none.png", "none.png", *RUN, edits={}),

@@ -2,7 +2,15 @@
 
 import functools
 
-from tests.bad_inputs.case import Case, Content, on_digits, picture
+from tests.bad_inputs.case import (
+    WHOLE,
+    Case,
+    Content,
+    card,
+    on_digits,
+    other_weights,
+    picture,
+)
 
 _train = functools.partial(on_digits, "train")
 
@@ -15,7 +23,34 @@ def _folder(text: str, **changes: Content) -> Case:
     return _train(text, "--dataset", "folder:set", files=files)
 
 
+def _from(text: str, source: str, **files: Content) -> Case:
+    """Initial weights; "__" stands for a slash, "_" for a dot."""
+    named = {name.replace("__", "/").replace("_", "."): c for name, c in files.items()}
+    return _train(text, "--image-size", "96", "--init-from", source, files=named)
+
+
 TRAIN = {
+    "initial weights missing": _from("cannot read weights none: No such file", "none"),
+    "initial weights damaged": _from(WHOLE, "w", w=lambda: other_weights()[:10_000]),
+    "initial weights a pickle": _from(WHOLE, "w", w=b"\x80\x04N."),
+    "initial weights of another network": _from(
+        "the weights do not fit nin (8 keys): missing net.0.4.weight", "w", w=other_weights
+    ),
+    "initial weights of no run": _from("x holds no run", "x", x__y=""),
+    "initial weights of no name": _from(
+        "unknown pretrained weights ''", "pretrained:", weights__none=""
+    ),
+    "initial weights of an unknown name": _train(
+        "did you mean nin15",
+        *("--init-from", "pretrained:nin51"),
+        files={"weights/nin15-digits.json": card},
+    ),
+    "initial weights altered": _train(
+        "its SHA-256 is not the one in its card",
+        *("--init-from", "pretrained:nin15"),
+        files={"weights/nin15-digits.json": card, "weights/nin15-digits.safetensors": b"others"},
+    ),
+    "nothing to freeze": _train("--freeze needs --init-from", "--freeze"),
     "unknown variant": _train("or nin15", "--variant", "nin51"),
     "unknown variant, nothing near": _train("known: nin, nin15", "--variant", "xyzzy"),
     "variant name empty": _train("unknown variant ''", "--variant", ""),

@@ -1,0 +1,44 @@
+"""The weights that ship, in the reference: the same predictions."""
+
+import os
+
+import jax
+import numpy as np
+import torch
+
+import nin_jax
+import nin_torch_ref
+from nin_jax import data, pretrained
+from nin_jax.datasets import load_dataset
+from parity_tests.frameworks import TORCH_DEVICE, as_array, as_nchw
+
+
+def _images() -> np.ndarray:
+    """1,000 of Fashion-MNIST's test images where NIN_DATA_DIR has them; else 1,000 digits."""
+    if os.environ.get("NIN_DATA_DIR"):
+        return load_dataset("fashion_mnist").test.images[:1000]
+    return load_dataset("digits").train.images[:1000]
+
+
+def test_the_package_ships_weights():
+    assert nin_jax.list_pretrained()
+
+
+def test_the_reference_makes_the_same_predictions_of_them():
+    images = _images()
+    assert len(images) == 1000
+    for name in nin_jax.list_pretrained():
+        card = pretrained.find(name)
+        model = nin_jax.create_model(card.variant, pretrained=card.dataset)
+        options = card.sizes | {"logit_relu": card.logit_relu}
+        reference = nin_torch_ref.create_model(card.variant, **options).eval().to(TORCH_DEVICE)
+        weights = pretrained.read_weights(card)
+        reference.load_state_dict({n: torch.from_numpy(a).float() for n, a in weights.items()})
+        prepare = jax.jit(lambda part, size=model.image_size: data.prepare(part, size))
+        expected = []
+        for part in np.split(images, 10):
+            with torch.no_grad():
+                expected.append(as_array(reference(as_nchw(np.asarray(prepare(part))))))
+        found = nin_jax.Predictor(model, 100)(images).argmax(1)
+        np.testing.assert_array_equal(found, np.concatenate(expected).argmax(1), name)
+        assert len(np.unique(found)) > 1

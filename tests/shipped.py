@@ -1,0 +1,43 @@
+"""Weights that ship, made in a test: a finished run of a small network, and its export."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import nin_jax
+from nin_jax import convert, pretrained, record, scoring, variants
+from nin_jax.config import TrainConfig, recipe_of
+from nin_jax.datasets import load_dataset
+from nin_jax.trained import Source
+
+SMALL = nin_jax.Variant("small", (nin_jax.Stage(8, 3, padding=1),))
+LINEAR = nin_jax.Variant("linear", (nin_jax.Stage(8, 3, padding=1),), classifier="linear")
+
+
+def build_in(patch: pytest.MonkeyPatch, *networks: nin_jax.Variant) -> None:
+    """Make the networks built-in variants."""
+    for variant in networks:
+        patch.setitem(variants.VARIANTS, variant.name, variant)
+
+
+def make_run(folder: Path, variant: str = "small", **options: Any) -> Path:
+    """Write what a finished run on the digits has for those that read one; nothing is trained."""
+    config = TrainConfig(variant, "modern", "digits", image_size=16, workdir=folder)
+    config = replace(config, **options)
+    recipe = recipe_of(config)
+    folder.mkdir(parents=True)
+    record.write_config(folder, config, recipe, load_dataset("digits"))
+    relu = recipe.logit_relu
+    model = nin_jax.create_model(variant, image_size=16, seed=1, init="he", logit_relu=relu)
+    convert.save_safetensors(model, folder / "model.safetensors")
+    return folder
+
+
+def ship(patch: pytest.MonkeyPatch, folder: Path, variant: str = "small") -> pretrained.Card:
+    """Make a run in a folder, and let the package ship its weights and no others."""
+    run = make_run(folder / f"run-{variant}", variant)
+    scoring.score_source(Source(run), export=folder / "weights")
+    patch.setattr(pretrained, "FOLDER", folder / "weights")
+    return pretrained.find(variant)

@@ -1,0 +1,36 @@
+"""The weights in the package: each is there, small, whole, and reaches what its card says."""
+
+import os
+
+import nin_jax
+from nin_jax import pretrained
+from nin_jax.scoring import score_trained
+from nin_jax.trained import Source
+from parity_tests.tolerances import SHIPPED_ACCURACY
+
+MOST_BYTES = 15_000_000  # of all weights together
+
+
+def test_they_are_whole_and_small():
+    names = nin_jax.list_pretrained()
+    assert names
+    sizes = [(pretrained.FOLDER / f"{name}.safetensors").stat().st_size for name in names]
+    assert max(sizes) <= pretrained.MAX_BYTES
+    assert sum(sizes) <= MOST_BYTES
+    assert len(list(pretrained.FOLDER.iterdir())) == 2 * len(names)
+    for name in names:
+        card = pretrained.find(name)
+        model = nin_jax.create_model(card.variant, pretrained=card.dataset)
+        assert model.image_size == card.image_size
+        assert f"--variant {card.variant} " in card.command
+
+
+def test_they_reach_what_their_cards_say():
+    """Where NIN_DATA_DIR has Fashion-MNIST; elsewhere the card's claim is all there is."""
+    for name in nin_jax.list_pretrained():
+        card = pretrained.find(name)
+        assert card.test_accuracy > 0.9
+        if os.environ.get("NIN_DATA_DIR"):
+            score, _ = score_trained(Source(pretrained=name).load())
+            assert score.confusion.sum() == card.test_images
+            assert abs(score.accuracy - card.test_accuracy) <= SHIPPED_ACCURACY
