@@ -1,7 +1,7 @@
 """A run's weights made ready to ship: rounded to float16, with a card beside them."""
 
 import hashlib
-import json
+import os
 import shlex
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -63,7 +63,7 @@ def check(trained: Trained, folder: Path) -> None:
         raise UserError(f"--export: float16 weights of {size:,} bytes are more than {MAX_BYTES:,}")
     workdir.check_folder("--export", folder)
     for path in _paths(trained, folder):
-        if path.exists():
+        if os.path.lexists(path):
             raise UserError(f"--export: {path} is there already")
 
 
@@ -84,7 +84,7 @@ def write(trained: Trained, score: Score, folder: Path) -> tuple[Path, Path]:
         The paths of the two files.
 
     Raises:
-        UserError: the folder cannot be made.
+        UserError: the folder cannot be made, or written.
     """
     model = trained.model
     content = save(_float16(trained))
@@ -107,9 +107,14 @@ def write(trained: Trained, score: Score, folder: Path) -> tuple[Path, Path]:
     workdir.make_folder("--export", folder)
     weights, text = _paths(trained, folder)
     partial = weights.with_suffix(".partial")
-    partial.write_bytes(content)
-    partial.replace(weights)
-    record.write_json(text, json.loads(json.dumps(asdict(card))))
+    try:
+        partial.write_bytes(content)
+        partial.replace(weights)
+        record.write_json(text, asdict(card))
+    except OSError as error:
+        raise UserError(f"--export {folder} cannot be written: {error.strerror}") from None
+    finally:
+        partial.unlink(missing_ok=True)
     return weights, text
 
 
