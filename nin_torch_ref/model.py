@@ -5,11 +5,14 @@ Images are float [B, C, H, W]; logits are [B, num_classes] of the parameters' dt
 
 import copy
 import math
+from typing import Literal, get_args
 
 import torch
 from torch import nn
 
 from nin_torch_ref.architectures import ARCHITECTURES, Architecture, ConvTuple, Mlp
+
+Init = Literal["xavier", "he", "identity"]
 
 
 def nin_block(
@@ -79,10 +82,32 @@ def _output_shape(layers: nn.Module, image_shape: tuple[int, int, int]) -> torch
         raise ValueError(f"image size {height}x{width} does not fit: {error}") from None
 
 
-def _xavier_weights(layer: nn.Module) -> None:
-    """Uniform Xavier weights (Glorot and Bengio 2010, eq. 16); biases stay as PyTorch drew them."""
-    if isinstance(layer, nn.Conv2d | nn.Linear):
-        nn.init.xavier_uniform_(layer.weight)
+def _initialise(model: NiN, init: Init) -> None:
+    """Draw the initial parameters, in place.
+
+    "xavier" leaves biases as PyTorch drew them; "he" and "identity" set them to 0.
+    """
+    for parameter in model.parameters():
+        if parameter.ndim > 1 and init == "xavier":  # Glorot and Bengio 2010, eq. 16
+            nn.init.xavier_uniform_(parameter)
+        elif parameter.ndim > 1:  # He et al. 2015, eq. 10
+            nn.init.kaiming_normal_(parameter, nonlinearity="relu")
+        elif init != "xavier":
+            nn.init.zeros_(parameter)
+    if init == "identity":
+        blocks = [layer for layer in model.net if isinstance(layer, nn.Sequential)]
+        for block in blocks:
+            identity_block(block)
+        # Every class is open under its ReLU at the start.
+        nn.init.ones_(blocks[-1].get_parameter("0.bias"))
+
+
+def identity_block(block: nn.Sequential) -> None:
+    """Make a block's convolutions after the first the identity, where they keep the channels."""
+    _, *later = (layer for layer in block if isinstance(layer, nn.Conv2d))
+    for conv in later:
+        if conv.in_channels == conv.out_channels:
+            nn.init.dirac_(conv.weight)
 
 
 def create_model(
@@ -92,6 +117,7 @@ def create_model(
     num_classes: int = 10,
     image_size: int | tuple[int, int] = 224,
     logit_relu: bool = True,
+    init: Init = "xavier",
     seed: int = 0,
 ) -> NiN:
     """A freshly initialised network, float32, on the CPU, in training mode.
@@ -103,11 +129,15 @@ def create_model(
         image_size: side in pixels, or (height, width). With a "mean" classifier the network
             takes other sizes too.
         logit_relu: whether ReLU follows the last convolution, as published.
+        init: "xavier" (uniform weights, PyTorch's biases), "he" (normal weights, biases 0), or
+            "identity" (as "he", but a block's convolutions after the first start as the identity
+            where they keep the number of channels, and the biases of the head's first convolution
+            start at 1).
         seed: of the initial parameters; PyTorch's global generator is left as it was.
 
     Raises:
-        ValueError: no such architecture, a count below 1, or an image so small that a map
-            vanishes.
+        ValueError: no such architecture or initialisation, a count below 1, or an image so small
+            that a map vanishes.
 
     Example:
         >>> create_model("nin15", image_size=96)(torch.zeros(2, 1, 96, 96)).shape
@@ -118,10 +148,14 @@ def create_model(
             known = ", ".join(ARCHITECTURES)
             raise ValueError(f"unknown architecture {architecture!r}; known: {known}")
         architecture = ARCHITECTURES[architecture]
+    if init not in get_args(Init):
+        known = ", ".join(get_args(Init))
+        raise ValueError(f"unknown initialisation {init!r}; known: {known}")
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
     if min(in_channels, num_classes, height, width) < 1:
         raise ValueError("channels, classes and image sides must be at least 1")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = NiN(architecture, in_channels, num_classes, (height, width), logit_relu)
-        return model.apply(_xavier_weights)
+        _initialise(model, init)
+        return model

@@ -11,6 +11,7 @@ from jax.typing import DTypeLike
 
 import nin_jax
 import nin_torch_ref
+from nin_jax.config import Init
 from parity_tests.frameworks import TORCH_DEVICE, as_array
 from parity_tests.tolerances import Precision
 
@@ -41,6 +42,8 @@ def make_pair(
     in_channels: int = 1,
     num_classes: int = 10,
     image_size: tuple[int, int] = (224, 224),
+    init: Init = "xavier",
+    logit_relu: bool = True,
     precision: Precision = "float64",
     compute_dtype: DTypeLike | None = None,
     batch_size: int = 2,
@@ -54,20 +57,21 @@ def make_pair(
         ValueError: the reference does not take this.
         nin_jax.UserError: nin_jax does not.
     """
-    sizes: dict[str, Any] = {
+    options: dict[str, Any] = {
         "in_channels": in_channels,
         "num_classes": num_classes,
         "image_size": image_size,
+        "logit_relu": logit_relu,
     }
     named = architecture or nin_jax.get_variant(variant).name
-    reference = nin_torch_ref.create_model(named, **sizes, seed=seed).eval()
+    reference = nin_torch_ref.create_model(named, **options, init=init, seed=seed).eval()
     reference = reference.to(TORCH_DEVICE, getattr(torch, precision))
     state_dict = {name: as_array(value) for name, value in reference.state_dict().items()}
     with no_initial_draws():
         model = nin_jax.convert.from_torch(
             state_dict,
             variant,
-            **sizes,
+            **options,
             dtype=compute_dtype or precision,
             param_dtype=precision,
         )

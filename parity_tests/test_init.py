@@ -1,16 +1,22 @@
-"""Initial parameters: PyTorch's distributions, and He's moments."""
+"""Initial parameters: PyTorch's distributions, He's moments, identity bit for bit."""
 
 import math
+import re
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from flax import nnx
 from scipy.stats import ks_2samp
 from torch import nn
 
 import nin_jax
 import nin_torch_ref
+from nin_jax.config import Init
+from nin_jax.model import Conv
+from nin_jax.variants import Convolution
+from nin_torch_ref.model import identity_block
 from parity_tests.frameworks import as_array
 from parity_tests.tolerances import INIT_FALSE_ALARM, MOMENT_STANDARD_ERRORS
 
@@ -74,18 +80,82 @@ def test_uniform_bounds(variant):
             assert nearest * bound <= np.abs(values).max() <= bound * (1 + 1e-6), (layer, kind)
 
 
+def _assert_he(weights: np.ndarray, name: str) -> None:
+    """Mean and variance of He's distribution; [O, C, K, K] or [M, N]."""
+    weights = weights.astype(np.float64)
+    n, variance = weights.size, 2 / math.prod(weights.shape[1:])
+    assert abs(weights.mean()) < MOMENT_STANDARD_ERRORS * math.sqrt(variance / n), name
+    # The sample variance of n normal values has a standard error of variance * sqrt(2 / n).
+    error = abs(weights.var() - variance) / variance
+    assert error < MOMENT_STANDARD_ERRORS * math.sqrt(2 / n), name
+
+
 @pytest.mark.parametrize("variant", ["nin_fc", "nin15"])
 def test_he_moments(variant):
-    model = nin_jax.create_model(variant, image_size=IMAGE_SIZE, init="he")
-    state = nin_jax.convert.to_torch(model)
-    for layer, (fan_in, _) in _fans(variant).items():
-        weights, variance = state[f"{layer}.weight"].astype(np.float64), 2 / fan_in
-        n = weights.size
-        assert abs(weights.mean()) < MOMENT_STANDARD_ERRORS * math.sqrt(variance / n), layer
-        # The sample variance of n normal values has a standard error of variance * sqrt(2 / n).
-        error = abs(weights.var() - variance) / variance
-        assert error < MOMENT_STANDARD_ERRORS * math.sqrt(2 / n), layer
-        assert not state[f"{layer}.bias"].any(), layer
+    for state in _states(variant, "he"):
+        for name, value in state.items():
+            if name.endswith(".weight"):
+                _assert_he(value, name)
+            else:
+                assert not value.any(), name
+
+
+# Kernels of every kind: of even sides, without padding, of one channel, and a first convolution
+# that keeps the number of channels, which is no identity all the same.
+OWN_BLOCKS = ((32, 1, 1, 0), (32, 3, 2, 0), (1, 3, 1, 1), (64, 5, 1, 2), (None, 1, 1, 0))
+OWN_MLPS = (((2, 1), (3, 1)), ((3, 0),), ((4, 2), (1, 0)), (), ((3, 1), (2, 0)))
+OWN = {
+    "own": (
+        nin_jax.Variant(
+            "own",
+            tuple(
+                nin_jax.Stage(*block, mlp=mlp, pool=False)
+                for block, mlp in zip(OWN_BLOCKS[:-1], OWN_MLPS[:-1], strict=True)
+            ),
+            nin_jax.Stage(*OWN_BLOCKS[-1], mlp=OWN_MLPS[-1], pool=False),
+        ),
+        nin_torch_ref.Architecture(OWN_BLOCKS, OWN_MLPS, (False,) * (len(OWN_BLOCKS) - 1)),
+    )
+}
+
+
+def _states(variant: str, init: Init) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Initial parameters by name, Flax's and the reference's; of a variant or of `OWN`."""
+    name, architecture = OWN.get(variant, (variant, variant))
+    options: dict[str, Any] = {"image_size": IMAGE_SIZE, "init": init}
+    reference = nin_torch_ref.create_model(architecture, **options)
+    expected = {name: as_array(value) for name, value in reference.state_dict().items()}
+    return nin_jax.convert.to_torch(nin_jax.create_model(name, **options)), expected
+
+
+@pytest.mark.parametrize("variant", [*nin_jax.list_variants(), *OWN])
+def test_identity(variant):
+    actual, expected = _states(variant, "identity")
+    assert actual.keys() == expected.keys()
+    *_, head = (name for name in expected if name.endswith(".0.bias"))
+    for name, value in expected.items():
+        later = re.fullmatch(r"net\.\d+\.[1-9]\d*\.weight", name)
+        if name.endswith(".weight") and not later:
+            _assert_he(actual[name], name)
+            _assert_he(value, name)
+            continue
+        exact = nn.init.dirac_(torch.empty(value.shape)) if later else torch.zeros(value.shape)
+        exact += name == head
+        assert actual[name].dtype == value.dtype
+        np.testing.assert_array_equal(actual[name], exact, name)
+        np.testing.assert_array_equal(value, exact, name)
+
+
+def test_where_channel_counts_differ_a_later_convolution_is_drawn_by_he():
+    options: dict[str, Any] = {"init": "identity", "dtype": "float32", "param_dtype": "float32"}
+    spec = Convolution(48, 64, kernel=3, stride=1, padding=1)
+    ours = Conv(spec, follows=True, rngs=nnx.Rngs(params=0), **options)
+    block = nn.Sequential(nn.Conv2d(1, 48, 3), nn.Conv2d(48, 64, 3), nn.Conv2d(64, 64, 3))
+    drawn = block[1].get_parameter("weight").clone()
+    identity_block(block)
+    _assert_he(np.asarray(ours.kernel[...]).transpose(3, 2, 0, 1), "nin_jax")
+    assert torch.equal(block[1].get_parameter("weight"), drawn)
+    assert not torch.equal(block[2].get_parameter("weight"), drawn)
 
 
 def test_seeds_decide():

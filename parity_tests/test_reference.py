@@ -38,6 +38,8 @@ def test_counts_below_one_are_refused(wrong):
 def test_an_unknown_name_is_refused():
     with pytest.raises(ValueError, match="unknown architecture 'nin51'; known: nin, "):
         create_model("nin51")
+    with pytest.raises(ValueError, match="unknown initialisation 'lecun'; known: xavier, he, id"):
+        create_model("nin", init="lecun")  # pyright: ignore[reportArgumentType]
 
 
 def test_the_published_layers_are_where_they_were():
