@@ -7,12 +7,14 @@ shows up in ``parity_tests``.
 
 from nin_torch_ref.architectures import ARCHITECTURES, Architecture
 from nin_torch_ref.model import NiN, create_model
+from nin_torch_ref.muon import Muon
 from nin_torch_ref.training import train_step
 from nin_torch_ref.weights import load_state_dict_file
 
 __all__ = [
     "ARCHITECTURES",
     "Architecture",
+    "Muon",
     "NiN",
     "create_model",
     "load_state_dict_file",

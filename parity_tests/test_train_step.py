@@ -17,7 +17,7 @@ from nin_jax.optim import make_optimizer
 from nin_jax.step import TrainState, make_train_step
 from parity_tests.frameworks import as_array, as_nchw, as_tensor, assert_close
 from parity_tests.pairs import make_pair
-from parity_tests.tolerances import SGD_STEPS
+from parity_tests.tolerances import OPTIMIZER_STEPS
 
 SIZE = (67, 71)
 RECIPE = Recipe(lr=0.1, momentum=0.9, nesterov=True, batch_size=6)
@@ -65,7 +65,7 @@ def test_epochs_of_the_compiled_step(micro_batch_size):
                 as_tensor(labels[batch].astype(np.int64)),
             )
             expected_losses.append(float(loss))
-    assert_close(losses, expected_losses, SGD_STEPS, "losses")
+    assert_close(losses, expected_losses, OPTIMIZER_STEPS, "losses")
     actual = nin_jax.convert.to_torch(nnx.merge(graphdef, state.params))
     for name, value in pair.reference.state_dict().items():
-        assert_close(actual[name], as_array(value), SGD_STEPS, name)
+        assert_close(actual[name], as_array(value), OPTIMIZER_STEPS, name)

@@ -1,22 +1,28 @@
 """Twenty optimiser steps from the same start, on the same batches, end at the same parameters."""
 
-from collections.abc import Mapping
-from functools import cache
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from functools import cache, partial
 from typing import Any
 
 import jax
 import numpy as np
+import numpy.typing as npt
 import optax
 import pytest
 import torch
 from flax import nnx
+from torch import nn
+from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
 
 import nin_jax
 import nin_torch_ref
+from nin_jax.config import RECIPES, Recipe
+from nin_jax.optim import make_optimizer, make_schedule
 from parity_tests.backward import QUICK_COMPILE, compile_loss_and_gradient
 from parity_tests.frameworks import as_array, as_nchw, as_tensor, assert_close
-from parity_tests.pairs import make_pair
-from parity_tests.tolerances import SGD_STEPS
+from parity_tests.pairs import Pair, make_pair
+from parity_tests.tolerances import MUON_BFLOAT16, OPTIMIZER_STEPS, RATES
 
 Batches = list[tuple[np.ndarray, np.ndarray]]
 
@@ -43,6 +49,24 @@ def _optax_sgd(
     return optax.chain(optax.add_decayed_weights(weight_decay), optax.sgd(lr, momentum))
 
 
+def _torch_muon(params: Iterable[nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
+    """The recipe's optimiser in PyTorch, clipping included."""
+    params = list(params)
+    optimizer = nin_torch_ref.Muon(
+        params, recipe.lr, recipe.momentum, recipe.nesterov, recipe.weight_decay
+    )
+
+    def clip(*_: Any) -> None:  # clip_grad_norm_ adds 1e-6 to the norm
+        grads = [param.grad for param in params if param.grad is not None]
+        factor = recipe.clip_norm / torch.nn.utils.get_total_norm(grads)
+        for grad in grads:
+            grad.mul_(factor.clamp(max=1))
+
+    if recipe.clip_norm:
+        optimizer.register_step_pre_hook(clip)
+    return optimizer
+
+
 @cache
 def _compiled_gradient(graphdef: nnx.GraphDef):
     """Shared by the optimisers: the gradient is what takes time to compile."""
@@ -50,14 +74,13 @@ def _compiled_gradient(graphdef: nnx.GraphDef):
 
 
 def _train_flax(
-    model: nin_jax.NiN, batches: Batches, options: Mapping[str, Any]
+    model: nin_jax.NiN, batches: Batches, optimizer: optax.GradientTransformation
 ) -> tuple[list[float], dict[str, np.ndarray]]:
     """The losses, and the final parameters as a state dict."""
     graphdef, params = nnx.split(model, nnx.Param)
-    optimizer = _optax_sgd(**options)
     state = optimizer.init(params)
 
-    @jax.jit
+    @partial(jax.jit, compiler_options=QUICK_COMPILE)
     def update(gradients: nnx.State, state: optax.OptState, params: nnx.State):
         updates, state = optimizer.update(gradients, state, params)
         return optax.apply_updates(params, updates), state
@@ -71,10 +94,9 @@ def _train_flax(
 
 
 def _train_torch(
-    model: nin_torch_ref.NiN, batches: Batches, options: Mapping[str, Any]
+    model: nin_torch_ref.NiN, batches: Batches, optimizer: torch.optim.Optimizer
 ) -> tuple[list[float], dict[str, np.ndarray]]:
     """The same of the reference; it is in eval mode, so dropout is off."""
-    optimizer = torch.optim.SGD(model.parameters(), **options)
     losses = [
         float(nin_torch_ref.train_step(model, optimizer, as_nchw(images), as_tensor(labels)))
         for images, labels in batches
@@ -82,16 +104,107 @@ def _train_torch(
     return losses, {name: as_array(value) for name, value in model.state_dict().items()}
 
 
+def _assert_same_training(
+    pair: Pair, ours: optax.GradientTransformation, theirs: torch.optim.Optimizer
+) -> None:
+    """Losses and parameters agree after steps on the same batches, and every parameter moved."""
+    start = nin_jax.convert.to_torch(pair.model)
+    batches = _batches(pair.model.image_size)
+    losses, params = _train_flax(pair.model, batches, ours)
+    expected_losses, expected = _train_torch(pair.reference, batches, theirs)
+    assert_close(losses, expected_losses, OPTIMIZER_STEPS, "losses")
+    for name, value in params.items():
+        moved = np.abs(value - start[name]).max()
+        assert moved > 1e4 * OPTIMIZER_STEPS * np.abs(value).max(), f"{name} was hardly trained"
+        assert_close(value, expected[name], OPTIMIZER_STEPS, name)
+
+
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("variant", nin_jax.list_variants())
 def test_sgd_steps(variant, optimizer):
-    pair = make_pair(variant, image_size=IMAGE_SIZES[variant])
-    start = nin_jax.convert.to_torch(pair.model)
-    batches, options = _batches(IMAGE_SIZES[variant]), OPTIMIZERS[optimizer]
-    losses, params = _train_flax(pair.model, batches, options)
-    expected_losses, expected = _train_torch(pair.reference, batches, options)
-    assert_close(losses, expected_losses, SGD_STEPS, "losses")
-    for name, value in params.items():
-        moved = np.abs(value - start[name]).max()
-        assert moved > 1e4 * SGD_STEPS * np.abs(value).max(), f"{name} was hardly trained"
-        assert_close(value, expected[name], SGD_STEPS, name)
+    pair, options = make_pair(variant, image_size=IMAGE_SIZES[variant]), OPTIMIZERS[optimizer]
+    expected = torch.optim.SGD(pair.reference.parameters(), **options)
+    _assert_same_training(pair, _optax_sgd(**options), expected)
+
+
+@pytest.mark.parametrize(
+    ("variant", "changes"),
+    [
+        ("nin_one_1x1", {}),
+        ("nin_fc", {"nesterov": False, "weight_decay": 0.0}),
+        ("nin15", {"clip_norm": 0.0, "momentum": 0.8, "init": "he"}),
+    ],
+    ids=str,
+)
+def test_muon_steps(variant, changes):
+    """The optimiser of recipe modern at a constant rate; its schedule computes in float32."""
+    recipe = RECIPES["modern"](nin_jax.get_variant(variant))
+    recipe = replace(recipe, schedule="constant", warmup=0.0, **changes)
+    options: dict[str, Any] = {"init": recipe.init, "logit_relu": recipe.logit_relu}
+    pair = make_pair(*_narrow(variant), image_size=IMAGE_SIZES[variant], **options)
+    expected = _torch_muon(pair.reference.parameters(), recipe)
+    _assert_same_training(pair, make_optimizer(recipe, STEPS), expected)
+
+
+def _narrow(variant: str) -> tuple[nin_jax.Variant, nin_torch_ref.Architecture]:
+    """A network with an eighth of the channels: Muon's work grows with their third power."""
+    wide, architecture = nin_jax.get_variant(variant), nin_torch_ref.ARCHITECTURES[variant]
+    stages = (replace(stage, channels=(stage.channels or 0) // 8) for stage in wide.stages)
+    blocks = ((block[0] and block[0] // 8, *block[1:]) for block in architecture.blocks)
+    return replace(wide, stages=tuple(stages)), replace(architecture, blocks=tuple(blocks))
+
+
+def test_the_rates_of_modern_are_pytorchs():
+    recipe, steps = RECIPES["modern"](nin_jax.get_variant("nin")), 50
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], recipe.lr)
+    warm, rest = LinearLR(optimizer, 1 / 5, total_iters=5), CosineAnnealingLR(optimizer, 45)
+    scheduler, expected = SequentialLR(optimizer, [warm, rest], [5]), []
+    for _ in range(steps):
+        expected.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    schedule = make_schedule(recipe, steps)
+    actual = np.array([schedule(step) for step in range(steps)], np.float64)
+    assert_close(actual, expected, RATES, "learning rates")
+
+
+# Kernels [K, K, C, O], of more inputs than outputs and the reverse, and a linear layer's [N, M].
+KERNELS = [(3, 3, 16, 24), (1, 1, 32, 32), (3, 3, 1, 64), (40, 10)]
+
+
+def test_muon_is_pytorchs_own(rng):
+    """The options that correspond; PyTorch's parameter is the matrix [O, K K C].
+
+    Equal: learning rate, decay, momentum, ``adjust_lr_fn="original"``, and no ``nesterov``, as
+    PyTorch's momentum has no bias correction. Without ``nesterov`` the correction is a factor of
+    the whole momentum, which orthogonalising removes; with it the two differ in the first steps.
+    """
+    # The decay moves a kernel about as far as the iteration does: rates sum up to 0.4 alone.
+    options: dict[str, Any] = {"momentum": 0.95, "nesterov": False, "weight_decay": 2.0}
+    optimizer = make_optimizer(Recipe(lr=0.02, optimizer="muon", **options), STEPS)
+    start = [0.03 * rng.normal(size=shape) for shape in KERNELS]
+    parameters = [nn.Parameter(as_tensor(_as_matrix(kernel))) for kernel in start]
+    theirs = torch.optim.Muon(parameters, 0.02, adjust_lr_fn="original", **options)
+
+    @partial(jax.jit, compiler_options=QUICK_COMPILE)
+    def update(gradients: Any, state: optax.OptState, kernels: Any) -> Any:
+        updates, state = optimizer.update(gradients, state, kernels)
+        return optax.apply_updates(kernels, updates), state
+
+    kernels, state = start, optimizer.init(start)
+    for _ in range(STEPS):
+        gradients = [rng.normal(size=shape) for shape in KERNELS]
+        kernels, state = update(gradients, state, kernels)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = as_tensor(_as_matrix(gradient))
+        theirs.step()
+    for before, actual, expected in zip(start, kernels, parameters, strict=True):
+        moved = as_array(expected) - _as_matrix(before)
+        error = np.linalg.norm(_as_matrix(actual) - as_array(expected)) / np.linalg.norm(moved)
+        assert error <= MUON_BFLOAT16, f"{before.shape}: {error:.2e}"
+
+
+def _as_matrix(kernel: npt.ArrayLike) -> np.ndarray:
+    """[K, K, C, O] -> [O, K K C], or [N, M] -> [M, N]."""
+    kernel = np.asarray(kernel)
+    return np.ascontiguousarray(kernel.reshape(-1, kernel.shape[-1]).T)

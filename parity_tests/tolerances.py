@@ -24,7 +24,16 @@ GRADIENT: dict[Precision, float] = {"float64": 1e-12, "float32": 1e-5}
 # 20 optimiser steps. Each step sees gradients at parameters that already differ; the curvature
 # of the loss multiplies a difference a few times a step at most. 1e-12 a step leaves room for
 # a growth of 100 in all.
-SGD_STEPS = 1e-10
+OPTIMIZER_STEPS = 1e-10
+
+# optax computes a schedule in float32: a few roundings of 6e-8 each, on rates and on the cosine.
+RATES = 1e-6
+
+# torch.optim.Muon orthogonalises in bfloat16: it rounds the matrix, and three products in each of
+# five iterations, by half an eps = 0.4 % of a value at most. Independent roundings give
+# sqrt(16) * 0.4 % = 1.6 % of an update, and no larger share of the sum of 20 updates. This bound is
+# on Frobenius norms, of the difference over the distance moved.
+MUON_BFLOAT16 = 0.016
 
 # bfloat16 rounds to 8 significant bits: half an eps is 0.4 % of one value, after each of up to
 # 15 layers' product and again after its bias. Independent roundings would give
