@@ -27,6 +27,14 @@ def test_an_account_is_plain_data():
     )
 
 
+def test_muons_products_are_part_of_a_step_whatever_the_batch():
+    one, two = (account("nin", recipe="modern", batch_size=n, xla=False) for n in (1, 2))
+    sgd = account("nin", recipe="d2l", batch_size=2, xla=False)
+    assert one.optimizer_products == two.optimizer_products > sgd.optimizer_products == 0
+    more = two.flops_per_training_step - sgd.flops_per_training_step
+    assert more == two.to_dict()["flops_of_optimizer_products"] == two.optimizer_products
+
+
 def test_an_account_asks_xla():
     result = account("nin_one_1x1", image_size=67, batch_size=2, train=True)
     for cost in result.forward.values():

@@ -23,7 +23,10 @@ def test_memory_on_paper():
     costs = costs_of("nin", 3, 10, (224, 224))
     recipe = RECIPES["modern"](nin_jax.get_variant("nin"))
     train = training_memory(costs, 2, "float32", recipe)
-    assert train.params_bytes == train.gradients_bytes == train.optimizer_bytes == 4 * 2_015_398
+    assert train.params_bytes == train.gradients_bytes == 4 * 2_015_398
+    # Muon: a momentum for a kernel's weight, two for a bias, and three coefficients.
+    biases = 3 * (96 + 256 + 384 + 10)
+    assert train.optimizer_bytes == train.params_bytes + 4 * (biases + 3)
     assert train.images_bytes == 2 * 4 * 3 * 224 * 224
     predict = prediction_memory(costs, 2, "float32")
     assert predict.activations_bytes == 2 * 4 * 2 * 54 * 54 * 96  # the second convolution's

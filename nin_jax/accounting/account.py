@@ -22,7 +22,7 @@ from nin_jax.accounting.memory import (
     training_memory,
 )
 from nin_jax.accounting.programs import Programs, abstract_model
-from nin_jax.accounting.training import TrainingCost, training_cost
+from nin_jax.accounting.training import TrainingCost, optimizer_flops, training_cost
 from nin_jax.accounting.xla import ProgramCost, XlaMemory, program_cost, xla_memory
 from nin_jax.config import RECIPES, Precision, Recipe
 from nin_jax.errors import UserError, unknown_name
@@ -67,6 +67,7 @@ class Account:
         layers: each layer's costs.
         counts: the computation of the forward pass by each convention, by its key.
         forward: programs of one image's forward pass: "plain" and "as_run".
+        optimizer_products: FLOPs of the optimiser's matrix products in a step; only Muon has any.
         training: the training step in parts; None if it was not asked for.
         memory: of a prediction and, if it was asked for, of a training step.
         largest_batches: that fit into the memory asked about.
@@ -83,6 +84,7 @@ class Account:
     layers: tuple[LayerCost, ...]
     counts: Mapping[str, int]
     forward: Mapping[str, ProgramCost]
+    optimizer_products: int
     training: TrainingCost | None
     memory: Mapping[Task, TaskMemory]
     largest_batches: tuple[LargestBatch, ...] = ()
@@ -107,9 +109,12 @@ class Account:
 
     @property
     def flops_per_training_step(self) -> int:
-        """Of the products, 2 x MACs forward and for each gradient; elementwise work left out."""
+        """Of the products: 2 x MACs forward and for each gradient, and the optimiser's.
+
+        Elementwise work is left out.
+        """
         going_back = self.counts["flop_counter_mode_backward"]
-        return self.batch_size * (2 * self.macs + going_back)
+        return self.batch_size * (2 * self.macs + going_back) + self.optimizer_products
 
     def predicted_step_bytes(self, task: Task) -> int | None:
         """By how much our process should grow within a step: temporaries and new outputs.
@@ -145,6 +150,7 @@ class Account:
             "macs": self.macs,
             "flops_per_byte": round(self.total_intensity, 3),
             "flops_per_training_step": self.flops_per_training_step,
+            "flops_of_optimizer_products": self.optimizer_products,
             "activations_kept_bytes": kept_bytes(self.layers, self.precision),
             "activations_kept_by_torch_bytes": torch_kept_bytes(self.layers),
             "conventions": {
@@ -259,6 +265,7 @@ def account(
         layers=tuple(costs),
         counts=all_counts(costs),
         forward=forward,
+        optimizer_products=optimizer_flops(costs, recipe)[0],
         training=training,
         memory=memory,
         largest_batches=largest,

@@ -5,6 +5,7 @@ import math
 from nin_jax.accounting.account import Account
 from nin_jax.accounting.layers import LayerCost
 from nin_jax.accounting.tables import title
+from nin_jax.accounting.training import NEWTON_SCHULZ_ITERATIONS
 from nin_jax.geometry import Layer, trace
 from nin_jax.variants import POOL_SIZE, POOL_STRIDE, Variant
 
@@ -120,6 +121,9 @@ def _sums(account: Account) -> list[str]:
         f"- MACs: {macs} = **{account.macs:,}**",
         f"- FLOPs, two for each MAC: 2 x {account.macs:,} = **{counts['flops']:,}**",
     ]
+    step = f"{batch} x ({counts['flops']:,} + {back:,})"
+    if account.optimizer_products:
+        step += f" + {account.optimizer_products:,} for Muon"
     last = account.layers[-1]
     if last.kind == "mean":
         height, width, maps = last.in_shape
@@ -127,11 +131,17 @@ def _sums(account: Account) -> list[str]:
             f"- thop adds {maps} x ({height} x {width} + 1) = {last.inputs + last.outputs:,} for "
             f"the mean and prints **{counts['thop']:,}**, which is often published as FLOPs"
         )
+    if account.optimizer_products:
+        lines.append(
+            "- Muon orthogonalises the step of each kernel, a matrix of sides m <= n, in "
+            f"{NEWTON_SCHULZ_ITERATIONS} iterations of 4 m m n + 2 m m m FLOPs in products: "
+            f"{account.optimizer_products:,} FLOPs a step, whatever the batch"
+        )
     lines += [
         "- going back, each layer takes its MACs twice, for the gradient to its weights and the "
         "gradient to its input; the first layer once, as no one asks for the image's gradient: "
         f"2 x (2 x {account.macs:,} - {products[0].macs:,}) = **{back:,}** FLOPs",
-        f"- a training step of {batch} images: {batch} x ({counts['flops']:,} + {back:,}) = "
+        f"- a training step of {batch} images: {step} = "
         f"**{account.flops_per_training_step:,}** FLOPs",
         f"- memory of that step, in bytes: parameters {memory.params_bytes:,} + gradients "
         f"{memory.gradients_bytes:,} + optimiser state {memory.optimizer_bytes:,} + images "

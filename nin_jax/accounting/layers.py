@@ -61,6 +61,11 @@ class LayerCost:
         """Elements of the output."""
         return math.prod(self.out_shape)
 
+    @property
+    def biases(self) -> int:
+        """Parameters that are biases: one for each map, or output of a linear layer."""
+        return self.out_shape[-1] if self.params else 0
+
     def flops(self) -> int:
         """Two for a multiply-add, and one for each addition, comparison and division."""
         return (
@@ -83,7 +88,7 @@ class LayerCost:
         batch; a max pool searches each window again, eight comparisons, and adds to its winner; a
         mean divides for each map; dropout chooses and divides for each element.
         """
-        biases = batch_size * self.bias_additions - (self.out_shape[-1] if self.params else 0)
+        biases = batch_size * self.bias_additions - self.biases
         each = 2 * self.relu_comparisons + self.mean_divisions + 2 * self.mask_elements
         if self.pool_comparisons:
             each += self.pool_comparisons + self.outputs

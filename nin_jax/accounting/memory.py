@@ -44,11 +44,17 @@ class PaperMemory:
         return asdict(self) | {"total_bytes": self.total_bytes}
 
 
-def optimizer_slots(recipe: Recipe) -> int:
-    """Numbers that the optimiser keeps for each parameter."""
-    if recipe.optimizer == "adam":
-        return 2  # both moments
-    return 1 if recipe.momentum else 0
+def optimizer_numbers(costs: Sequence[LayerCost], recipe: Recipe) -> int:
+    """Numbers that the optimiser keeps, its few counters left out."""
+    params = sum(cost.params for cost in costs)
+    biases = sum(cost.biases for cost in costs)
+    match recipe.optimizer:
+        case "adam":
+            return 2 * params  # both moments
+        case "muon":  # the momentum of kernels, both moments of biases, three coefficients
+            return (params - biases) + 2 * biases + 3
+        case "sgd":
+            return params if recipe.momentum else 0
 
 
 def training_memory(
@@ -60,7 +66,7 @@ def training_memory(
         params,
         batch_size * ITEMSIZE[precision] * costs[0].inputs,
         params,
-        optimizer_slots(recipe) * params,
+        PARAM_BYTES * optimizer_numbers(costs, recipe),
         batch_size * kept_bytes(costs, precision),
     )
 

@@ -191,10 +191,10 @@ def _training(account: Account) -> Table:
             for part in training.parts
         ],
         "On paper, products: twice the MACs that meet pixels, forward and for each gradient; "
-        "nothing for the image's own gradient. Other: biases, ReLUs, pools, means, dropout and the "
-        "loss, forward and back; the optimiser; images to floats, and the gradients' division and "
-        "norm. Plain: XLA's own operations, of which random keys and the counting of right answers "
-        "are left unexplained. As run: "
+        "nothing for the image's own gradient; Muon's iterations. Other: biases, ReLUs, pools, "
+        "means, dropout and the loss, forward and back; the rest of the optimiser; images to "
+        "floats, and the gradients' division and norm. Plain: XLA's own operations, of which "
+        "random keys and the counting of right answers are left unexplained. As run: "
         f"{training.micro_batches} x {training.micro_batch_size} images. It has fewer products "
         "where Winograd's filtering takes m + k - 1 of them for m outputs instead of m k, and "
         "additions for its transforms; gradients written as products over padded rows count the "

@@ -78,30 +78,65 @@ class TrainingCost:
         }
 
 
-def optimizer_flops(costs: Sequence[LayerCost], recipe: Recipe) -> int:
-    """Arithmetic of an update, the few operations of the schedule left out.
+Split = tuple[int | None, int | None]  # products, other operations
+NEWTON_SCHULZ_ITERATIONS = 5
 
-    Each term is `optax`'s, in operations for each parameter.
+
+def optimizer_flops(costs: Sequence[LayerCost], recipe: Recipe) -> tuple[int, int]:
+    """Arithmetic of an update: in matrix products, and other operations.
+
+    The few operations of the schedule and of counters are left out. Each term is `optax`'s, in
+    operations for each parameter. Only Muon has products.
     """
-    params = sum(cost.params for cost in costs)
-    biases = sum(cost.out_shape[-1] for cost in costs if cost.params)
-    kernels = params - biases
+    biases = sum(cost.biases for cost in costs)
+    kernels = sum(cost.params for cost in costs) - biases
     each = 2  # times the rate, plus the parameter
-    total = 0
+    products, other = 0, 0
     if recipe.clip_norm > 0:
         # The norm: square and add; n numbers of an array are added with n - 1 additions, and its
         # sum is added to the others' with one. Then divide by the norm, times the bound, and
         # choose; a bound of 1 is no product.
         each += 4 if recipe.clip_norm == 1 else 5
     if recipe.weight_decay > 0:
-        total += 2 * kernels
-    if recipe.optimizer == "adam":
-        # m = b1 m + (1 - b1) g is 3 and v, with a square, 4. Both corrected: 2. Then v's root,
-        # plus epsilon, and the quotient: 2, the root itself being a transcendental.
-        each += 3 + 4 + 2 + 2
-    elif recipe.momentum:
-        each += 4 if recipe.nesterov else 2  # g + momentum m, once or twice
-    return total + each * params
+        other += 2 * kernels
+    # Adam: m = b1 m + (1 - b1) g is 3 and v, with a square, 4. Both corrected: 2. Then v's root,
+    # plus epsilon, and the quotient: 2, the root itself being a transcendental.
+    adam = 3 + 4 + 2 + 2
+    match recipe.optimizer:
+        case "sgd" if recipe.momentum:
+            each += 4 if recipe.nesterov else 2  # g + momentum m, once or twice
+        case "adam":
+            each += adam
+        case "muon":
+            # The average m as Adam's, where a factor of 1 - 0 is no product; corrected. Nesterov
+            # corrects g too: 1, and averages again: 3.
+            each += 4 if recipe.nesterov else 0
+            other += (4 if recipe.momentum else 3) * kernels + adam * biases
+            for cost in costs:
+                if cost.params:
+                    found = _orthogonalising_flops(cost.params // cost.biases - 1, cost.biases)
+                    products, other = products + found[0], other + found[1]
+    return products, other + each * (kernels + biases)
+
+
+def _orthogonalising_flops(inputs: int, outputs: int) -> tuple[int, int]:
+    """Of one kernel as a matrix [inputs, outputs], or [outputs, inputs] where that is wide.
+
+    Divided by its norm X is [m, n], m <= n. An iteration is A = X X^T, B = b A + (c A) A and
+    a X + B X (Jordan et al. 2024).
+
+    Returns:
+        FLOPs in matrix products, and other ones.
+    """
+    m, n = sorted((inputs, outputs))
+    products = 2 * m * m * n + 2 * m * m * m + 2 * m * m * n
+    iteration = 3 * m * m + 2 * m * n
+    norm = 3 * m * n  # square, add up with epsilon, divide
+    shape = m * n if outputs > inputs else 0  # times sqrt(outputs / inputs)
+    return (
+        NEWTON_SCHULZ_ITERATIONS * products,
+        norm + NEWTON_SCHULZ_ITERATIONS * iteration + shape,
+    )
 
 
 def loss_flops(batch_size: int, classes: int, label_smoothing: float) -> tuple[int, int]:
@@ -117,7 +152,7 @@ def loss_flops(batch_size: int, classes: int, label_smoothing: float) -> tuple[i
     return 10 * batch_size * classes - 1, 5 * batch_size * classes
 
 
-def _paper(programs: Programs, costs: Sequence[LayerCost]) -> dict[str, "Split"]:
+def _paper(programs: Programs, costs: Sequence[LayerCost]) -> dict[str, Split]:
     """By formula: the parts of the step of XLA's own operations, the whole batch at once."""
     batch, recipe = programs.batch_size, programs.recipe
     forward = 2 * batch * sum(cost.macs_on_pixels for cost in costs)
@@ -133,7 +168,7 @@ def _paper(programs: Programs, costs: Sequence[LayerCost]) -> dict[str, "Split"]
         "gradients to inputs": (forward - 2 * batch * first.macs_on_pixels, 0),
         "gradients to weights": (forward, 0),
         "masks, pools and biases, going back": (0, back + loss_back),
-        "optimiser": (0, optimizer_flops(costs, recipe)),
+        "optimiser": optimizer_flops(costs, recipe),
         # Three conversions from a byte to its place in a table; each gradient is divided by the
         # number of images, and squared and added for the norm.
         "images, random keys and sums": (0, 3 * batch * costs[0].inputs + 3 * params),
@@ -156,7 +191,7 @@ def training_cost(programs: Programs, costs: Sequence[LayerCost]) -> TrainingCos
     return TrainingCost(tuple(parts), layers, counted, programs.micro, programs.micro_batches)
 
 
-def _whole(parts: Sequence[StepPart], plain: "Split", as_run: "Split") -> StepPart:
+def _whole(parts: Sequence[StepPart], plain: Split, as_run: Split) -> StepPart:
     """The sum of the parts; what has no formula is in no sum on paper, and not unexplained."""
     products = sum(part.paper_products or 0 for part in parts)
     other = sum(part.paper_other or 0 for part in parts)
@@ -166,7 +201,6 @@ def _whole(parts: Sequence[StepPart], plain: "Split", as_run: "Split") -> StepPa
 
 
 DRAWS = "dropout's random numbers"
-Split = tuple[int | None, int | None]  # products, other operations
 
 
 class _Way:
