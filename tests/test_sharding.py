@@ -9,7 +9,7 @@ import pytest
 
 from nin_jax.accounting.collectives import collectives
 from parity_tests.tolerances import LAYOUT
-from tests.virtual_devices import LAYOUTS, STEPS
+from tests.virtual_devices import DTYPES, LAYOUTS, STEPS, layouts_of
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -24,10 +24,12 @@ def results(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    ("dtype", "layout"), [(dtype, name) for dtype in DTYPES for name in layouts_of(dtype)]
+)
 def test_a_layout_changes_no_loss_and_no_parameter(results, dtype, layout):
-    one, other = (np.load(results / f"{dtype}_{name}.npz") for name in ("none", layout))
+    without = f"none_{LAYOUTS[layout][2]}"
+    one, other = (np.load(results / f"{dtype}_{name}.npz") for name in (without, layout))
     assert len(one["losses"]) == STEPS
     assert one["losses"][-1] < one["losses"][0]  # it trains
     for name in one:
@@ -47,7 +49,7 @@ def exchanged(path: Path) -> list[tuple[str, int]]:
 
 
 def parameters(results: Path) -> int:
-    saved = np.load(results / "float32_none.npz")
+    saved = np.load(results / "float32_none_sgd.npz")
     return sum(saved[name].size for name in saved if name != "losses")
 
 
@@ -67,10 +69,26 @@ def test_divided_parameters_are_gathered_once_and_scattered_once(results):
     # be told, and to be clipped by.
     reduced = [size for kind, size in found if kind == "all-reduce"]
     norms = sum(reduced) - (parameters(results) - scattered + 3)
-    arrays = len(np.load(results / "float32_none.npz").files) - 1
+    arrays = len(np.load(results / "float32_none_sgd.npz").files) - 1
     assert 0 < norms <= 2 * arrays
     assert (len(reduced), len(found)) == (2, 4)
     assert 0.9 * parameters(results) < scattered < parameters(results)
+
+
+def test_muons_state_is_divided_and_its_iterations_gather(results):
+    """XLA divides the products of Newton-Schulz iterations too, and gathers between them."""
+    whole, held = np.load(results / "float64_eight_sharded_muon.state.npy")
+    # Two kernels of 10 x 10, two moments of three biases of 10, three coefficients, four counters.
+    undivided = 2 * 100 + 2 * 3 * 10 + 3 + 4
+    assert 8 * held == whole + 7 * undivided
+    sgd, muon = (exchanged(results / f"float64_eight_sharded{name}.txt") for name in ("", "_muon"))
+    # Gradients are scattered once, as with any optimiser; parameters and Muon's matrices gathered.
+    assert [each for each in muon if each[0] == "reduce-scatter"] == [
+        each for each in sgd if each[0] == "reduce-scatter"
+    ]
+    assert {kind for kind, _ in muon} == {"all-gather", "all-reduce", "reduce-scatter"}
+    gathered = [sum(size for kind, size in of if kind == "all-gather") for of in (sgd, muon)]
+    assert gathered[0] < gathered[1]
 
 
 def test_an_evaluation_exchanges_its_sums_alone(results):
