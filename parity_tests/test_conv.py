@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - its name everywhere
 
 from nin_jax import ops, winograd
-from parity_tests.backward import QUICK_COMPILE
 from parity_tests.frameworks import as_array, as_nchw, as_nhwc, as_tensor, assert_close
 from parity_tests.tolerances import CONV
 
@@ -72,7 +71,7 @@ def test_gradients(kernel, stride, padding, channels):
     x, weights, grad = _case(kernel, stride, padding, channels)
     expected = _torch_conv_and_gradients(x, weights, grad, stride, padding)
 
-    @partial(jax.jit, compiler_options=QUICK_COMPILE)
+    @jax.jit
     def both_ways(x, weights, grad):
         ways = (ops.conv, ops._plain_conv)
         return [
@@ -104,7 +103,7 @@ def test_gradients_by_winograd(kernel, padding, channels):
         weights = rng.normal(size=(kernel, kernel, inputs, outputs))
         grad = rng.normal(size=(2, 7 + 2 * padding - kernel + 1, out_width, outputs))
         conv = partial(ops.conv, padding=padding)
-        run = jax.jit(partial(_conv_and_gradients, conv), compiler_options=QUICK_COMPILE)
+        run = jax.jit(partial(_conv_and_gradients, conv))
         _check(run(x, weights, grad), _torch_conv_and_gradients(x, weights, grad, 1, padding))
 
 
@@ -130,7 +129,7 @@ def test_gradients_in_a_transformation(transform, kernel, stride, padding, chann
         conv = partial(ops.conv, stride=stride, padding=padding)
         return _conv_and_gradients(conv, x, weights, grad)
 
-    @partial(jax.jit, compiler_options=QUICK_COMPILE)
+    @jax.jit
     def run(*batches):
         if transform == "vmap":
             return jax.vmap(one)(*batches)

@@ -12,7 +12,7 @@ from torch import nn
 import nin_jax
 import nin_torch_ref
 from nin_jax.geometry import trace
-from parity_tests.backward import QUICK_COMPILE, flax_backward, torch_backward
+from parity_tests.backward import flax_backward, torch_backward
 from parity_tests.frameworks import as_array, as_nchw
 from parity_tests.pairs import Pair, make_pair, no_initial_draws
 from parity_tests.tolerances import MOMENT_STANDARD_ERRORS
@@ -52,7 +52,7 @@ def test_same_mask_same_logits_and_gradients(variant):
     _inject(pair.reference, _flax_mask(pair))
     expected = torch_backward(pair)
     assert not np.array_equal(expected.logits, without.logits), "the mask changed nothing"
-    actual = flax_backward(pair.model, compiler_options=QUICK_COMPILE)(pair, KEY)
+    actual = flax_backward(pair.model)(pair, KEY)
     actual.assert_close(expected, "float64")
 
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F  # noqa: N812 - its name everywhere
 
 import nin_jax
 from nin_jax.geometry import trace
-from parity_tests.backward import QUICK_COMPILE, Backward, flax_backward, torch_backward
+from parity_tests.backward import AS_USERS_COMPILE_IT, Backward, flax_backward, torch_backward
 from parity_tests.frameworks import as_nchw
 from parity_tests.pairs import Pair, make_pair
 
@@ -20,7 +20,7 @@ from parity_tests.pairs import Pair, make_pair
 @pytest.mark.parametrize("variant", nin_jax.list_variants())
 def test_float64(variant, in_channels, image_size):
     pair = make_pair(variant, in_channels=in_channels, image_size=image_size)
-    actual = flax_backward(pair.model, compiler_options=QUICK_COMPILE)(pair)
+    actual = flax_backward(pair.model)(pair)
     actual.assert_close(torch_backward(pair), "float64")
 
 
@@ -60,7 +60,7 @@ def test_float32(variant, in_channels):
     kinds = [layer.kind for layer in trace(pair.model.variant, in_channels, 10, side)]
     kinds = [kind for kind in kinds if kind in ("conv", "pool")]
     as_users_compile_it = in_channels == 1 and variant in ("nin", "nin15")
-    options = {} if as_users_compile_it else QUICK_COMPILE
+    options = AS_USERS_COMPILE_IT if as_users_compile_it else None
     backward = flax_backward(pair.model, compiler_options=options)
     for seed in range(30):
         image = _other_image(pair, seed)

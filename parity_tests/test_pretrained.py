@@ -1,6 +1,7 @@
 """The weights that ship, in the reference: the same predictions."""
 
 import os
+from typing import Any
 
 import jax
 import numpy as np
@@ -30,7 +31,7 @@ def test_the_reference_makes_the_same_predictions_of_them():
     for name in nin_jax.list_pretrained():
         card = pretrained.find(name)
         model = nin_jax.create_model(card.variant, pretrained=card.dataset)
-        options = card.sizes | {"logit_relu": card.logit_relu}
+        options: dict[str, Any] = card.sizes | {"logit_relu": card.logit_relu}
         reference = nin_torch_ref.create_model(card.variant, **options).eval().to(TORCH_DEVICE)
         weights = pretrained.read_weights(card)
         reference.load_state_dict({n: torch.from_numpy(a).float() for n, a in weights.items()})

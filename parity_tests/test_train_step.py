@@ -55,8 +55,8 @@ def test_epochs_of_the_compiled_step(micro_batch_size):
     for epoch in range(EPOCHS):
         order = data.epoch_order(state.key, jax.numpy.int32(epoch), EXAMPLES, RECIPE.batch_size)
         for row in np.asarray(order):
-            state, sums = step(state, images, labels, order)
-            losses.append(float(sums.loss / sums.count))
+            state, figures = step(state, images, labels, order)
+            losses.append(float(figures.sums.loss / figures.sums.count))
             batch = row[row >= 0]
             loss = nin_torch_ref.train_step(
                 pair.reference,

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 import jax
@@ -19,7 +19,7 @@ import nin_jax
 import nin_torch_ref
 from nin_jax.config import RECIPES, Recipe
 from nin_jax.optim import make_optimizer, make_schedule
-from parity_tests.backward import QUICK_COMPILE, compile_loss_and_gradient
+from parity_tests.backward import compile_loss_and_gradient
 from parity_tests.frameworks import as_array, as_nchw, as_tensor, assert_close
 from parity_tests.pairs import Pair, make_pair
 from parity_tests.tolerances import MUON_BFLOAT16, OPTIMIZER_STEPS, RATES
@@ -70,7 +70,7 @@ def _torch_muon(params: Iterable[nn.Parameter], recipe: Recipe) -> torch.optim.O
 @cache
 def _compiled_gradient(graphdef: nnx.GraphDef):
     """Shared by the optimisers: the gradient is what takes time to compile."""
-    return compile_loss_and_gradient(graphdef, compiler_options=QUICK_COMPILE)
+    return compile_loss_and_gradient(graphdef)
 
 
 def _train_flax(
@@ -80,7 +80,7 @@ def _train_flax(
     graphdef, params = nnx.split(model, nnx.Param)
     state = optimizer.init(params)
 
-    @partial(jax.jit, compiler_options=QUICK_COMPILE)
+    @jax.jit
     def update(gradients: nnx.State, state: optax.OptState, params: nnx.State):
         updates, state = optimizer.update(gradients, state, params)
         return optax.apply_updates(params, updates), state
@@ -186,7 +186,7 @@ def test_muon_is_pytorchs_own(rng):
     parameters = [nn.Parameter(as_tensor(_as_matrix(kernel))) for kernel in start]
     theirs = torch.optim.Muon(parameters, 0.02, adjust_lr_fn="original", **options)
 
-    @partial(jax.jit, compiler_options=QUICK_COMPILE)
+    @jax.jit
     def update(gradients: Any, state: optax.OptState, kernels: Any) -> Any:
         updates, state = optimizer.update(gradients, state, kernels)
         return optax.apply_updates(kernels, updates), state
