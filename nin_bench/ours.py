@@ -73,7 +73,12 @@ def _our_training(
     labels: np.ndarray,
 ) -> Call:
     graphdef, params = nnx.split(model, nnx.Param)
-    recipe = Recipe(lr=LEARNING_RATE, momentum=work.momentum, batch_size=work.batch_size)
+    recipe = Recipe(
+        lr=LEARNING_RATE,
+        optimizer=work.optimizer,
+        momentum=work.momentum,
+        batch_size=work.batch_size,
+    )
     optimizer = make_optimizer(recipe, 1_000_000)
     micro = micro_batch_size or default_micro_batch_size(_our_model(work)) or work.batch_size
     step = make_train_step(graphdef, optimizer, recipe, work.sides, min(micro, work.batch_size))

@@ -42,7 +42,8 @@ def torch_call(
 
         return predict
     model.train()
-    optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE, momentum=work.momentum)
+    kind = nin_torch_ref.Muon if work.optimizer == "muon" else torch.optim.SGD
+    optimizer = kind(model.parameters(), lr=LEARNING_RATE, momentum=work.momentum)
     forward = torch.compile(model, mode=mode) if compiled else model
 
     def train() -> None:

@@ -34,6 +34,7 @@ class Work:
     image_size: ImageSize = 224
     in_channels: int = 1
     precision: Literal["float32", "bfloat16"] = "float32"
+    optimizer: Literal["sgd", "muon"] = "sgd"
     momentum: float = 0.0
     num_classes: int = 10
 

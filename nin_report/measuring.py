@@ -18,10 +18,10 @@ def measure_account(
     Args:
         account: of the network, with XLA's plans.
         variant: its name or file.
-        recipe: whose momentum PyTorch's step has.
+        recipe: whose optimizer the steps have, if it is SGD or Muon.
         say: is told what is being measured.
     """
-    momentum = RECIPES[recipe](get_variant(variant)).momentum
+    how = RECIPES[recipe](get_variant(variant))
     found = []
     jobs: list[tuple[Task, str, int | None]] = [
         ("train", OURS, account.predicted_step_bytes("train")),
@@ -39,7 +39,8 @@ def measure_account(
             account.image_size,
             account.in_channels,
             account.precision,
-            momentum,
+            "muon" if how.optimizer == "muon" else "sgd",
+            how.momentum,
             account.num_classes,
         )
         row = measure(work, contender)
