@@ -92,6 +92,12 @@ def test_every_ablation_trains():
         build()()
 
 
+def test_both_sides_train_with_muon():
+    work = Work("train", "nin_one_1x1", 2, 67, optimizer="muon", momentum=0.95)
+    ours.nin_jax_call(work)()
+    pytorch.torch_call(work, channels_last=True)()
+
+
 def test_an_epoch_and_its_published_rival(monkeypatch):
     monkeypatch.setattr(jobs, "EPOCH_IMAGES", 5)
     rows = list(jobs.epoch(PLAN))
