@@ -30,7 +30,8 @@ def make_run(folder: Path, variant: str = "small", **options: Any) -> Path:
     folder.mkdir(parents=True)
     record.write_config(folder, config, recipe, load_dataset("digits"))
     relu = recipe.logit_relu
-    model = nin_jax.create_model(variant, image_size=16, seed=1, init="he", logit_relu=relu)
+    size = recipe.image_size
+    model = nin_jax.create_model(variant, image_size=size, seed=1, init="he", logit_relu=relu)
     convert.save_safetensors(model, folder / "model.safetensors")
     return folder
 
