@@ -44,11 +44,10 @@ def executed(tmp_path_factory):
         name: str(folder / name)
         for name in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR")
     }
-    programs = {"JAX_COMPILATION_CACHE_DIR": str(folder / "programs")}
     tree = {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JUPYTER_PLATFORM_DIRS", "1")  # jupyter_core warns without it
-        for name, value in (own | programs | tree).items():
+        for name, value in (own | tree).items():
             patch.setenv(name, value)
         work = folder / "work"
         work.mkdir()
