@@ -10,6 +10,7 @@ from typing import get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
@@ -38,7 +39,9 @@ def _initial_weight(
 def _identity_kernel(shape: tuple[int, ...], dtype: DTypeLike) -> jax.Array:
     """Return the kernel [k, k, C, C] that passes its input on, as `torch.nn.init.dirac_`."""
     size, _, channels, _ = shape
-    return jnp.zeros(shape, dtype).at[size // 2, size // 2].set(jnp.eye(channels, dtype=dtype))
+    kernel = np.zeros(shape)  # NumPy compiles nothing
+    kernel[size // 2, size // 2] = np.eye(channels)
+    return jnp.asarray(kernel, dtype)
 
 
 def _initial_bias(
@@ -71,10 +74,11 @@ class Conv(nnx.Module):
         area = spec.kernel**2
         fan_in, fan_out = area * spec.in_channels, area * spec.out_channels
         shape = (spec.kernel, spec.kernel, spec.in_channels, spec.out_channels)
-        kernel = _initial_weight(rngs.params(), shape, fan_in, fan_out, init, param_dtype)
+        key = rngs.params()
         if init == "identity" and follows and spec.in_channels == spec.out_channels:
-            kernel = _identity_kernel(shape, param_dtype)
-        self.kernel = nnx.Param(kernel)
+            self.kernel = nnx.Param(_identity_kernel(shape, param_dtype))
+        else:
+            self.kernel = nnx.Param(_initial_weight(key, shape, fan_in, fan_out, init, param_dtype))
         self.bias = nnx.Param(
             _initial_bias(rngs.params(), spec.out_channels, fan_in, init, param_dtype)
         )
