@@ -15,10 +15,11 @@ from nin_study.tables import Cell, Table, markdown, raw
 
 NOTES = (
     "Accuracy is the mean over seeds at the end of training, the collapsed runs included, with its "
-    "95 % confidence interval over seeds (Student's t). Differences are paired by seed and have "
-    "such an interval too; one that holds 0 is no difference found. The intervals are about other "
-    "seeds and the same test images, and are not widened for the number of comparisons. Where some "
-    "runs collapsed and others did not, they are wide, and the counts say more.",
+    "95 % confidence interval over seeds (Student's t). Differences are over the seeds that "
+    "both have, paired, and have such an interval too; one that holds 0 is no difference found. "
+    "The intervals are about other seeds and the same test images, and are not widened for the "
+    "number of comparisons. Where some runs collapsed and others did not, they are wide, and the "
+    "counts say more.",
     "Collapsed: never above 1.2 times chance. Dead classes: in how many runs a class has maps of "
     "zero for the whole test set or, without a ReLU on the logits, is never predicted. Epochs to "
     "0.80: mean over the runs that reached it. A step's time is of all networks in turns, apart "
