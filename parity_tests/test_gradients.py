@@ -54,8 +54,8 @@ def _other_image(pair: Pair, seed: int) -> Pair:
 @pytest.mark.parametrize("variant", nin_jax.list_variants())
 def test_float32(variant, in_channels):
     """On the first image on which both take the same decisions, as their layers tell."""
-    # Of nin27's 7 million ReLUs at 224x224 a few are always within rounding of zero.
-    side = 96 if variant == "nin27" else 224
+    # At 224x224 a few of the millions of ReLUs of the deepest are always within rounding of zero.
+    side = 96 if variant in ("nin21", "nin27") else 224
     pair = make_pair(variant, in_channels=in_channels, image_size=(side, side), precision="float32")
     kinds = [layer.kind for layer in trace(pair.model.variant, in_channels, 10, side)]
     kinds = [kind for kind in kinds if kind in ("conv", "pool")]

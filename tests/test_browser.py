@@ -8,6 +8,7 @@ import pytest
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import WebDriverWait
 
 from nin_jax import create_model
 from nin_jax.explanation import explain_images
@@ -70,6 +71,8 @@ def show(browser, url, width=WIDE, dark=False):
         {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500},
     )
     browser.get(url)
+    loaded = "return document.readyState === 'complete'"
+    WebDriverWait(browser, 60).until(lambda driver: driver.execute_script(loaded))
 
 
 def test_the_browser_has_nothing_to_complain_about(browser, url):

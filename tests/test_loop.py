@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from nin_jax import UserError, create_model, datasets, idx, loop, metrics, preparation, record
+from nin_jax import UserError, datasets, idx, loop, metrics, preparation, record
+from nin_jax.model import new_model
 from nin_jax.preparation import load_data
 from nin_jax.saving import Saver
 from nin_soak.small_run import rows_of
@@ -198,12 +199,12 @@ def test_dead_classes_have_a_remedy(config, capsys, monkeypatch):
     """Above chance, but with a class that the network cannot predict."""
 
     def blind(*arguments, **options):
-        model = create_model(*arguments, **options)
+        model = new_model(*arguments, **options)
         bias = model.head.convs[-1].bias
         bias[...] = bias[...].at[3].set(-50.0)
         return model
 
-    monkeypatch.setattr(preparation, "create_model", blind)
+    monkeypatch.setattr(preparation, "new_model", blind)
     summary = loop.fit(replace(config, limit_train=None, epochs=1))
     assert summary["dead_classes"] == ["3"]
     note = "NOTE: the first epoch never predicted 3 for a training image. Remedy"

@@ -43,6 +43,10 @@ def test_two_runs_on_eight_devices_are_the_same_bit_for_bit(results):
         np.testing.assert_array_equal(first[name], second[name])
 
 
+# Loss, correct predictions and examples; labels and predictions of each of ten classes.
+SUMS = 3 + 2 * 10
+
+
 def exchanged(path: Path) -> list[tuple[str, int]]:
     """Kind and float32 numbers that a device gives, of each exchange in a compiled program."""
     return [(each.kind, each.bytes // 4) for each in collectives(path.read_text())]
@@ -54,8 +58,8 @@ def parameters(results: Path) -> int:
 
 
 @pytest.mark.parametrize("layout", ["two", "eight", "eight_shares"])
-def test_a_step_is_one_all_reduce_of_gradients_and_three_sums(results, layout):
-    expected = [("all-reduce", parameters(results) + 3)]
+def test_a_step_is_one_all_reduce_of_gradients_and_sums(results, layout):
+    expected = [("all-reduce", parameters(results) + SUMS)]
     assert exchanged(results / f"float32_{layout}.txt") == expected
 
 
@@ -64,11 +68,11 @@ def test_divided_parameters_are_gathered_once_and_scattered_once(results):
     (gathered,) = [size for kind, size in found if kind == "all-gather"]
     (scattered,) = [size for kind, size in found if kind == "reduce-scatter"]
     assert 8 * gathered == scattered
-    # What eight devices do not divide, arrays of the ten classes, is summed with the three sums;
-    # the norm of the gradient is a number for each array that is divided, and is taken twice: to
-    # be told, and to be clipped by.
+    # What eight devices do not divide, arrays of the ten classes, is summed with the sums; the norm
+    # of the gradient is a number for each array that is divided, and is taken twice: to be told,
+    # and to be clipped by.
     reduced = [size for kind, size in found if kind == "all-reduce"]
-    norms = sum(reduced) - (parameters(results) - scattered + 3)
+    norms = sum(reduced) - (parameters(results) - scattered + SUMS)
     arrays = len(np.load(results / "float32_none_sgd.npz").files) - 1
     assert 0 < norms <= 2 * arrays
     assert (len(reduced), len(found)) == (2, 4)

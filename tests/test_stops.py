@@ -33,7 +33,7 @@ def test_another_configuration_is_refused_and_what_may_change_is_said(config, un
     [
         ({"epochs": 10**12}, "steps, more than the 10,000,000"),
         ({"lr": 1e300}, r"--lr must be at most 1e\+30, got 1e\+300"),
-        ({"optimizer": "lion"}, "--optimizer must be one of sgd, adam, got 'lion'"),
+        ({"optimizer": "lion"}, "--optimizer must be one of sgd, adam, muon, got 'lion'"),
         ({"precision": "float16"}, "--precision must be one of float32, bfloat16"),
         ({"recipe": ["d2l"]}, "unknown recipe"),
         ({"workdir": "x" * 300}, "cannot make"),
