@@ -1,7 +1,10 @@
 """Ways of the images to the devices: the same run by each, from wherever it goes on."""
 
 import signal
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -12,6 +15,7 @@ from nin_jax.config import TrainConfig, recipe_of
 from nin_jax.errors import Interrupted
 from nin_jax.feed import Resident, Shares, evaluation_parts
 from nin_jax.sharding import Layout, make_layout
+from parity_tests.backward import AS_USERS_COMPILE_IT
 from tests.disturbed import assert_same
 from tests.picture_folders import make_folder, pictures
 from tests.test_resume import signal_at
@@ -20,16 +24,45 @@ from tests.virtual_devices import examples
 IMAGE, BATCH = 64, 50  # bytes; of tests/disturbed.py
 
 
+@pytest.fixture
+def resident(config, monkeypatch) -> Path:
+    """The folder of the resident run, compiled as users compile it; so are the test's own runs.
+
+    As the suite compiles, programs for chunks of different sizes round differently.
+    """
+    for name in ("make_train_steps", "make_eval_step"):
+        monkeypatch.setattr(preparation, name, _as_users_compile_it(getattr(preparation, name)))
+    folder = config.workdir.parent / "resident"
+    loop.fit(replace(config, feed="resident", workdir=folder))
+    return folder
+
+
+def _as_users_compile_it(make: Callable[..., Any]) -> Callable[..., Any]:
+    def made(*arguments):
+        step, programs = make(*arguments), {}
+
+        def call(*operands):
+            shapes = str(jax.tree.map(jax.typeof, operands))
+            if shapes not in programs:
+                lowered = step.lower(*operands)
+                programs[shapes] = lowered.compile(compiler_options=AS_USERS_COMPILE_IT)
+            return programs[shapes](*operands)
+
+        return call
+
+    return made
+
+
 @pytest.mark.parametrize("rows", [1, 2, 100])
-def test_a_streamed_run_is_the_resident_one(config, undisturbed, monkeypatch, rows):
+def test_a_streamed_run_is_the_resident_one(config, resident, monkeypatch, rows):
     monkeypatch.setattr(preparation, "CHUNK_BYTES", rows * BATCH * IMAGE)
     loop.fit(replace(config, feed="stream"))
-    assert_same(config.workdir, undisturbed)
+    assert_same(config.workdir, resident)
 
 
 @pytest.mark.parametrize("feeds", [("stream", "stream"), ("resident", "stream")])
 def test_a_run_goes_on_in_the_middle_of_a_chunk_and_with_the_other_feed(
-    config, undisturbed, monkeypatch, feeds
+    config, resident, monkeypatch, feeds
 ):
     monkeypatch.setattr(preparation, "CHUNK_BYTES", 2 * BATCH * IMAGE)
     first, second = (replace(config, feed=feed) for feed in feeds)
@@ -38,7 +71,7 @@ def test_a_run_goes_on_in_the_middle_of_a_chunk_and_with_the_other_feed(
         with pytest.raises(Interrupted):
             loop.fit(first)
     loop.fit(replace(second, resume=True))
-    assert_same(config.workdir, undisturbed)
+    assert_same(config.workdir, resident)
 
 
 def test_an_image_folder_trains_the_same_from_memory_and_from_disk(tmp_path, config):
