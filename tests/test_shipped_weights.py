@@ -29,7 +29,7 @@ def test_they_reach_what_their_cards_say():
     """Where NIN_DATA_DIR has Fashion-MNIST; elsewhere the card's claim is all there is."""
     for name in nin_jax.list_pretrained():
         card = pretrained.find(name)
-        assert card.test_accuracy > 0.9
+        assert card.test_accuracy > 0.85
         if os.environ.get("NIN_DATA_DIR"):
             score, _ = score_trained(Source(pretrained=name).load())
             assert score.confusion.sum() == card.test_images
