@@ -47,8 +47,8 @@ def test_the_job_has_all_its_rows(plan, monkeypatch):
     ]
     assert counts[0] == dict.fromkeys(KINDS, 0) | {"all-reduce": 1}
     assert counts[1]["all-gather"] == counts[1]["reduce-scatter"] == 1
-    # Every gradient, and the sums of loss, hits and examples.
-    assert sent[0]["operand_bytes"] == sent[0]["parameter_bytes"] + 3 * 4
+    # Every gradient; loss, correct predictions and examples; each class's labels and predictions.
+    assert sent[0]["operand_bytes"] == sent[0]["parameter_bytes"] + (3 + 2 * 10) * 4
 
 
 def test_what_fails_is_a_row():

@@ -46,7 +46,8 @@ def test_memory_and_disk_are_read(tmp_path):
 
 def test_what_a_run_needs(monkeypatch):
     params = 4 * 2_225_510  # nin15's, in float32
-    assert space.checkpoint_bytes() == 4 * 2 * params
+    # The momentum of every parameter, and one more moment of each bias.
+    assert 4 * 2 * params < space.checkpoint_bytes() < 4 * 2.01 * params
     at_once = space.step_memory().total_bytes
     assert 2.5 * 2**30 < at_once < 3.5 * 2**30
     assert 3 * params < space.step_bytes() < 0.1 * at_once  # a CPU works in parts
