@@ -87,4 +87,6 @@ def test_the_committed_outputs_are_a_run_and_tell_nothing_of_the_machine():
     assert all(cell.metadata.keys() <= {"tags"} for cell in notebook.cells)  # so no times either
     text = NOTEBOOK.read_text(encoding="utf-8")
     assert len(text) < MOST_BYTES
-    assert not [word for word in ("/home/", "/tmp/", str(Path.home()), "site-packages") if word in text]
+    assert not [
+        word for word in ("/home/", "/tmp/", str(Path.home()), "site-packages") if word in text
+    ]
