@@ -262,7 +262,7 @@ def _remedies(run: Run) -> tuple[str, str]:
             "The published recipe starts very slowly and at high rates may never learn. Remedy: "
             f"--recipe modern, or a lower --lr (now {run.recipe.lr:g}), or more --epochs.",
             "Under the ReLU on the logits a class can lose its gradient for good. Remedy: --recipe "
-            "modern, or --no-logit-relu, or another --seed.",
+            "modern, or --logit-relu False, or another --seed.",
         )
     return (
         "Remedy: more images or --epochs; if that does not help, another --lr or --seed.",
