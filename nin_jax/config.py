@@ -56,7 +56,7 @@ def modern(variant: Variant) -> Recipe:
     At the start each block is one convolution and a ReLU: its 1x1 layers begin as the identity.
     Muon (Jordan et al. 2024) then takes steps of the same size in all directions of a kernel.
     Warm-up, cosine decay (Loshchilov and Hutter 2017), clipped gradients, and no ReLU on the
-    logits. What it reaches: ``benchmarks/modern.md``.
+    logits. What it reaches: ``benchmarks/results/modern.md``.
     """
     del variant
     return Recipe(

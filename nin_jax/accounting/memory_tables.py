@@ -88,7 +88,7 @@ ABOVE = (
     "On a CPU XLA's convolutions of several channels unfold their input outside its plan, "
     "batch x height x width x kernel x kernel x channels floats at most: 16 MiB for nin's first "
     "layer, of three channels and four images. What is above that differs from run to run and is "
-    "unexplained; benchmarks/README.md has figures."
+    "unexplained; benchmarks/results/README.md has figures."
 )
 BELOW = "A plan's memory counts as resident only where it is touched."
 

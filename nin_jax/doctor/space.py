@@ -14,7 +14,7 @@ from nin_jax.variants import get_variant
 
 # The run that free memory and disk are held against.
 VARIANT, BATCH_SIZE, IMAGE_SIZE, RECIPE = "nin15", 128, 224, "modern"
-# A process holds that much besides a step: libraries, data, programs. benchmarks/cpu-memory saw
+# A process holds that much besides a step: libraries, data, programs. benchmarks/results/cpu-memory saw
 # 817 MiB in all, of which a step in parts takes 71.
 PROCESS_BYTES = 750 * 2**20
 CHECKPOINTS = 4  # the two newest, the best, and the one that is being written

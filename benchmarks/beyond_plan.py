@@ -1,7 +1,7 @@
 """By how much a process grows within a call, beyond what XLA plans: programs of one operation.
 
-    MALLOC_MMAP_THRESHOLD_=131072 python benchmarks/accounting/beyond_plan.py
-    MALLOC_MMAP_THRESHOLD_=131072 python benchmarks/accounting/beyond_plan.py predict nin 16
+    MALLOC_MMAP_THRESHOLD_=131072 python benchmarks/beyond_plan.py
+    MALLOC_MMAP_THRESHOLD_=131072 python benchmarks/beyond_plan.py predict nin 16
 
 The first prints programs of one operation; the second a network's step, one call at a time and
 three in a row, as `nin_bench.probe` measures. On Linux, with a CPU.
