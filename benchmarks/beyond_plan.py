@@ -4,7 +4,7 @@
     MALLOC_MMAP_THRESHOLD_=131072 python benchmarks/beyond_plan.py predict nin 16
 
 The first prints programs of one operation; the second a network's step, one call at a time and
-three in a row, as `nin_bench.probe` measures. On Linux, with a CPU.
+three in a row, as `benchmarks.speed.probe` measures. On Linux, with a CPU.
 """
 
 import sys
@@ -16,11 +16,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nin_bench.ours import nin_jax_call
-from nin_bench.probe import _forget_peak, _peak_resident
-from nin_bench.work import Work
-from nin_jax import ops
+from benchmarks.speed.ours import nin_jax_call
+from benchmarks.speed.probe import _forget_peak, _peak_resident
+from benchmarks.speed.work import Work
 from nin_jax.accounting.xla import xla_memory
+from nin_jax.models import ops
 
 TIMES = 5
 

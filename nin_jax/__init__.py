@@ -1,13 +1,13 @@
 """The Network-in-Network family in JAX/Flax, held to a PyTorch reference."""
 
-from nin_jax import convert
 from nin_jax.accounting import account
 from nin_jax.errors import UserError
-from nin_jax.model import NiN, NiNBlock, class_maps, count_params
-from nin_jax.predictor import Predictor
-from nin_jax.pretrained import create_model, list_pretrained
-from nin_jax.tables import describe, summary
-from nin_jax.variants import Stage, Variant, get_variant, list_variants
+from nin_jax.inference.predictor import Predictor
+from nin_jax.models import convert
+from nin_jax.models.nin import NiN, NiNBlock, class_maps, count_params
+from nin_jax.models.pretrained import create_model, list_pretrained
+from nin_jax.models.summary import describe, summary
+from nin_jax.models.variants import Stage, Variant, get_variant, list_variants
 
 __version__ = "0.1.0"
 

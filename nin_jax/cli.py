@@ -96,7 +96,7 @@ def guard(action: Callable[[], object]) -> None:
 
 def _leave(code: int) -> None:
     """Exits, one of several processes in its own way."""
-    processes = sys.modules.get("nin_jax.processes")
+    processes = sys.modules.get("nin_jax.runs.multihost")
     if processes is not None:
         processes.leave(code)
     sys.exit(code)

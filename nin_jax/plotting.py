@@ -11,7 +11,7 @@ from matplotlib.text import Text
 from matplotlib.ticker import EngFormatter
 
 from nin_jax.accounting.account import Account
-from nin_jax.explanation import Explanation
+from nin_jax.inference.class_maps import Explanation
 
 # Okabe and Ito's colours, which colour-blind readers tell apart.
 TRAIN, TEST = "#0072B2", "#D55E00"
@@ -256,7 +256,7 @@ def plot_class_maps(
     """A picture, and over it the map of each class, all in one scale; the largest logit in bold.
 
     Args:
-        explanation: as `nin_jax.explanation` makes it.
+        explanation: as `nin_jax.inference.class_maps` makes it.
         class_names: one a class.
         title: says which picture it is.
         path: of the PNG.

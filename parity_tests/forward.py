@@ -15,7 +15,7 @@ from torch import nn
 
 import nin_jax
 import nin_torch_ref
-from nin_jax import ops
+from nin_jax.models import ops
 from parity_tests.frameworks import as_array, as_nchw, as_nhwc
 from parity_tests.pairs import Pair
 

@@ -11,7 +11,7 @@ from jax.typing import DTypeLike
 
 import nin_jax
 import nin_torch_ref
-from nin_jax.config import Init
+from nin_jax.training.config import Init
 from parity_tests.frameworks import TORCH_DEVICE, as_array
 from parity_tests.tolerances import Precision
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812 - its name everywhere
 
-from nin_jax import ops, winograd
+from nin_jax.models import ops, winograd
 from parity_tests.frameworks import as_array, as_nchw, as_nhwc, as_tensor, assert_close
 from parity_tests.tolerances import CONV
 

@@ -18,7 +18,7 @@ from nin_jax.accounting import layer_costs
 from nin_jax.accounting.conventions import CONVENTIONS, all_counts
 from nin_jax.accounting.layers import LayerCost
 from nin_jax.accounting.memory import torch_kept_bytes
-from nin_jax.geometry import trace
+from nin_jax.models.geometry import trace
 from parity_tests.test_random_architectures import networks
 
 RUN_HERE = {convention.key for convention in CONVENTIONS} - {"macs", "flops", "xla"}

@@ -7,7 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import nin_jax
 import nin_torch_ref
-from nin_jax.geometry import trace
+from nin_jax.models.geometry import trace
 from parity_tests.pairs import no_initial_draws
 
 # 224x224, 10 classes: (variant, channels) -> (parameters, multiply-adds of one image).

@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given, settings
 from PIL import Image
 
-from nin_jax import data
-from nin_jax.datasets import load_dataset
+from nin_jax.data import transforms
+from nin_jax.data.datasets import load_dataset
 
 Size = tuple[int, int]
 
 # Compiled, as in training: what XLA makes of a division is what counts.
-resize = partial(jax.jit, static_argnames="size")(data.resize)
-prepare = partial(jax.jit, static_argnames="size")(data.prepare)
+resize = partial(jax.jit, static_argnames="size")(transforms.resize)
+prepare = partial(jax.jit, static_argnames="size")(transforms.prepare)
 
 # Each pair of sizes is one compile, so the random images share these.
 SIZE_PAIRS: list[tuple[Size, Size]] = [

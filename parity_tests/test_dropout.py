@@ -11,7 +11,7 @@ from torch import nn
 
 import nin_jax
 import nin_torch_ref
-from nin_jax.geometry import trace
+from nin_jax.models.geometry import trace
 from parity_tests.backward import flax_backward, torch_backward
 from parity_tests.frameworks import as_array, as_nchw
 from parity_tests.pairs import Pair, make_pair, no_initial_draws

@@ -3,8 +3,8 @@
 import pytest
 
 import nin_jax
-from nin_jax.config import Init
-from nin_jax.geometry import trace
+from nin_jax.models.geometry import trace
+from nin_jax.training.config import Init
 from parity_tests.forward import flax_forward, torch_forward
 from parity_tests.frameworks import assert_close
 from parity_tests.pairs import make_pair

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - its name everywhere
 
 import nin_jax
-from nin_jax.geometry import trace
+from nin_jax.models.geometry import trace
 from parity_tests.backward import AS_USERS_COMPILE_IT, Backward, flax_backward, torch_backward
 from parity_tests.frameworks import as_nchw
 from parity_tests.pairs import Pair, make_pair

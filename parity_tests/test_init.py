@@ -13,9 +13,9 @@ from torch import nn
 
 import nin_jax
 import nin_torch_ref
-from nin_jax.config import Init
-from nin_jax.model import Conv
-from nin_jax.variants import Convolution
+from nin_jax.models.nin import Conv
+from nin_jax.models.variants import Convolution
+from nin_jax.training.config import Init
 from nin_torch_ref.model import identity_block
 from parity_tests.frameworks import as_array
 from parity_tests.tolerances import INIT_FALSE_ALARM, MOMENT_STANDARD_ERRORS

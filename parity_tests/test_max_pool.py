@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812 - its name everywhere
 
-from nin_jax import ops
+from nin_jax.models import ops
 from parity_tests.frameworks import as_array, as_nchw, as_nhwc
 
 SIDES = [(3, 3), (4, 4), (5, 7), (8, 6), (3, 12), (13, 10), (54, 54), (55, 41)]

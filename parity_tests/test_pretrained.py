@@ -9,8 +9,9 @@ import torch
 
 import nin_jax
 import nin_torch_ref
-from nin_jax import data, pretrained
-from nin_jax.datasets import load_dataset
+from nin_jax.data import transforms
+from nin_jax.data.datasets import load_dataset
+from nin_jax.models import pretrained
 from parity_tests.frameworks import TORCH_DEVICE, as_array, as_nchw
 
 
@@ -35,7 +36,7 @@ def test_the_reference_makes_the_same_predictions_of_them():
         reference = nin_torch_ref.create_model(card.variant, **options).eval().to(TORCH_DEVICE)
         weights = pretrained.read_weights(card)
         reference.load_state_dict({n: torch.from_numpy(a).float() for n, a in weights.items()})
-        prepare = jax.jit(lambda part, size=model.image_size: data.prepare(part, size))
+        prepare = jax.jit(lambda part, size=model.image_size: transforms.prepare(part, size))
         expected = []
         for part in np.split(images, 10):
             with torch.no_grad():

@@ -11,10 +11,10 @@ from PIL import Image
 
 import nin_jax
 import nin_torch_ref
-from nin_jax import data
-from nin_jax.config import Recipe
-from nin_jax.optim import make_optimizer
-from nin_jax.step import TrainState, make_train_step
+from nin_jax.data import transforms
+from nin_jax.training.config import Recipe
+from nin_jax.training.optimizer import make_optimizer
+from nin_jax.training.step import TrainState, make_train_step
 from parity_tests.frameworks import as_array, as_nchw, as_tensor, assert_close
 from parity_tests.pairs import make_pair
 from parity_tests.tolerances import OPTIMIZER_STEPS
@@ -53,7 +53,9 @@ def test_epochs_of_the_compiled_step(micro_batch_size):
     reference = torch.optim.SGD(pair.reference.parameters(), 0.1, momentum=0.9, nesterov=True)
     losses, expected_losses = [], []
     for epoch in range(EPOCHS):
-        order = data.epoch_order(state.key, jax.numpy.int32(epoch), EXAMPLES, RECIPE.batch_size)
+        order = transforms.epoch_order(
+            state.key, jax.numpy.int32(epoch), EXAMPLES, RECIPE.batch_size
+        )
         for row in np.asarray(order):
             state, figures = step(state, images, labels, order)
             losses.append(float(figures.sums.loss / figures.sums.count))

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 import nin_jax
 import nin_torch_ref
-from nin_jax import convert
+from nin_jax.models import convert
 from parity_tests.frameworks import as_array
 
 SIZES = {"in_channels": 3, "num_classes": 7, "image_size": (71, 83)}

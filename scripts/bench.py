@@ -11,6 +11,8 @@ import tyro
 
 from nin_jax import cli
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # benchmarks/ is not installed
+
 Job = Literal[
     "train", "predict", "epoch", "memory", "startup", "images", "ops", "sweep", "scale", "accuracy"
 ]
@@ -82,8 +84,9 @@ class BenchConfig:
 
 
 def run(config: BenchConfig) -> None:
-    from nin_jax import UserError, get_variant, list_variants, workdir
-    from nin_jax.geometry import trace
+    from nin_jax import UserError, get_variant, list_variants
+    from nin_jax.models.geometry import trace
+    from nin_jax.runs import workdir
 
     for name in ("image_size", "in_channels", "rounds", "workers", "epochs"):
         least = 0 if name == "workers" else 1
@@ -111,8 +114,8 @@ def run(config: BenchConfig) -> None:
 def _run(config: BenchConfig, variants: tuple[str, ...]) -> None:
     from rich.console import Console
 
-    from nin_bench import jobs, report
-    from nin_bench.accuracy import Comparison
+    from benchmarks.speed import jobs, output
+    from benchmarks.speed.accuracy import Comparison
 
     comparison = Comparison(
         variants=config.variants or ("nin",),
@@ -148,21 +151,21 @@ def _run(config: BenchConfig, variants: tuple[str, ...]) -> None:
         for job in (*config.jobs, *swept) or jobs.HEADLINE:
             for row in jobs.JOBS[job](plan):
                 rows.append(row)
-                console.print(report.line(row), soft_wrap=True)
+                console.print(output.line(row), soft_wrap=True)
     command = shlex.join(["python", "scripts/bench.py", *sys.argv[1:]])
-    head = report.header()
+    head = output.header()
     match config.format:
         case "table":
             print(f"{command}\n" + ", ".join(f"{k} {v}" for k, v in head.items() if v))
-            report.print_tables(rows)
+            output.print_tables(rows)
         case "json":
-            print(report.as_json(rows, head, command), end="")
+            print(output.as_json(rows, head, command), end="")
         case "csv":
-            print(report.as_csv(rows), end="")
+            print(output.as_csv(rows), end="")
         case "markdown":
-            print(report.markdown(rows, head, command), end="")
+            print(output.markdown(rows, head, command), end="")
     if config.out is not None:
-        for path in report.write(config.out, rows, head, command):
+        for path in output.write(config.out, rows, head, command):
             console.print(f"wrote {path}")
 
 

@@ -38,7 +38,8 @@ class ConvertConfig:
 
 
 def run(config: ConvertConfig) -> None:
-    from nin_jax import UserError, convert, count_params, get_variant
+    from nin_jax import UserError, count_params, get_variant
+    from nin_jax.models import convert
 
     if config.target.suffix != ".safetensors":
         raise UserError(f"the target must end in .safetensors, got {config.target}")

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nin_jax import cli
-from nin_jax.trained import Source
+from nin_jax.runs.trained import Source
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class EvaluateConfig(Source):
 
 
 def run(config: EvaluateConfig) -> None:
-    from nin_jax.device import use_compilation_cache
-    from nin_jax.scoring import score_source
+    from nin_jax.inference.scoring import score_source
+    from nin_jax.training.device import use_compilation_cache
 
     use_compilation_cache(config.compilation_cache)
     score_source(config, data_dir=config.data_dir, out=config.out, export=config.export)

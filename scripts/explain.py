@@ -8,7 +8,7 @@ from typing import Annotated
 import tyro
 
 from nin_jax import cli
-from nin_jax.trained import Source
+from nin_jax.runs.trained import Source
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,14 @@ class ExplainConfig(Source):
 
 
 def run(config: ExplainConfig) -> None:
-    from nin_jax import UserError, device, explanation
+    from nin_jax import UserError
+    from nin_jax.inference import class_maps
+    from nin_jax.training import device
 
     if not config.pictures:
         raise UserError("give one or more pictures, or folders of them")
     device.use_compilation_cache(config.compilation_cache)
-    written, faults = explanation.explain_files(config.pictures, config, config.out)
+    written, faults = class_maps.explain_files(config.pictures, config, config.out)
     for path in written:
         print(f"wrote {path}")
     for fault in faults:

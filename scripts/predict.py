@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import tyro
 
 from nin_jax import cli
-from nin_jax.trained import Source
+from nin_jax.runs.trained import Source
 
 
 @dataclass(frozen=True)
@@ -36,19 +36,21 @@ class PredictConfig(Source):
 
 
 def run(config: PredictConfig) -> None:
-    from nin_jax import UserError, device, prediction
+    from nin_jax import UserError
+    from nin_jax.inference import predict
+    from nin_jax.training import device
 
     if not config.pictures:
         raise UserError("give one or more pictures, or folders of them")
     device.use_compilation_cache(config.compilation_cache)
-    predictions, faults = prediction.predict_files(
+    predictions, faults = predict.predict_files(
         config.pictures,
         config,
         top=config.top,
         batch_size=config.batch_size,
         precision=config.precision,
     )
-    prediction.report(predictions, faults, config.json)
+    predict.report(predictions, faults, config.json)
     if faults:
         sys.exit(1 if predictions else 2)
 

@@ -22,7 +22,7 @@ class PrepareConfig:
 def run(config: PrepareConfig) -> None:
     """Prepares the set and prints how to train from it."""
     # Here, so that --help does not wait for tensorflow-datasets.
-    from nin_jax.tfds_builders import prepare
+    from nin_jax.data.tfds_builders import prepare
 
     name, folder = prepare(config.dataset, config.data_dir, config.out)
     print(f"prepared {name} in {folder}")

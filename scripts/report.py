@@ -1,74 +1,19 @@
-"""What a network costs, every figure with its name and where it is from."""
+"""Count what a network costs: python scripts/report.py."""
 
-from dataclasses import dataclass
+import sys
 from pathlib import Path
-from typing import Literal
 
 from nin_jax import cli
+from nin_jax.accounting.request import ReportConfig
 
-
-@dataclass(frozen=True)
-class ReportConfig:
-    """Count what a network costs: parameters, computation and memory, by everyone's convention.
-
-    Counts are of one image, memory is of a batch. Figures are on paper, from XLA's analysis, or
-    measured, and say which.
-    """
-
-    variant: str = "nin"
-    """Network: a built-in name, or a .json or .toml file."""
-
-    all: bool = False
-    """One table that compares all built-in networks, on paper; with --train, a second one of what
-    XLA plans and what was measured."""
-
-    in_channels: int = 1
-    """Channels of the images."""
-
-    num_classes: int = 10
-    """Number of logits."""
-
-    image_size: int | tuple[int, int] = 224
-    """Side of the images, or height and width, in pixels."""
-
-    batch_size: int = 128
-    """Images of a batch, for memory and the training step."""
-
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Of the computation."""
-
-    recipe: str = "d2l"
-    """d2l or modern: the optimiser, the loss and the last ReLU."""
-
-    per_layer: bool = False
-    """A row for each layer too."""
-
-    train: bool = False
-    """The training step too: in parts, on paper and from XLA, and memory measured."""
-
-    measure: bool = True
-    """With --train: run a few steps of ours and PyTorch's, each in a process of its own, and see
-    how much memory they take."""
-
-    memory: str | None = None
-    """Find the largest batches that fit into that much memory, such as 8GiB or 500MB."""
-
-    explain: bool = False
-    """Write a worked derivation in Markdown instead, layer by layer, with the numbers filled in."""
-
-    format: str = "table"
-    """table, markdown, csv or json. csv holds with --all the networks, with --per-layer the layers,
-    else keys and values; what --train and --memory add to the first two follows after an empty
-    line, as tables of their own."""
-
-    plots: Path | None = None
-    """Folder for layers.png: parameters and MACs as bars; with --all also variants.png."""
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # benchmarks/ is not installed
 
 
 def run(config: ReportConfig) -> None:
-    from nin_report.report import make_report
+    from benchmarks.speed.memory import measure_account
+    from nin_jax.accounting.report import make_report
 
-    make_report(config)
+    make_report(config, measure_account)
 
 
 if __name__ == "__main__":

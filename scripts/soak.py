@@ -8,6 +8,8 @@ from pathlib import Path
 
 from nin_jax import cli
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # benchmarks/ is not installed
+
 
 @dataclass(frozen=True)
 class SoakConfig:
@@ -32,9 +34,10 @@ class SoakConfig:
 def run(config: SoakConfig) -> None:
     from rich.console import Console
 
-    from nin_jax import UserError, workdir
-    from nin_soak import report, trials
-    from nin_soak.small_run import SmallRun
+    from benchmarks.soak import output, trials
+    from benchmarks.soak.small_run import SmallRun
+    from nin_jax import UserError
+    from nin_jax.runs import workdir
 
     for name in ("kills", "epochs"):
         if getattr(config, name) < 1:
@@ -52,9 +55,9 @@ def run(config: SoakConfig) -> None:
             trials.damage_files(small, config.seed, status.update),
             trials.run_long(SmallRun(Path(scratch), long), config.epochs, status.update),
         ]
-    console.print(report.table(outcomes))
+    console.print(output.table(outcomes))
     if config.out is not None:
-        report.write(outcomes, shlex.join(["python", "scripts/soak.py", *sys.argv[1:]]), config.out)
+        output.write(outcomes, shlex.join(["python", "scripts/soak.py", *sys.argv[1:]]), config.out)
     if any(outcome.lost for outcome in outcomes):
         sys.exit(1)
 

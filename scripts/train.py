@@ -3,21 +3,23 @@
 from dataclasses import replace
 
 from nin_jax import cli
-from nin_jax.config import TrainConfig
+from nin_jax.training.config import TrainConfig
 
 
 def run(config: TrainConfig) -> None:
-    from nin_jax import loop, record, tables
+    from nin_jax.models import summary
+    from nin_jax.runs import manifest
+    from nin_jax.runs.fit import fit
 
     if config.list_variants:
-        print(tables.variant_table())
+        print(summary.variant_table())
         return
     if config.resume and config.workdir is not None:
         # What the command line leaves open is as the run has it.
-        saved = record.read_config(config.workdir)
-        saved = replace(saved, workdir=config.workdir, **record.NOT_CARRIED_OVER)
+        saved = manifest.read_config(config.workdir)
+        saved = replace(saved, workdir=config.workdir, **manifest.NOT_CARRIED_OVER)
         config = cli.parse(TrainConfig, default=saved)
-    loop.fit(config)
+    fit(config)
 
 
 if __name__ == "__main__":

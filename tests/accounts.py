@@ -5,7 +5,7 @@ from functools import cache
 import nin_jax
 from nin_jax.accounting import layer_costs
 from nin_jax.accounting.programs import abstract_model
-from nin_jax.geometry import trace
+from nin_jax.models.geometry import trace
 
 
 def known(number):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 if TYPE_CHECKING:
-    from nin_jax.config import TrainConfig
+    from nin_jax.training.config import TrainConfig
 
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # two processes share a GPU
 SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
@@ -75,9 +75,9 @@ def config(tmp_path) -> "TrainConfig":
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory) -> Path:
     """The folder of such a run that nobody disturbed; not to be written into."""
-    from nin_jax import loop
+    from nin_jax.runs.fit import fit
     from tests.disturbed import config_in
 
     folder = tmp_path_factory.mktemp("undisturbed")
-    loop.fit(config_in(folder))
+    fit(config_in(folder))
     return folder / "run"

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
-from nin_jax import workdir
-from nin_jax.config import TrainConfig
-from nin_soak.small_run import TIMES, differences
+from benchmarks.soak.small_run import TIMES, differences
+from nin_jax.runs import workdir
+from nin_jax.training.config import TrainConfig
 from tests.conftest import TINY_TOML
 
 STEPS, EPOCHS = 3, 2  # steps an epoch

@@ -13,9 +13,9 @@ import sys
 import time
 from pathlib import Path
 
-from nin_jax import checkpoint, loop
-from nin_jax.metrics import JsonlWriter
-from nin_jax.recorder import Recorder
+from nin_jax.runs import checkpoint, fit
+from nin_jax.runs.progress import Recorder
+from nin_jax.runs.writers import JsonlWriter
 
 TRAIN = Path(__file__).resolve().parent.parent / "scripts" / "train.py"
 FULL_DISK = 1000
@@ -65,9 +65,9 @@ def fill_disk_once() -> None:
 
 def happen_in(where: str, what: int) -> None:
     module, name = {
-        "load": (loop, "load_data"),
+        "load": (fit, "load_data"),
         "write": (checkpoint, "_write"),
-        "draw": (loop, "_draw"),
+        "draw": (fit, "_draw"),
     }[where]
     before = getattr(module, name)
 

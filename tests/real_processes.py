@@ -12,9 +12,11 @@ from typing import IO, NamedTuple
 import numpy as np
 import pytest
 
-from nin_jax import convert, loop, workdir
-from nin_jax.config import TrainConfig
-from nin_soak.small_run import rows_of
+from benchmarks.soak.small_run import rows_of
+from nin_jax.models import convert
+from nin_jax.runs import workdir
+from nin_jax.runs.fit import fit
+from nin_jax.training.config import TrainConfig
 from parity_tests.tolerances import LAYOUT
 from tests.conftest import TINY_TOML
 
@@ -64,7 +66,7 @@ def options(folder: Path) -> dict[str, object]:
 def alone(tmp_path_factory) -> Path:
     """The folder of the run on one device."""
     folder = tmp_path_factory.mktemp("alone")
-    loop.fit(TrainConfig(**options(folder), workdir=folder / "run"))  # type: ignore[arg-type]
+    fit(TrainConfig(**options(folder), workdir=folder / "run"))  # type: ignore[arg-type]
     return folder / "run"
 
 

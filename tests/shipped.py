@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 
 import nin_jax
-from nin_jax import convert, pretrained, record, scoring, variants
-from nin_jax.config import TrainConfig, recipe_of
-from nin_jax.datasets import load_dataset
-from nin_jax.trained import Source
+from nin_jax.data.datasets import load_dataset
+from nin_jax.inference import scoring
+from nin_jax.models import convert, pretrained, variants
+from nin_jax.runs import manifest
+from nin_jax.runs.trained import Source
+from nin_jax.training.config import TrainConfig, recipe_of
 
 SMALL = nin_jax.Variant("small", (nin_jax.Stage(8, 3, padding=1),))
 LINEAR = nin_jax.Variant("linear", (nin_jax.Stage(8, 3, padding=1),), classifier="linear")
@@ -28,7 +30,7 @@ def make_run(folder: Path, variant: str = "small", **options: Any) -> Path:
     config = replace(config, **options)
     recipe = recipe_of(config)
     folder.mkdir(parents=True)
-    record.write_config(folder, config, recipe, load_dataset("digits"))
+    manifest.write_config(folder, config, recipe, load_dataset("digits"))
     relu = recipe.logit_relu
     size = recipe.image_size
     model = nin_jax.create_model(variant, image_size=size, seed=1, init="he", logit_relu=relu)

@@ -1,9 +1,9 @@
 """Made-up results of a study: every section of its page can be drawn from them."""
 
 import nin_jax
-from nin_study import content
-from nin_study.grid import ABLATION, Cell
-from nin_study.summary import summarise
+from nin_jax.study import content
+from nin_jax.study.grid import ABLATION, Cell
+from nin_jax.study.summary import summarise
 
 
 def row(variant="nin", recipe="modern", seed=0, accuracy=0.5, change="", **more):

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nin_jax import idx
-from nin_jax.datasets import load_dataset
+from nin_jax.data import idx
+from nin_jax.data.datasets import load_dataset
 from nin_jax.errors import UserError
 
 TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS = idx.FILE_NAMES

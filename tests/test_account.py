@@ -8,7 +8,7 @@ import pytest
 
 import nin_jax
 from nin_jax.accounting import account
-from nin_jax.config import RECIPES
+from nin_jax.training.config import RECIPES
 from tests.accounts import known
 
 

@@ -5,9 +5,9 @@ import json
 
 import pytest
 
-from nin_bench import jobs, machine, ours, paper, pictures, pytorch, report
-from nin_bench.timing import Timing, interleave
-from nin_bench.work import OURS, Work
+from benchmarks.speed import figures, jobs, machine, ours, output, paper, pytorch
+from benchmarks.speed.timing import Timing, interleave
+from benchmarks.speed.work import OURS, Work
 
 PLAN = jobs.Plan(
     variants=("nin_one_1x1",),
@@ -31,8 +31,8 @@ def one_rival(monkeypatch):
 
 def test_everyone_takes_turns_and_the_slow_drop_out(monkeypatch):
     clock, order = [0.0], []
-    monkeypatch.setattr("nin_bench.timing.time.perf_counter", lambda: clock[0])
-    monkeypatch.setattr("nin_bench.timing.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("benchmarks.speed.timing.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("benchmarks.speed.timing.time.sleep", lambda seconds: None)
 
     def call(name, seconds):
         def run():
@@ -52,8 +52,8 @@ def test_everyone_takes_turns_and_the_slow_drop_out(monkeypatch):
 
 def test_short_calls_are_repeated_within_a_round(monkeypatch):
     clock = [0.0]
-    monkeypatch.setattr("nin_bench.timing.time.perf_counter", lambda: clock[0])
-    monkeypatch.setattr("nin_bench.timing.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("benchmarks.speed.timing.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("benchmarks.speed.timing.time.sleep", lambda seconds: None)
 
     def short():
         clock[0] += 0.01
@@ -113,7 +113,7 @@ def test_cost_per_image(monkeypatch):
 
 
 def test_the_probe_measures_a_process_of_its_own():
-    from nin_bench.probe import measure
+    from benchmarks.speed.probe import measure
 
     row = measure(Work("predict", "nin_one_1x1", 8, 67), OURS)
     assert 50 * 2**20 < row["peak_resident_bytes"] < 50 * 2**30  # no process with JAX is smaller
@@ -122,7 +122,7 @@ def test_the_probe_measures_a_process_of_its_own():
 
 
 def test_the_probe_reports_what_fails():
-    from nin_bench.probe import measure
+    from benchmarks.speed.probe import measure
 
     assert "too small" in measure(Work("predict", "nin", 1, 20), OURS)["error"]
 
@@ -134,7 +134,7 @@ def test_a_sweep_is_drawn_under_a_measured_roof(monkeypatch, tmp_path):
     monkeypatch.setattr(machine, "copy_gb_per_s", lambda: 20.0)
     rows = list(jobs.sweep(PLAN))
     assert [row["benchmark"] for row in rows] == ["roof"] + ["sweep"] * 4
-    assert pictures.draw_sweep(rows, tmp_path / "sweep.png").stat().st_size > 10_000
+    assert figures.draw_sweep(rows, tmp_path / "sweep.png").stat().st_size > 10_000
 
 
 def test_paper_costs_follow_the_macs():
@@ -148,7 +148,7 @@ def test_results_as_json_csv_and_markdown(tmp_path):
         {"benchmark": "train", "variant": "nin", "contender": "nin_jax", "median_ms": 1.5},
         {"benchmark": "train", "variant": "nin", "contender": "x", "error": "RuntimeError: y, z"},
     ]
-    report.write(tmp_path, rows, {"jax": "1"}, "python scripts/bench.py")
+    output.write(tmp_path, rows, {"jax": "1"}, "python scripts/bench.py")
     saved = json.loads((tmp_path / "results.json").read_text())
     assert saved["rows"] == rows
     with open(tmp_path / "results.csv", newline="") as file:

@@ -7,10 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from nin_bench import accuracy
-from nin_bench.accuracy import Comparison, measure
-from nin_bench.work import OURS, TORCH
-from nin_jax.datasets import load_dataset
+from benchmarks.speed import accuracy
+from benchmarks.speed.accuracy import Comparison, measure
+from benchmarks.speed.work import OURS, TORCH
+from nin_jax.data.datasets import load_dataset
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def contender(*evaluations, seconds=0.0, clock=None):
 @pytest.fixture
 def clock(monkeypatch):
     now = [0.0]
-    monkeypatch.setattr("nin_bench.accuracy.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("benchmarks.speed.accuracy.time.perf_counter", lambda: now[0])
     return now
 
 

@@ -9,11 +9,11 @@ import pytest
 from jax.sharding import AbstractMesh
 
 import nin_jax
-from nin_bench import jobs, scale, scale_probe
-from nin_bench.timing import Timing
-from nin_bench.work import Work
+from benchmarks.speed import jobs, scale, scale_probe
+from benchmarks.speed.timing import Timing
+from benchmarks.speed.work import Work
 from nin_jax.accounting.collectives import KINDS
-from nin_jax.sharding import AXIS, Layout
+from nin_jax.training.sharding import AXIS, Layout
 
 ROOT = Path(__file__).resolve().parent.parent
 DOC = ROOT / "docs" / "scale.md"
@@ -75,7 +75,9 @@ def test_virtual_devices_share_what_one_has_alone(tiny):
 def test_busy_cores_are_processor_time_over_time(monkeypatch):
     clock = {"perf_counter": 0.0, "process_time": 0.0}
     for name in clock:
-        monkeypatch.setattr(f"nin_bench.scale_probe.time.{name}", lambda name=name: clock[name])
+        monkeypatch.setattr(
+            f"benchmarks.speed.scale_probe.time.{name}", lambda name=name: clock[name]
+        )
 
     def work():
         clock["perf_counter"] += 2.0

@@ -11,9 +11,9 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 from nin_jax import create_model
-from nin_jax.explanation import explain_images
+from nin_jax.inference.class_maps import explain_images
 from nin_jax.plotting import plot_class_maps
-from nin_study import content, figures, page
+from nin_jax.study import content, figures, page
 from tests.study_results import everything, study
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")

@@ -10,12 +10,14 @@ import jax
 import numpy as np
 import pytest
 
-from nin_jax import UserError, checkpoint, loop, workdir
-from nin_soak.trials import DAMAGES
+from benchmarks.soak.trials import DAMAGES
+from nin_jax import UserError
+from nin_jax.runs import checkpoint, workdir
+from nin_jax.runs.fit import fit
 
 
 def small_state(step):
-    from nin_jax.step import TrainState
+    from nin_jax.training.step import TrainState
 
     values = np.random.default_rng(step).normal(size=(7, 5)).astype(np.float32)
     params = {"kernel": jax.numpy.asarray(values)}
@@ -82,12 +84,12 @@ def test_without_an_intact_checkpoint_there_is_an_error_never_a_restart(config, 
         pytest.warns(UserWarning, match="position/metadata has changed"),
         pytest.raises(UserError, match=r"no checkpoint in .* is intact: \d damaged"),
     ):
-        loop.fit(again)
+        fit(again)
     with pytest.raises(UserError, match="is intact"):  # nor the next time
-        loop.fit(again)
+        fit(again)
     shutil.rmtree(folder)
     with pytest.raises(UserError, match="has metrics but no checkpoint"):
-        loop.fit(again)
+        fit(again)
     assert (config.workdir / workdir.METRICS).read_bytes() == before
 
 

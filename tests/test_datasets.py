@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import synthetic_idx
 
-from nin_jax import datasets, idx
-from nin_jax.datasets import load_dataset
+from nin_jax.data import datasets, idx
+from nin_jax.data.datasets import load_dataset
 from nin_jax.errors import UserError
 from tests.synthetic_idx import (
     TEST_IMAGES,

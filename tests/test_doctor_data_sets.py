@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from nin_jax import idx
+from nin_jax.data import idx
 from nin_jax.doctor import data_sets
 from tests.doctor_fakes import by_name, is_ok, warns
 from tests.synthetic_idx import change, fashion, no_network_no_home, write_files

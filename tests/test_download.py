@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import synthetic_idx
 
-from nin_jax import download, idx
-from nin_jax.datasets import FallbackWarning, load_dataset
+from nin_jax.data import download, idx
+from nin_jax.data.datasets import FallbackWarning, load_dataset
 from tests.synthetic_idx import (
     TEST_IMAGES,
     TRAIN_IMAGES,

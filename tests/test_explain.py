@@ -7,10 +7,10 @@ import pytest
 from PIL import Image
 
 import nin_jax
-from nin_jax import record
-from nin_jax.config import TrainConfig
-from nin_jax.explanation import explain_images
-from nin_jax.loop import fit
+from nin_jax.inference.class_maps import explain_images
+from nin_jax.runs import manifest
+from nin_jax.runs.fit import fit
+from nin_jax.training.config import TrainConfig
 
 
 @pytest.mark.parametrize("logit_relu", [True, False])
@@ -68,7 +68,7 @@ def picture(path, side=16):
 
 def test_explains_files_with_the_models_own_logits(run, tmp_path):
     path = picture(tmp_path / "one.png")
-    model = record.load_model(run)
+    model = manifest.load_model(run)
     (found,) = explain_images(model, np.asarray(Image.open(path))[None, :, :, None])
     (logits,) = nin_jax.Predictor(model, 1)(np.asarray(Image.open(path))[None, :, :, None])
     np.testing.assert_allclose(found.logits, logits, rtol=1e-5, atol=1e-6)

@@ -10,11 +10,12 @@ import jax
 import numpy as np
 import pytest
 
-from nin_jax import loop, preparation
-from nin_jax.config import TrainConfig, recipe_of
 from nin_jax.errors import Interrupted
-from nin_jax.feed import Resident, Shares, evaluation_parts
-from nin_jax.sharding import Layout, make_layout
+from nin_jax.runs import preparation
+from nin_jax.runs.fit import fit
+from nin_jax.training.config import TrainConfig, recipe_of
+from nin_jax.training.feed import Resident, Shares, evaluation_parts
+from nin_jax.training.sharding import Layout, make_layout
 from parity_tests.backward import AS_USERS_COMPILE_IT
 from tests.disturbed import assert_same
 from tests.picture_folders import make_folder, pictures
@@ -33,7 +34,7 @@ def resident(config, monkeypatch) -> Path:
     for name in ("make_train_steps", "make_eval_step"):
         monkeypatch.setattr(preparation, name, _as_users_compile_it(getattr(preparation, name)))
     folder = config.workdir.parent / "resident"
-    loop.fit(replace(config, feed="resident", workdir=folder))
+    fit(replace(config, feed="resident", workdir=folder))
     return folder
 
 
@@ -56,7 +57,7 @@ def _as_users_compile_it(make: Callable[..., Any]) -> Callable[..., Any]:
 @pytest.mark.parametrize("rows", [1, 2, 100])
 def test_a_streamed_run_is_the_resident_one(config, resident, monkeypatch, rows):
     monkeypatch.setattr(preparation, "CHUNK_BYTES", rows * BATCH * IMAGE)
-    loop.fit(replace(config, feed="stream"))
+    fit(replace(config, feed="stream"))
     assert_same(config.workdir, resident)
 
 
@@ -69,8 +70,8 @@ def test_a_run_goes_on_in_the_middle_of_a_chunk_and_with_the_other_feed(
     with monkeypatch.context() as patch:
         signal_at(patch, signal.SIGTERM, 4)
         with pytest.raises(Interrupted):
-            loop.fit(first)
-    loop.fit(replace(second, resume=True))
+            fit(first)
+    fit(replace(second, resume=True))
     assert_same(config.workdir, resident)
 
 
@@ -80,7 +81,7 @@ def test_an_image_folder_trains_the_same_from_memory_and_from_disk(tmp_path, con
     on_folder = replace(config, dataset=f"folder:{tmp_path / 'set'}", limit_train=None)
     folders = {feed: tmp_path / feed for feed in ("resident", "stream")}
     for feed, folder in folders.items():
-        loop.fit(replace(on_folder, feed=feed, workdir=folder))
+        fit(replace(on_folder, feed=feed, workdir=folder))
     assert_same(folders["stream"], folders["resident"])
 
 

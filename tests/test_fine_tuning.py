@@ -9,12 +9,13 @@ import pytest
 from flax import nnx
 
 import nin_jax
-from nin_jax import convert, loop, record
-from nin_jax.config import TrainConfig, recipe_of
-from nin_jax.optim import for_head_only, make_optimizer
-from nin_jax.preparation import load_data, prepare_run
-from nin_jax.saving import Saver
-from nin_jax.trained import read_weights
+from nin_jax.models import convert
+from nin_jax.runs import fit, manifest
+from nin_jax.runs.preparation import load_data, prepare_run
+from nin_jax.runs.saving import Saver
+from nin_jax.runs.trained import read_weights
+from nin_jax.training.config import TrainConfig, recipe_of
+from nin_jax.training.optimizer import for_head_only, make_optimizer
 from tests.disturbed import assert_same
 from tests.shipped import LINEAR, SMALL, build_in, make_run, ship
 
@@ -46,7 +47,7 @@ def config(tmp_path) -> TrainConfig:
 def test_the_head_learns_all_else_stays_and_a_resumed_run_is_the_same(
     config, tmp_path, capsys, monkeypatch
 ):
-    loop.fit(config)
+    fit.fit(config)
     out = capsys.readouterr().out
     assert f"weights from {config.init_from}; drawn anew: head.conv1, head.conv2, head.con" in out
     assert "only the head is trained" in out
@@ -71,13 +72,13 @@ def test_the_head_learns_all_else_stays_and_a_resumed_run_is_the_same(
     with monkeypatch.context() as patch:
         patch.setattr(Saver, "checkpoint", stop_after_the_first_epoch)
         with pytest.raises(KeyboardInterrupt):
-            loop.fit(stopped)
+            fit.fit(stopped)
     shutil.rmtree(tmp_path / "source")  # a checkpoint holds all there is
-    loop.fit(replace(stopped, resume=True))
+    fit.fit(replace(stopped, resume=True))
     assert_same(tmp_path / "stopped", tmp_path / "run")
-    assert record.read_config(tmp_path / "stopped").init_from == config.init_from
+    assert manifest.read_config(tmp_path / "stopped").init_from == config.init_from
     with pytest.raises(nin_jax.UserError, match="freeze was True, is False"):
-        loop.fit(replace(stopped, resume=True, epochs=3, freeze=False))
+        fit.fit(replace(stopped, resume=True, epochs=3, freeze=False))
 
 
 def _prepare(config, initial=None):
@@ -86,10 +87,10 @@ def _prepare(config, initial=None):
 
 def test_a_run_that_was_killed_before_its_first_checkpoint_reads_the_weights_again(config):
     config.workdir.mkdir()
-    again = loop._initial_weights(replace(config, resume=True))
+    again = fit._initial_weights(replace(config, resume=True))
     assert again is not None
     (config.workdir / "checkpoints" / "00000003").mkdir(parents=True)
-    assert loop._initial_weights(replace(config, resume=True)) is None
+    assert fit._initial_weights(replace(config, resume=True)) is None
 
 
 @pytest.mark.parametrize("options", [{}, {"optimizer": "adam"}, {"optimizer": "sgd"}])

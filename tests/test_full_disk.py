@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from nin_jax import checkpoint, loop, metrics
 from nin_jax.errors import RunError
-from nin_jax.recorder import Recorder
+from nin_jax.runs import checkpoint, writers
+from nin_jax.runs.fit import fit
+from nin_jax.runs.progress import Recorder
 from tests.disturbed import assert_same
 
 
@@ -52,7 +53,7 @@ def test_a_disk_that_is_full_for_a_while_costs_nothing(
         monkeypatch,
         {2: lambda: fill(small_disk), 5: lambda: (small_disk / "ballast").unlink()},
     )
-    loop.fit(config)
+    fit(config)
     out = capsys.readouterr().out
     assert "WARNING: a checkpoint of step 2 could not be saved (" in out
     assert "training goes on" in out
@@ -66,13 +67,13 @@ def test_a_disk_that_stays_full_loses_nothing_that_was_saved(
     with monkeypatch.context() as patch:
         at_steps(patch, {2: lambda: fill(small_disk)})
         with pytest.raises(RunError, match=r"could not be saved .*: make room, then go on with"):
-            loop.fit(config)
+            fit(config)
     checkpoints = checkpoint.Checkpoints(config.workdir / "checkpoints")
     assert checkpoints.names()[-1] == "00000001"
     for name in checkpoints.names():
         checkpoint.verify(config.workdir / "checkpoints" / name)
     (small_disk / "ballast").unlink()
-    loop.fit(replace(config, resume=True))
+    fit(replace(config, resume=True))
     assert_same(config.workdir, undisturbed)
 
 
@@ -85,7 +86,7 @@ def test_a_folder_that_may_not_be_written_any_more_is_told_of(config, monkeypatc
         return save(self, state, position)
 
     monkeypatch.setattr(checkpoint.Checkpoints, "save", denied)
-    loop.fit(config)
+    fit(config)
     out = capsys.readouterr().out
     assert "a checkpoint of step 2 could not be saved (Permission denied); the last good" in out
     assert "checkpoint is 00000001; training goes on" in out
@@ -105,7 +106,7 @@ def test_rows_wait_for_room_and_never_stay_torn(tmp_path):
             return getattr(self.file, name)
 
     path = tmp_path / "metrics.jsonl"
-    writer = metrics.JsonlWriter(path)
+    writer = writers.JsonlWriter(path)
     writer.write({"kind": "step", "step": 1})
     whole = path.read_bytes()
     writer._file = full = Full(writer._file)  # type: ignore[assignment]
@@ -114,7 +115,7 @@ def test_rows_wait_for_room_and_never_stay_torn(tmp_path):
     assert path.read_bytes() == whole
     full.full = False
     writer.write({"kind": "step", "step": 3})
-    assert [row["step"] for row in metrics.read_metrics(path)] == [1, 2, 3]
+    assert [row["step"] for row in writers.read_metrics(path)] == [1, 2, 3]
     assert writer.size == path.stat().st_size
     writer.close()
 
@@ -123,5 +124,5 @@ def test_metrics_that_lost_rows_are_told_of(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(b'{"step": 1}\n{"st')
     with pytest.warns(UserWarning, match="has lost rows"):
-        metrics.cut(path, 1000)
+        writers.cut(path, 1000)
     assert path.read_bytes() == b'{"step": 1}\n'

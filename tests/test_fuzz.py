@@ -25,9 +25,12 @@ from safetensors.numpy import save
 
 import nin_jax
 import nin_torch_ref
-from nin_jax import UserError, convert, idx, metrics, pictures, record, variants
-from nin_jax.variants import variant_to_dict
-from nin_study import grid
+from nin_jax import UserError
+from nin_jax.data import idx, pictures
+from nin_jax.models import convert, variants
+from nin_jax.models.variants import variant_to_dict
+from nin_jax.runs import manifest, writers
+from nin_jax.study import grid
 from tests.bad_inputs.case import picture, safetensors, saved
 from tests.conftest import TINY_TOML
 from tests.mutations import as_toml, damaged, damaged_json, damaged_tree
@@ -157,7 +160,7 @@ def lines(rows: Any) -> str:
 def test_metrics(file, data):
     file.write_bytes(data)
     with survives("metrics"):
-        for found in metrics.read_metrics(file):
+        for found in writers.read_metrics(file):
             assert found["step"] >= 0
 
 
@@ -233,7 +236,7 @@ def test_config_json(finished, data):
         folder.mkdir()
         (folder / "model.safetensors").write_bytes((finished / "model.safetensors").read_bytes())
     (folder / "config.json").write_bytes(data.draw(damaged_config(finished / "config.json")))
-    for read in (record.read_config, record.read_recipe, record.class_names, load_model):
+    for read in (manifest.read_config, manifest.read_recipe, manifest.class_names, load_model):
         with survives("config.json"):
             read(folder)
 
@@ -246,9 +249,9 @@ def damaged_config(path: Path) -> st.SearchStrategy[bytes]:
 def load_model(folder: Path) -> None:
     """`record.load_model` up to where it would make the model, which takes a second."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(record, "new_model", stopped)
+        patch.setattr(manifest, "new_model", stopped)
         with contextlib.suppress(StopIteration):
-            record.load_model(folder)
+            manifest.load_model(folder)
 
 
 def stopped(variant: nin_jax.Variant, **options: Any) -> None:

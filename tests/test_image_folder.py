@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nin_jax import UserError, image_folder, preparation
-from nin_jax import pictures as nin_pictures
-from nin_jax.config import TrainConfig
-from nin_jax.datasets import load_dataset
-from nin_jax.streaming import open_dataset
+from nin_jax import UserError
+from nin_jax.data import image_folder
+from nin_jax.data import pictures as nin_pictures
+from nin_jax.data.datasets import load_dataset
+from nin_jax.data.streaming import open_dataset
+from nin_jax.runs import preparation
+from nin_jax.training.config import TrainConfig
 from tests.bad_inputs.case import png
 from tests.picture_folders import link, make_folder, mixed, pictures, save, two_classes
 from tests.resident_memory import forget_peak, growth

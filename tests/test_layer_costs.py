@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 import nin_jax
 from nin_jax.accounting import account, layer_costs
+from nin_jax.accounting.account_tables import layer_table
 from nin_jax.accounting.layers import taps_on_pixels
-from nin_jax.accounting.tables import layer_table
-from nin_jax.geometry import trace
+from nin_jax.models.geometry import trace
 
 
 @given(st.integers(1, 30), st.integers(1, 7), st.integers(1, 4), st.integers(0, 4))

@@ -10,16 +10,19 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from nin_jax import UserError, datasets, idx, loop, metrics, preparation, record
-from nin_jax.model import new_model
-from nin_jax.preparation import load_data
-from nin_jax.saving import Saver
-from nin_soak.small_run import rows_of
+from benchmarks.soak.small_run import rows_of
+from nin_jax import UserError
+from nin_jax.data import datasets, idx
+from nin_jax.models.nin import new_model
+from nin_jax.runs import manifest, preparation, writers
+from nin_jax.runs.fit import fit
+from nin_jax.runs.preparation import load_data
+from nin_jax.runs.saving import Saver
 from tests.conftest import SCRIPTS
 
 
 def test_what_a_run_writes(config, capsys):
-    summary = loop.fit(config)
+    summary = fit(config)
     folder = config.workdir
     written = {path.name for path in folder.iterdir()}
     assert written == {
@@ -40,7 +43,7 @@ def test_what_a_run_writes(config, capsys):
     assert summary == json.loads((folder / "summary.json").read_text())
     assert summary["dataset"] == "digits"
     assert (summary["steps"], summary["epochs"]) == (6, 2)
-    epochs = [r for r in metrics.read_metrics(folder / "metrics.jsonl") if r["kind"] == "epoch"]
+    epochs = [r for r in writers.read_metrics(folder / "metrics.jsonl") if r["kind"] == "epoch"]
     assert [row["epoch"] for row in epochs] == [1, 2]
     wanted = {"train_loss", "test_loss", "test_accuracy", "images_per_second"}
     assert all(wanted <= row.keys() for row in epochs)
@@ -52,8 +55,8 @@ def test_what_a_run_writes(config, capsys):
 
 
 def test_two_runs_with_one_configuration_are_bit_equal(config, tmp_path):
-    loop.fit(config)
-    loop.fit(replace(config, workdir=tmp_path / "again"))
+    fit(config)
+    fit(replace(config, workdir=tmp_path / "again"))
     first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("run", "again"))
     for name, array in first.items():
         np.testing.assert_array_equal(array, second[name])
@@ -66,8 +69,8 @@ def test_several_steps_a_dispatch_are_the_same_run(config, tmp_path, at_once):
 
     The loop is another program, so sums may round otherwise.
     """
-    loop.fit(config)
-    loop.fit(replace(config, workdir=tmp_path / "many", steps_per_dispatch=at_once))
+    fit(config)
+    fit(replace(config, workdir=tmp_path / "many", steps_per_dispatch=at_once))
     one, many = (rows_of(tmp_path / name) for name in ("run", "many"))
     assert len(one) == len(many)
     for a, b in zip(one, many, strict=True):
@@ -97,14 +100,14 @@ def test_programs_are_kept_for_the_next_start(config, tmp_path, keep):
 
 
 def test_the_first_step_is_timed(config, capsys):
-    summary = loop.fit(config)
+    summary = fit(config)
     assert 0 < summary["time_to_first_step_seconds"] < 600
     assert "first step after " in capsys.readouterr().out
 
 
 def test_a_resumed_run_ends_as_the_undisturbed_one(config, tmp_path, monkeypatch):
     config = replace(config, schedule="constant")
-    loop.fit(config)
+    fit(config)
     stopped = replace(config, workdir=tmp_path / "stopped")
     save = Saver.checkpoint
 
@@ -116,8 +119,8 @@ def test_a_resumed_run_ends_as_the_undisturbed_one(config, tmp_path, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr(Saver, "checkpoint", stop_after_the_first)
         with pytest.raises(KeyboardInterrupt):
-            loop.fit(stopped)
-    loop.fit(replace(stopped, resume=True))
+            fit(stopped)
+    fit(replace(stopped, resume=True))
     first, second = (
         load_file(tmp_path / name / "model.safetensors") for name in ("run", "stopped")
     )
@@ -127,18 +130,18 @@ def test_a_resumed_run_ends_as_the_undisturbed_one(config, tmp_path, monkeypatch
 
 
 def test_resuming_with_another_configuration_lists_every_difference(config):
-    loop.fit(config)
+    fit(config)
     other = replace(config, resume=True, epochs=3, seed=1, batch_size=60)
     with pytest.raises(UserError, match=r"batch_size was 50, is 60; seed was 0, is 1"):
-        loop.fit(other)
+        fit(other)
     with pytest.raises(UserError, match="nothing left to do"):
-        loop.fit(replace(config, resume=True))
+        fit(replace(config, resume=True))
 
 
 def test_a_finished_run_is_loaded_from_its_folder_alone(config, tiny):
-    summary = loop.fit(config)
+    summary = fit(config)
     tiny.unlink()  # the folder holds the variant's definition
-    model = record.load_model(config.workdir)
+    model = manifest.load_model(config.workdir)
     assert model.variant.name == "tiny"
     assert (
         sum(a.size for a in load_file(config.workdir / "model.safetensors").values())
@@ -147,7 +150,7 @@ def test_a_finished_run_is_loaded_from_its_folder_alone(config, tiny):
 
 
 def test_evaluate_reproduces_the_summary(config, script):
-    summary = loop.fit(config)
+    summary = fit(config)
     outcome = script("evaluate", "--workdir", config.workdir)
     assert outcome.code == 0, outcome.err
     assert f"test accuracy {summary['test_accuracy']}\n" in outcome.out
@@ -155,7 +158,7 @@ def test_evaluate_reproduces_the_summary(config, script):
 
 
 def test_evaluate_refuses_other_data(config, script):
-    loop.fit(config)
+    fit(config)
     path = config.workdir / "config.json"
     saved = json.loads(path.read_text())
     saved["dataset"]["checksum"] = "0" * 64
@@ -169,25 +172,25 @@ def test_a_holdout_is_of_the_training_images_and_not_trained_on(config):
     held = load_data(replace(config, limit_train=None, limit_test=None, holdout=100))
     np.testing.assert_array_equal(held.test.images, whole.train.images[-100:])
     np.testing.assert_array_equal(held.train.labels, whole.train.labels[:-100])
-    summary = loop.fit(replace(config, holdout=100, limit_test=None, epochs=1))
+    summary = fit(replace(config, holdout=100, limit_test=None, epochs=1))
     assert summary["evaluated_on"] == "held-out training images"
     assert summary["test_images"] == 100
     with pytest.raises(UserError, match="--holdout 1442 leaves nothing to train on"):
-        loop.fit(replace(config, holdout=1442, workdir=config.workdir / "other"))
+        fit(replace(config, holdout=1442, workdir=config.workdir / "other"))
 
 
 def test_a_run_that_learns_nothing_says_so(config, capsys):
-    summary = loop.fit(replace(config, lr=1e-9, epochs=1))
+    summary = fit(replace(config, lr=1e-9, epochs=1))
     assert summary["at_chance_after_first_epoch"]
     assert "Remedy: more images or --epochs" in capsys.readouterr().out
     published = {"momentum": 0.0, "nesterov": False, "workdir": config.workdir / "d2l"}
-    loop.fit(replace(config, recipe="d2l", lr=1e-9, epochs=1, **published))
+    fit(replace(config, recipe="d2l", lr=1e-9, epochs=1, **published))
     assert "Remedy: --recipe modern" in capsys.readouterr().out
 
 
 def test_classes_that_are_never_predicted_are_named(config, capsys):
     """A network that does not learn predicts few of the ten classes."""
-    summary = loop.fit(replace(config, lr=1e-9, epochs=1))
+    summary = fit(replace(config, lr=1e-9, epochs=1))
     dead = summary["dead_classes"]
     assert 0 < len(dead) < 10
     assert set(dead) < {str(digit) for digit in range(10)}
@@ -205,7 +208,7 @@ def test_dead_classes_have_a_remedy(config, capsys, monkeypatch):
         return model
 
     monkeypatch.setattr(preparation, "new_model", blind)
-    summary = loop.fit(replace(config, limit_train=None, epochs=1))
+    summary = fit(replace(config, limit_train=None, epochs=1))
     assert summary["dead_classes"] == ["3"]
     note = "NOTE: the first epoch never predicted 3 for a training image. Remedy"
     assert note in capsys.readouterr().out
@@ -213,21 +216,21 @@ def test_dead_classes_have_a_remedy(config, capsys, monkeypatch):
 
 def test_steps_become_the_fewest_whole_epochs(config):
     """120 images make 3 batches of 50."""
-    summary = loop.fit(replace(config, epochs=None, steps=7))
+    summary = fit(replace(config, epochs=None, steps=7))
     assert (summary["steps"], summary["epochs"]) == (9, 3)
     with pytest.raises(UserError, match="give --steps or --epochs, not both"):
-        loop.fit(replace(config, steps=7))
+        fit(replace(config, steps=7))
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(config):
     with pytest.raises(UserError, match=r"the loss is (nan|inf) at step \d+: lower --lr"):
-        loop.fit(replace(config, lr=1e30, clip_norm=0.0))
+        fit(replace(config, lr=1e30, clip_norm=0.0))
 
 
 def test_without_a_workdir_runs_are_numbered(config, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for number in (1, 2):
-        loop.fit(replace(config, workdir=None, epochs=1))
+        fit(replace(config, workdir=None, epochs=1))
         assert (tmp_path / "runs" / f"tiny-00{number}" / "summary.json").exists()
 
 
@@ -240,21 +243,19 @@ def test_without_network_or_files_the_run_goes_on_with_digits(config, monkeypatc
 
     monkeypatch.setattr(datasets.idx, "load_idx", unreachable)
     with pytest.warns(datasets.FallbackWarning):
-        summary = loop.fit(replace(config, dataset=None))
+        summary = fit(replace(config, dataset=None))
     assert summary["dataset"] == "digits"
     assert json.loads((config.workdir / "config.json").read_text())["config"]["dataset"] == "digits"
 
 
 @pytest.mark.parametrize("size", [(16, 20), 15])
 def test_other_sizes_and_optimisers_train(config, size):
-    summary = loop.fit(
-        replace(config, image_size=size, optimizer="adam", label_smoothing=0.1, epochs=1)
-    )
+    summary = fit(replace(config, image_size=size, optimizer="adam", label_smoothing=0.1, epochs=1))
     assert np.isfinite(summary["test_loss"])
 
 
 def test_bfloat16_trains(config):
-    summary = loop.fit(replace(config, precision="bfloat16", epochs=1))
+    summary = fit(replace(config, precision="bfloat16", epochs=1))
     assert np.isfinite(summary["test_loss"])
     weights = load_file(config.workdir / "model.safetensors")
     assert {array.dtype for array in weights.values()} == {np.dtype("float32")}

@@ -11,8 +11,8 @@ from flax import nnx
 
 import nin_jax
 from nin_jax import Stage, UserError, Variant
-from nin_jax.geometry import trace
-from nin_jax.variants import VARIANTS
+from nin_jax.models.geometry import trace
+from nin_jax.models.variants import VARIANTS
 
 TINY = Variant("tiny", stages=(Stage(8, 5, padding=2), Stage(16, 3, padding=1)))
 
@@ -105,8 +105,8 @@ def test_seeds_give_different_weights_and_the_same_seed_the_same():
 
 def test_importing_is_quick_and_brings_neither_torch_nor_tensorflow():
     code = (
-        "import sys, time; t = time.perf_counter(); import nin_jax, nin_jax.loop; "
-        "from nin_jax.datasets import load_dataset; load_dataset('digits'); "
+        "import sys, time; t = time.perf_counter(); import nin_jax, nin_jax.runs.fit; "
+        "from nin_jax.data.datasets import load_dataset; load_dataset('digits'); "
         "bad = [m for m in ('torch', 'tensorflow', 'matplotlib') if m in sys.modules]; "
         "sys.exit(f'imported {bad}' if bad else 0)"
     )

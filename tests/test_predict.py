@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nin_jax import Predictor, pictures, record
-from nin_jax.config import TrainConfig
-from nin_jax.loop import fit
+from nin_jax import Predictor
+from nin_jax.data import pictures
+from nin_jax.runs import manifest
+from nin_jax.runs.fit import fit
+from nin_jax.training.config import TrainConfig
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +48,9 @@ def test_prints_the_models_own_probabilities(script, run, tmp_path):
     assert answer["path"] == str(path)
     assert answer["probabilities"] == sorted(answer["probabilities"], reverse=True)
     image = np.asarray(Image.open(path))[None, :, :, None]
-    (expected,) = Predictor(record.load_model(run), 1).probabilities(image)
+    (expected,) = Predictor(manifest.load_model(run), 1).probabilities(image)
     by_class = dict(zip(answer["classes"], answer["probabilities"], strict=True))
-    names = record.class_names(run)
+    names = manifest.class_names(run)
     np.testing.assert_allclose([by_class[name] for name in names], expected, atol=1e-6)
 
 
@@ -97,11 +99,11 @@ def test_a_folder_without_a_run_and_one_without_pictures(script, run, tmp_path):
 
 
 def test_a_picture_the_size_of_the_data_set_becomes_what_training_saw(tmp_path):
-    from nin_jax import data
+    from nin_jax.data import transforms
 
     path = save(tmp_path / "p.png", size=(28, 28))
     picture = jnp.asarray(np.asarray(Image.open(path)))[None, :, :, None]
-    seen = data.resize(picture, (96, 96))
+    seen = transforms.resize(picture, (96, 96))
     np.testing.assert_array_equal(pictures.read(path, 1, (96, 96)), seen[0])
 
 

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 import nin_jax
-from nin_jax import Predictor, Stage, UserError, Variant, data, predictor
+from nin_jax import Predictor, Stage, UserError, Variant
+from nin_jax.data import transforms
+from nin_jax.inference import predictor
 
 TINY = Variant("tiny", stages=(Stage(8, 3, padding=1), Stage(16, 3, padding=1)))
 SIZE = (20, 24)
@@ -31,7 +33,7 @@ def test_logits_are_the_models_whatever_the_batch(model, batch_size, count):
     if count:
         # A batch's size may change the order of a sum: some units in the last place.
         np.testing.assert_allclose(
-            logits, model(data.prepare(jnp.asarray(x), SIZE)), rtol=1e-5, atol=1e-6
+            logits, model(transforms.prepare(jnp.asarray(x), SIZE)), rtol=1e-5, atol=1e-6
         )
 
 

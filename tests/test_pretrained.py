@@ -11,9 +11,12 @@ import pytest
 from PIL import Image
 
 import nin_jax
-from nin_jax import cli, convert, pretrained, record, scoring, shipping
-from nin_jax.config import TrainConfig
-from nin_jax.trained import Source
+from nin_jax import cli
+from nin_jax.inference import scoring, shipping
+from nin_jax.models import convert, pretrained
+from nin_jax.runs import manifest
+from nin_jax.runs.trained import Source
+from nin_jax.training.config import TrainConfig
 from tests.shipped import LINEAR, SMALL, build_in, make_run, ship
 
 
@@ -159,7 +162,7 @@ def test_what_cannot_ship_is_refused(cards, tmp_path, monkeypatch):
 
 def test_a_weight_beyond_float16_does_not_ship(cards, tmp_path):
     run = make_run(tmp_path / "run")
-    model = record.load_model(run)
+    model = manifest.load_model(run)
     model.head.convs[0].bias[...] = jnp.full(10, 1e5)
     convert.save_safetensors(model, run / "model.safetensors")
     with pytest.raises(nin_jax.UserError, match="too large for float16"):

@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from nin_jax import workdir
-from nin_jax.metrics import read_metrics
+from nin_jax.runs import workdir
+from nin_jax.runs.writers import read_metrics
 from tests.real_processes import ROOT, STEPS, alone, assert_like, run
 
 __all__ = ["alone"]  # a fixture: pytest looks it up among the names of the module
@@ -78,7 +78,7 @@ def test_what_one_process_finds_wrong_ends_all(tmp_path):
 def joining(timeout: int = 300, **options: object) -> subprocess.CompletedProcess[str]:
     """A process that joins others that are not there."""
     code = (
-        "from nin_jax import cli, processes; from nin_jax.config import TrainConfig; "
+        "from nin_jax import cli, processes; from nin_jax.training.config import TrainConfig; "
         f"cli.guard(lambda: processes.join(TrainConfig(distributed=True, **{options}), {timeout}))"
     )
     command = [sys.executable, "-c", code]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import nin_jax
-from nin_jax.variants import variant_from_dict
+from nin_jax.models.variants import variant_from_dict
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -52,7 +52,7 @@ def test_the_table_of_conventions_is_what_report_prints(script):
 
 
 def test_the_studys_figures_are_those_of_its_page():
-    page = (ROOT / "benchmarks" / "study" / "study.md").read_text(encoding="utf-8")
+    page = (ROOT / "benchmarks" / "results" / "study" / "study.md").read_text(encoding="utf-8")
     section = README[README.index("## The study") : README.index("## Speed")]
     figures = re.findall(r"(0\.\d{4})\s±\s(0\.\d{4})", section)
     assert len(figures) == 5

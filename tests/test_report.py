@@ -13,19 +13,19 @@ from matplotlib.text import Text
 from PIL import Image
 
 import nin_jax
+from benchmarks.speed import memory
 from nin_jax import accounting
-from nin_jax.accounting import account
+from nin_jax.accounting import account, report
+from nin_jax.accounting.account_tables import variant_table
 from nin_jax.accounting.memory_tables import Measured, measured_table
-from nin_jax.accounting.rendering import Bytes, markdown, text_of
-from nin_jax.accounting.tables import variant_table
+from nin_jax.accounting.request import parse_memory
 from nin_jax.plotting import variants_figure
-from nin_report import measuring, report
-from nin_report.sizes import parse_memory
+from nin_jax.tables import Bytes, markdown, text_of
 from parity_tests.test_counts import GOLDEN
 from tests.test_bad_input import is_one_line
 
 TASKS = ["train", "predict"]
-RESULTS = Path(__file__).resolve().parent.parent / "benchmarks" / "accounting"
+RESULTS = Path(__file__).resolve().parent.parent / "benchmarks" / "results" / "accounting"
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -85,14 +85,14 @@ def tables_of(text):
 
 def test_csv_holds_what_was_measured_and_what_fits(script, monkeypatch):
     monkeypatch.setattr(report, "list_variants", lambda: ["nin_one_1x1"])
-    monkeypatch.setattr(measuring, "measure", lambda *_: {"steps_bytes": 7, "error": "odd"})
+    monkeypatch.setattr(memory, "measure", lambda *_: {"steps_bytes": 7, "error": "odd"})
     small = ("--image-size", 67, "--batch-size", 2, "--train", "--memory", "20MB", "--format")
     outcome = script("report", "--all", *small, "csv", "--per-layer")
     assert outcome.code == 0, outcome.err
-    networks, memory, largest, layers = tables_of(outcome.out)
+    networks, taken, largest, layers = tables_of(outcome.out)
     assert networks[0]["parameters"] == "1769112"
-    assert [row["measured"] for row in memory] == ["7", "7"]
-    assert "nin_jax: odd" in memory[0]["error"]
+    assert [row["measured"] for row in taken] == ["7", "7"]
+    assert "nin_jax: odd" in taken[0]["error"]
     assert {row["task"]: row["variant"] for row in largest} == dict.fromkeys(TASKS, "nin_one_1x1")
     assert layers[0]["variant"] == "nin_one_1x1"
     outcome = script("report", "--variant", "nin_one_1x1", *small, "csv", "--per-layer")

@@ -10,9 +10,11 @@ from dataclasses import replace
 
 import pytest
 
-from nin_jax import UserError, checkpoint, loop, metrics, workdir
+from nin_jax import UserError
 from nin_jax.errors import Interrupted
-from nin_jax.recorder import Recorder
+from nin_jax.runs import checkpoint, workdir, writers
+from nin_jax.runs.fit import fit
+from nin_jax.runs.progress import Recorder
 from tests.conftest import SCRIPTS
 from tests.disturbed import assert_same
 
@@ -35,13 +37,13 @@ def signal_at(monkeypatch, number, when):
             signal.raise_signal(number)
 
     if when == "evaluation":
-        evaluating = metrics.Screen.evaluating
+        evaluating = writers.Screen.evaluating
 
         def evaluating_with_signal(*arguments):
             send()
             evaluating(*arguments)
 
-        monkeypatch.setattr(metrics.Screen, "evaluating", evaluating_with_signal)
+        monkeypatch.setattr(writers.Screen, "evaluating", evaluating_with_signal)
         return
     dispatched = Recorder.dispatched
 
@@ -58,28 +60,28 @@ def test_interrupted_at_any_step_it_ends_as_the_undisturbed(config, undisturbed,
     with monkeypatch.context() as patch:
         signal_at(patch, signal.SIGTERM, when)
         with pytest.raises(Interrupted, match=r"SIGTERM: step . is saved; go on with") as stopped:
-            loop.fit(replace(config, checkpoint_every="1h"))
+            fit(replace(config, checkpoint_every="1h"))
     assert stopped.value.code == 143
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     assert not (config.workdir / workdir.SUMMARY).exists()
-    loop.fit(replace(config, checkpoint_every="1h", resume=True))
+    fit(replace(config, checkpoint_every="1h", resume=True))
     assert_same(config.workdir, undisturbed)
 
 
 def test_several_steps_a_dispatch_are_resumed_too(config, tmp_path, monkeypatch):
     config = replace(config, steps_per_dispatch=2)
-    loop.fit(replace(config, workdir=tmp_path / "left alone"))
+    fit(replace(config, workdir=tmp_path / "left alone"))
     with monkeypatch.context() as patch:
         signal_at(patch, signal.SIGINT, 4)
         with pytest.raises(Interrupted) as stopped:
-            loop.fit(config)
+            fit(config)
     assert stopped.value.code == 130
-    loop.fit(replace(config, resume=True))
+    fit(replace(config, resume=True))
     assert_same(config.workdir, tmp_path / "left alone")
 
 
 def test_a_second_signal_ends_the_process_at_once():
-    from nin_jax.interruption import Interruption
+    from nin_jax.runs.signals import Interruption
 
     with Interruption() as interruption:
         assert interruption.signal is None
@@ -90,7 +92,7 @@ def test_a_second_signal_ends_the_process_at_once():
 
 
 def test_a_signal_that_is_to_be_ignored_stays_ignored():
-    from nin_jax.interruption import Interruption
+    from nin_jax.runs.signals import Interruption
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with Interruption() as interruption:
@@ -126,11 +128,11 @@ def test_the_script_says_where_it_is_and_exits_as_a_shell_expects(config, number
 
 def test_killed_before_its_first_checkpoint_a_run_begins_again(config, undisturbed):
     """config.json is there, nothing else: nothing is lost, so nothing is refused."""
-    loop.fit(replace(config, epochs=1))
+    fit(replace(config, epochs=1))
     for name in ("checkpoints", "tensorboard"):
         shutil.rmtree(config.workdir / name)
     (config.workdir / workdir.METRICS).write_text("")
-    loop.fit(replace(config, resume=True))
+    fit(replace(config, resume=True))
     assert_same(config.workdir, undisturbed)
 
 
@@ -138,10 +140,10 @@ def test_killed_before_its_summary_a_run_is_finished_without_training(config, un
     shutil.copytree(undisturbed, config.workdir)
     (config.workdir / workdir.SUMMARY).unlink()
     saved = json.loads((config.workdir / workdir.CONFIG).read_text())["config"]["variant"]
-    loop.fit(replace(config, variant=saved, resume=True))
+    fit(replace(config, variant=saved, resume=True))
     assert_same(config.workdir, undisturbed)
     with pytest.raises(UserError, match="nothing left to do"):
-        loop.fit(replace(config, variant=saved, resume=True))
+        fit(replace(config, variant=saved, resume=True))
 
 
 def test_a_checkpoint_of_another_version_is_refused(config, undisturbed, monkeypatch):
@@ -157,7 +159,7 @@ def test_a_checkpoint_of_another_version_is_refused(config, undisturbed, monkeyp
     saved = json.loads((config.workdir / workdir.CONFIG).read_text())["config"]["variant"]
     monkeypatch.setattr(checkpoint.Checkpoints, "restore", of_another_version)
     with pytest.raises(UserError, match="are of another version of nin_jax"):
-        loop.fit(replace(config, variant=saved, resume=True, epochs=3))
+        fit(replace(config, variant=saved, resume=True, epochs=3))
 
 
 def test_rows_after_the_checkpoint_are_written_again_once(config, undisturbed):
@@ -169,7 +171,7 @@ def test_rows_after_the_checkpoint_are_written_again_once(config, undisturbed):
     with open(config.workdir / workdir.METRICS, "a") as file:
         file.write('{"kind": "st')
     saved = json.loads((config.workdir / workdir.CONFIG).read_text())["config"]["variant"]
-    loop.fit(replace(config, variant=saved, resume=True))
+    fit(replace(config, variant=saved, resume=True))
     assert_same(config.workdir, undisturbed)
 
 

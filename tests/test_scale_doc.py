@@ -6,8 +6,8 @@ import subprocess
 from dataclasses import fields
 from pathlib import Path
 
-from nin_jax.config import TrainConfig
-from nin_jax.preparation import CHUNK_BYTES, RESIDENT_BYTES
+from nin_jax.runs.preparation import CHUNK_BYTES, RESIDENT_BYTES
+from nin_jax.training.config import TrainConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 DOC = (ROOT / "docs" / "scale.md").read_text(encoding="utf-8")

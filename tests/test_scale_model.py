@@ -6,9 +6,9 @@ import pytest
 from matplotlib.figure import Figure
 
 import nin_jax
-from nin_bench import paper, scale_model
-from nin_bench.scale_model import ModelConfig, Prediction, all_reduce_seconds, ring_seconds
-from nin_bench.work import Work
+from benchmarks.speed import paper, scale_model
+from benchmarks.speed.scale_model import ModelConfig, Prediction, all_reduce_seconds, ring_seconds
+from benchmarks.speed.work import Work
 from nin_jax import cli
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -15,12 +15,15 @@ from markupsafe import escape
 
 import nin_jax
 import nin_torch_ref
-from nin_jax import UserError, convert, pictures, record
-from nin_jax.config import RECIPES
-from nin_jax.evaluation import Score
-from nin_jax.geometry import MAX_PARAMS
-from nin_study import grid
-from nin_study.grid import Cell
+from nin_jax import UserError
+from nin_jax.data import pictures
+from nin_jax.models import convert
+from nin_jax.models.geometry import MAX_PARAMS
+from nin_jax.runs import manifest
+from nin_jax.study import grid
+from nin_jax.study.grid import Cell
+from nin_jax.training.config import RECIPES
+from nin_jax.training.evaluate import Score
 from tests.bad_inputs.case import Case, legacy_pt, packed, picture, png, safetensors, tensor
 from tests.conftest import SCRIPTS
 from tests.resident_memory import forget_peak, growth
@@ -40,7 +43,7 @@ FORBIDDEN_MODULES = {"pickle", "dill", "joblib", "marshal", "shelve", "yaml", "t
 
 
 @pytest.mark.parametrize(
-    "folder", ["nin_jax", "nin_study", "nin_bench", "nin_torch_ref", "scripts"]
+    "folder", ["nin_jax", "nin_jax.study", "benchmarks.speed", "nin_torch_ref", "scripts"]
 )
 def test_nothing_that_is_read_can_run(folder):
     for path in sorted((SCRIPTS.parent / folder).rglob("*.py")):
@@ -134,7 +137,7 @@ def test_a_model_is_refused_before_its_parameters_are_made():
 @pytest.mark.parametrize("path", ["/dev/zero", "/dev/stdin", "."])
 def test_what_never_ends_is_not_read(path):
     for read in (
-        record.read_json,
+        manifest.read_json,
         grid.read_results,
         convert.load_safetensors,
         lambda path: pictures.read(path, 1, (8, 8)),

@@ -3,9 +3,9 @@
 import os
 
 import nin_jax
-from nin_jax import pretrained
-from nin_jax.scoring import score_trained
-from nin_jax.trained import Source
+from nin_jax.inference.scoring import score_trained
+from nin_jax.models import pretrained
+from nin_jax.runs.trained import Source
 from parity_tests.tolerances import SHIPPED_ACCURACY
 
 MOST_BYTES = 15_000_000  # of all weights together

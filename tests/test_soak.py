@@ -4,10 +4,10 @@ import json
 
 import numpy as np
 
-from nin_jax import workdir
-from nin_jax.convert import load_safetensors
-from nin_soak import trials
-from nin_soak.small_run import differences
+from benchmarks.soak import trials
+from benchmarks.soak.small_run import differences
+from nin_jax.models.convert import load_safetensors
+from nin_jax.runs import workdir
 
 
 def test_a_short_soak_loses_nothing(script, tmp_path):

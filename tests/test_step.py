@@ -10,14 +10,15 @@ import pytest
 from flax import nnx
 
 import nin_jax
-from nin_jax import Stage, Variant, data
-from nin_jax.config import Recipe, TrainConfig, recipe_of
-from nin_jax.datasets import Split
-from nin_jax.evaluation import evaluate
-from nin_jax.feed import evaluation_parts
-from nin_jax.optim import make_optimizer, make_schedule
-from nin_jax.sharding import make_layout
-from nin_jax.step import TrainState, cross_entropy, make_eval_step, make_train_step
+from nin_jax import Stage, Variant
+from nin_jax.data import transforms
+from nin_jax.data.datasets import Split
+from nin_jax.training.config import Recipe, TrainConfig, recipe_of
+from nin_jax.training.evaluate import evaluate
+from nin_jax.training.feed import evaluation_parts
+from nin_jax.training.optimizer import make_optimizer, make_schedule
+from nin_jax.training.sharding import make_layout
+from nin_jax.training.step import TrainState, cross_entropy, make_eval_step, make_train_step
 
 TINY = Variant("tiny", stages=(Stage(4, 3, padding=1), Stage(8, 3, padding=1)), dropout=0.0)
 SIZE = (16, 16)
@@ -49,7 +50,9 @@ def train(micro_batch_size, steps=8, **kw):
     sums = []
     for i in range(steps):
         if i % per_epoch == 0:
-            order = data.epoch_order(state.key, jnp.int32(i // per_epoch), 20, recipe.batch_size)
+            order = transforms.epoch_order(
+                state.key, jnp.int32(i // per_epoch), 20, recipe.batch_size
+            )
         state, new = step(state, split.images, split.labels, order)
         sums.append(new.sums)
     return state, sums, step
@@ -98,7 +101,7 @@ def test_a_partial_batch_trains_as_its_examples_alone_would():
     order = jnp.array([[1, 0, -1, -1, -1, -1]])
 
     def loss(params):
-        logits = nnx.merge(graphdef, params)(data.prepare(jnp.asarray(split.images), SIZE))
+        logits = nnx.merge(graphdef, params)(transforms.prepare(jnp.asarray(split.images), SIZE))
         return cross_entropy(logits, jnp.asarray(split.labels)).mean()
 
     updates, _ = optimizer.update(jax.grad(loss)(state.params), state.opt_state, state.params)
@@ -113,7 +116,7 @@ def test_no_hidden_transfer_in_a_step():
     graphdef, optimizer, state = start()
     step = make_train_step(graphdef, optimizer, RECIPE, SIZE, 6)
     images, labels = jax.device_put((examples().images, examples().labels))
-    order = data.epoch_order(state.key, jnp.int32(0), 20, 6)
+    order = transforms.epoch_order(state.key, jnp.int32(0), 20, 6)
     with jax.transfer_guard("disallow"):
         for _ in range(4):
             state, sums = step(state, images, labels, order)
@@ -125,7 +128,7 @@ def test_no_hidden_transfer_in_a_step():
 def test_the_state_given_is_consumed():
     graphdef, optimizer, state = start()
     split = examples()
-    order = data.epoch_order(state.key, jnp.int32(0), 20, 6)
+    order = transforms.epoch_order(state.key, jnp.int32(0), 20, 6)
     make_train_step(graphdef, optimizer, RECIPE, SIZE, 6)(state, split.images, split.labels, order)
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.params))
 
@@ -154,7 +157,7 @@ def test_evaluation_counts_every_example_once(batch_size):
         batch_size=batch_size,
         layout=layout,
     )
-    logits = nnx.merge(graphdef, state.params)(data.prepare(jnp.asarray(split.images), SIZE))
+    logits = nnx.merge(graphdef, state.params)(transforms.prepare(jnp.asarray(split.images), SIZE))
     wanted = np.zeros((10, 10), int)
     np.add.at(wanted, (split.labels, np.asarray(logits.argmax(1))), 1)
     np.testing.assert_array_equal(score.confusion, wanted)
@@ -166,7 +169,7 @@ def test_evaluation_counts_every_example_once(batch_size):
 
 def test_epoch_order_is_a_permutation_of_all_and_differs_by_epoch():
     key = jax.random.key(0)
-    first, second = (np.asarray(data.epoch_order(key, jnp.int32(e), 20, 6)) for e in (0, 1))
+    first, second = (np.asarray(transforms.epoch_order(key, jnp.int32(e), 20, 6)) for e in (0, 1))
     assert first.shape == (4, 6)
     assert sorted(first.ravel())[:4] == [-1] * 4
     assert sorted(first.ravel())[4:] == list(range(20))
@@ -176,10 +179,10 @@ def test_epoch_order_is_a_permutation_of_all_and_differs_by_epoch():
 def test_augment_flips_and_shifts_whole_images():
     image = np.arange(1, 65, dtype=np.uint8).reshape(1, 8, 8, 1)
     batch, keys = jnp.asarray(np.repeat(image, 1000, 0)), jax.random.split(jax.random.key(0), 1000)
-    flipped = np.asarray(data.augment(batch, keys, 0))
+    flipped = np.asarray(transforms.augment(batch, keys, 0))
     kinds = {row.tobytes() for row in flipped}
     assert kinds == {image.tobytes(), image[:, :, ::-1].tobytes()}
-    moved = np.asarray(data.augment(batch, keys, 2))
+    moved = np.asarray(transforms.augment(batch, keys, 2))
     assert len({row.tobytes() for row in moved}) == 2 * 5 * 5
     assert set(np.unique(moved)) == set(range(65))  # 0 comes in at the edge
 

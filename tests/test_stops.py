@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from nin_jax import UserError, checkpoint, loop, metrics, workdir
-from nin_jax.config import recipe_of
-from nin_jax.preparation import epoch_order, load_data, prepare_run
-from nin_jax.saving import Cadence
+from nin_jax import UserError
+from nin_jax.runs import checkpoint, fit, workdir, writers
+from nin_jax.runs.preparation import epoch_order, load_data, prepare_run
+from nin_jax.runs.saving import Cadence
+from nin_jax.training.config import recipe_of
 from tests.conftest import SCRIPTS
 from tests.disturbed import EPOCHS, STEPS
 
@@ -25,7 +26,7 @@ def test_another_configuration_is_refused_and_what_may_change_is_said(config, un
     other = replace(config, variant=saved, resume=True, precision="bfloat16", batch_size=60)
     match = r"batch_size was 50, is 60; precision was 'float32', is 'bfloat16' .*may change.*epochs"
     with pytest.raises(UserError, match=match):
-        loop.fit(other)
+        fit.fit(other)
 
 
 @pytest.mark.parametrize(
@@ -42,7 +43,7 @@ def test_another_configuration_is_refused_and_what_may_change_is_said(config, un
 )
 def test_configurations_made_in_python_are_checked_too(config, changes, match):
     with pytest.raises(UserError, match=match):
-        loop.fit(replace(config, **changes))
+        fit.fit(replace(config, **changes))
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "10 parsecs", "", "min", "1.5min", "9" * 20])
@@ -62,7 +63,7 @@ def test_cadences():
 def test_a_step_that_is_not_finite_ends_the_run_and_is_kept(config):
     config = replace(config, lr=1e30, clip_norm=0.0)
     with pytest.raises(UserError, match=r"is (nan|inf) at step (\d+): lower --lr") as stopped:
-        loop.fit(config)
+        fit.fit(config)
     (folder,) = (config.workdir / "nonfinite").iterdir()
     assert str(folder) in str(stopped.value)
     report = json.loads((folder / "report.json").read_text())
@@ -80,14 +81,14 @@ def test_what_cannot_be_kept_of_such_a_step_is_said(config):
     config.workdir.mkdir()
     (config.workdir / "nonfinite").write_text("a file in the way")
     with pytest.raises(UserError, match="the batch could not be written down"):
-        loop.fit(replace(config, lr=1e30, clip_norm=0.0))
+        fit.fit(replace(config, lr=1e30, clip_norm=0.0))
 
 
 def test_steps_that_are_not_finite_can_be_left_out_and_counted(config, capsys):
     """The first step throws the parameters so far that no later one is finite."""
-    summary = loop.fit(replace(config, lr=1e30, clip_norm=0.0, skip_nonfinite=True))
+    summary = fit.fit(replace(config, lr=1e30, clip_norm=0.0, skip_nonfinite=True))
     assert summary["skipped_steps"] == EPOCHS * STEPS - 1
-    rows = metrics.read_metrics(config.workdir / workdir.METRICS)
+    rows = writers.read_metrics(config.workdir / workdir.METRICS)
     assert [r["skipped_steps"] for r in rows if r["kind"] == "epoch"] == [2, 5]
     assert rows[-1]["train_loss"] is None
     assert "all steps were skipped" in capsys.readouterr().out
@@ -100,9 +101,9 @@ def test_out_of_memory_names_the_batch_and_proposes_a_part(config, monkeypatch):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes.")
 
     run = prepare_run(config, recipe_of(config), load_data(config))
-    monkeypatch.setattr(loop, "prepare_run", lambda *_: replace(run, train_steps=exhausted))
+    monkeypatch.setattr(fit, "prepare_run", lambda *_: replace(run, train_steps=exhausted))
     with pytest.raises(UserError, match=r"--batch-size 50, .*: try --micro-batch-size 25$"):
-        loop.fit(config)
+        fit.fit(config)
 
 
 def test_other_errors_of_the_device_are_not_hidden(config, monkeypatch):
@@ -110,9 +111,9 @@ def test_other_errors_of_the_device_are_not_hidden(config, monkeypatch):
         raise jax.errors.JaxRuntimeError("INTERNAL: the device fell off the bus")
 
     run = prepare_run(config, recipe_of(config), load_data(config))
-    monkeypatch.setattr(loop, "prepare_run", lambda *_: replace(run, train_steps=broken))
+    monkeypatch.setattr(fit, "prepare_run", lambda *_: replace(run, train_steps=broken))
     with pytest.raises(jax.errors.JaxRuntimeError, match="fell off the bus"):
-        loop.fit(config)
+        fit.fit(config)
 
 
 def test_two_at_once_on_one_folder_one_runs_the_other_is_told(config):

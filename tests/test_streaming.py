@@ -12,8 +12,8 @@ import pytest
 import tensorflow_datasets as tfds
 
 from nin_jax import UserError
-from nin_jax.datasets import Dataset, load_dataset
-from nin_jax.streaming import Source, StreamedSplit, batches, open_dataset
+from nin_jax.data.datasets import Dataset, load_dataset
+from nin_jax.data.streaming import Source, StreamedSplit, batches, open_dataset
 from tests.array_source import ArraySource
 from tests.picture_folders import make_folder, mixed, pictures
 from tests.test_tfds import GRAY, SMALL, TWO_CLASSES, probe

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 import nin_jax
-from nin_jax.config import recipe_of
-from nin_jax.datasets import Split
+from nin_jax.data.datasets import Split
 from nin_jax.errors import UserError
-from nin_jax.model import NiN
-from nin_study import grid
-from nin_study.grid import ABLATION, Cell, Setting
-from nin_study.run import examine
+from nin_jax.models.nin import NiN
+from nin_jax.study import grid
+from nin_jax.study.cell import examine
+from nin_jax.study.grid import ABLATION, Cell, Setting
+from nin_jax.training.config import recipe_of
 from tests.study_results import row
 
 
@@ -36,8 +36,8 @@ def test_an_ablation_changes_the_recipe_it_is_about():
 
 
 def test_the_ablation_needs_something_to_compare_with():
-    from nin_study.study import _plan
-    from scripts.study import StudyConfig
+    from nin_jax.study.config import StudyConfig
+    from nin_jax.study.study import _plan
 
     def changes(**options):
         config = StudyConfig(dataset="digits", image_size=67, **options)
@@ -191,8 +191,8 @@ def test_a_dead_class_is_zero_everywhere_or_never_predicted(classifier):
 
 
 def test_an_interrupted_run_is_gone_on_with(script, small, tmp_path, monkeypatch):
-    from nin_jax.loop import fit
-    from nin_study import run as run_module
+    from nin_jax.runs.fit import fit
+    from nin_jax.study import cell as run_module
 
     resumed = []
 

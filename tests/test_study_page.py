@@ -10,10 +10,10 @@ import pytest
 from scipy import stats
 
 import nin_jax
-from nin_study import content, page
-from nin_study.answers import MISSING, QUESTIONS, answers
-from nin_study.grid import ABLATION
-from nin_study.intervals import difference, estimate, standard_error
+from nin_jax.study import content, page
+from nin_jax.study.answers import MISSING, QUESTIONS, answers
+from nin_jax.study.grid import ABLATION
+from nin_jax.study.intervals import difference, estimate, standard_error
 from tests.study_results import everything, network, row, study, summary
 
 
@@ -200,8 +200,8 @@ def test_the_page_escapes_what_comes_from_files():
 
 
 def test_without_times_the_figure_is_over_multiply_adds():
-    from nin_study import figures
-    from nin_study.summary import summarise
+    from nin_jax.study import figures
+    from nin_jax.study.summary import summarise
 
     untimed = network(step_ms=None)
     drawn = [

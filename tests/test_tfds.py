@@ -12,8 +12,8 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from nin_jax import tfds_builders
-from nin_jax.datasets import load_dataset
+from nin_jax.data import tfds_builders
+from nin_jax.data.datasets import load_dataset
 from nin_jax.errors import UserError
 
 
@@ -117,9 +117,9 @@ def test_every_own_set_has_a_builder_with_its_classes(tmp_path):
 
 def test_reading_loads_neither_tensorflow_nor_torch_nor_the_builders(prepared):
     code = (
-        "import sys; from nin_jax.datasets import load_dataset; "
+        "import sys; from nin_jax.data.datasets import load_dataset; "
         "load_dataset('tfds:nin_digits', sys.argv[1]); "
-        "loaded = {'tensorflow', 'torch', 'nin_jax.tfds_builders'} & sys.modules.keys(); "
+        "loaded = {'tensorflow', 'torch', 'nin_jax.data.tfds_builders'} & sys.modules.keys(); "
         "assert not loaded, loaded"
     )
     command = [sys.executable, "-W", "error", "-c", code, str(prepared)]

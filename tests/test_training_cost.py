@@ -9,10 +9,10 @@ from flax import nnx
 import nin_jax
 from nin_jax.accounting.memory import optimizer_numbers
 from nin_jax.accounting.programs import Programs
-from nin_jax.accounting.training import DRAWS, optimizer_flops, training_cost
+from nin_jax.accounting.step_parts import DRAWS, optimizer_flops, training_cost
 from nin_jax.accounting.xla import program_cost
-from nin_jax.config import RECIPES
-from nin_jax.optim import make_optimizer
+from nin_jax.training.config import RECIPES
+from nin_jax.training.optimizer import make_optimizer
 from tests.accounts import costs_of, known, model_of
 
 # The schedule's arithmetic, which the formula leaves out, is no more than this for any recipe.

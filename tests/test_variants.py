@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 
 import nin_jax
-from nin_jax import Stage, UserError, Variant, get_variant, tables
-from nin_jax.geometry import check_image_size, smallest_image, trace
-from nin_jax.variants import MAX_SIDE, VARIANTS, variant_from_dict, variant_to_dict
+from nin_jax import Stage, UserError, Variant, get_variant
+from nin_jax.models import summary
+from nin_jax.models.geometry import check_image_size, smallest_image, trace
+from nin_jax.models.variants import MAX_SIDE, VARIANTS, variant_from_dict, variant_to_dict
 
 GOLDEN = {  # parameters and MACs for 1 and 3 channels, 224x224, 10 classes
     "nin": (1_992_166, 2_015_398, 762_297_352, 830_041_864),
@@ -194,6 +195,6 @@ def test_describe_of_a_non_square_image():
 
 
 def test_variant_table_lists_the_golden_counts():
-    text = tables.variant_table()
+    text = summary.variant_table()
     for name, (params, _, macs, _) in GOLDEN.items():
         assert any(line.split() == [name, f"{params:,}", f"{macs:,}"] for line in text.splitlines())

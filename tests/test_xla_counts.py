@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from jax import lax
 
 import nin_jax
-from nin_jax import ops
 from nin_jax.accounting import hlo
 from nin_jax.accounting.conventions import all_counts
 from nin_jax.accounting.programs import Programs
 from nin_jax.accounting.xla import cost_entry, program_cost
-from nin_jax.config import RECIPES
-from nin_jax.step import cross_entropy
+from nin_jax.models import ops
+from nin_jax.training.config import RECIPES
+from nin_jax.training.step import cross_entropy
 from tests.accounts import Raises, costs_of, known, model_of
 
 Shape = jax.ShapeDtypeStruct

@@ -33,14 +33,15 @@ import numpy as np
 from flax import nnx
 
 import nin_jax
-from nin_jax import Stage, Variant, data
-from nin_jax.config import Recipe
-from nin_jax.datasets import Split
-from nin_jax.evaluation import Score, evaluate, initial, total
-from nin_jax.feed import Resident, Shares, evaluation_parts
-from nin_jax.optim import make_optimizer
-from nin_jax.sharding import EVERYWHERE, Layout, make_layout
-from nin_jax.step import TrainState, make_eval_step, make_train_step, make_train_steps
+from nin_jax import Stage, Variant
+from nin_jax.data import transforms
+from nin_jax.data.datasets import Split
+from nin_jax.training.config import Recipe
+from nin_jax.training.evaluate import Score, evaluate, initial, total
+from nin_jax.training.feed import Resident, Shares, evaluation_parts
+from nin_jax.training.optimizer import make_optimizer
+from nin_jax.training.sharding import EVERYWHERE, Layout, make_layout
+from nin_jax.training.step import TrainState, make_eval_step, make_train_step, make_train_steps
 
 SIZE = (16, 16)
 NETWORK = Variant("small", stages=(Stage(8, 3, padding=1), Stage(16, 3, padding=1)), dropout=0.5)
@@ -80,7 +81,7 @@ def train(layout: Layout | None, dtype: str, recipe: Recipe, text: Path | None =
     losses = []
     if layout is None:
         for i in range(STEPS):
-            order = data.epoch_order(jax.random.key(0), jnp.int32(i // 7), 130, BATCH)
+            order = transforms.epoch_order(jax.random.key(0), jnp.int32(i // 7), 130, BATCH)
             state, figures = step(state, split.images, split.labels, order)
             losses.append(figures.sums.loss / figures.sums.count)
         return np.array(losses, np.float64), jax.device_get(state.params)
@@ -94,7 +95,7 @@ def train(layout: Layout | None, dtype: str, recipe: Recipe, text: Path | None =
     source = Shares(layout, split.read, 3) if layout.own_examples else Resident(layout, split)
     while len(losses) < STEPS:
         order = np.asarray(
-            data.epoch_order(jax.random.key(0), jnp.int32(len(losses) // 7), 130, BATCH)
+            transforms.epoch_order(jax.random.key(0), jnp.int32(len(losses) // 7), 130, BATCH)
         )
         for chunk in source.chunks(order, len(losses)):
             arguments = (chunk.images, chunk.labels, chunk.order, one)

@@ -22,13 +22,13 @@ from nin_jax.accounting.memory import (
     training_memory,
 )
 from nin_jax.accounting.programs import Programs, abstract_model
-from nin_jax.accounting.training import TrainingCost, optimizer_flops, training_cost
+from nin_jax.accounting.step_parts import TrainingCost, optimizer_flops, training_cost
 from nin_jax.accounting.xla import ProgramCost, XlaMemory, program_cost, xla_memory
-from nin_jax.config import RECIPES, Precision, Recipe
 from nin_jax.errors import UserError, unknown_name
-from nin_jax.geometry import as_height_width, trace
-from nin_jax.model import Conv, Linear, NiN, NiNBlock, count_params
-from nin_jax.variants import Convolution, ImageSize, Variant, get_variant
+from nin_jax.models.geometry import as_height_width, trace
+from nin_jax.models.nin import Conv, Linear, NiN, NiNBlock, count_params
+from nin_jax.models.variants import Convolution, ImageSize, Variant, get_variant
+from nin_jax.training.config import RECIPES, Precision, Recipe
 
 Task = Literal["train", "predict"]
 

@@ -3,11 +3,11 @@
 import math
 
 from nin_jax.accounting.account import Account
+from nin_jax.accounting.account_tables import title
 from nin_jax.accounting.layers import LayerCost
-from nin_jax.accounting.tables import title
-from nin_jax.accounting.training import NEWTON_SCHULZ_ITERATIONS
-from nin_jax.geometry import Layer, trace
-from nin_jax.variants import POOL_SIZE, POOL_STRIDE, Variant
+from nin_jax.accounting.step_parts import NEWTON_SCHULZ_ITERATIONS
+from nin_jax.models.geometry import Layer, trace
+from nin_jax.models.variants import POOL_SIZE, POOL_STRIDE, Variant
 
 
 def derivation(account: Account, variant: Variant) -> str:

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from nin_jax.geometry import Layer
-from nin_jax.variants import POOL_SIZE
+from nin_jax.models.geometry import Layer
+from nin_jax.models.variants import POOL_SIZE
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class LayerCost:
     """One layer's costs for one image.
 
     Attributes:
-        name, kind, detail, in_shape, out_shape, params: as `nin_jax.geometry.Layer` has them.
+        name, kind, detail, in_shape, out_shape, params: as `models.geometry.Layer` has them.
         macs: multiply-adds of the products; taps that fall on padding are included.
         macs_on_pixels: the same without the taps on padding, which multiply zeros.
         bias_additions: one for each output of a convolution or linear layer.
@@ -172,7 +172,7 @@ def taps_on_pixels(side: int, out_side: int, kernel: int, stride: int, padding: 
 def layer_costs(
     layers: Sequence[Layer], logit_relu: bool = True, dropout: float = 0.5
 ) -> list[LayerCost]:
-    """The cost of each layer that `nin_jax.geometry.trace` found.
+    """The cost of each layer that `nin_jax.models.geometry.trace` found.
 
     Args:
         layers: of one network, in the order they run.

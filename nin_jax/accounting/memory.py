@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from nin_jax.accounting.layers import LayerCost
-from nin_jax.config import Precision, Recipe
 from nin_jax.errors import UserError
+from nin_jax.training.config import Precision, Recipe
 
 ITEMSIZE: dict[Precision, int] = {"float32": 4, "bfloat16": 2}
 PARAM_BYTES = 4  # parameters, gradients and optimiser state are float32 always

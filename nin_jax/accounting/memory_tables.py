@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from nin_jax.accounting.account import Account, Task
 from nin_jax.accounting.memory import torch_kept_bytes
-from nin_jax.accounting.rendering import Bytes, Cell, Table
+from nin_jax.tables import Bytes, Cell, Table
 
 OURS = "nin_jax"  # the contender whose memory XLA plans
 

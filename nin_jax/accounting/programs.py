@@ -13,15 +13,15 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from nin_jax import ops
-from nin_jax.config import Precision, Recipe
-from nin_jax.device import default_micro_batch_size
-from nin_jax.geometry import Layer, trace
-from nin_jax.model import NiN, new_model, with_operations
-from nin_jax.optim import make_optimizer
-from nin_jax.predictor import Predictor
-from nin_jax.step import TrainState, cross_entropy, make_train_step
-from nin_jax.variants import ImageSize, Variant
+from nin_jax.inference.predictor import Predictor
+from nin_jax.models import ops
+from nin_jax.models.geometry import Layer, trace
+from nin_jax.models.nin import NiN, new_model, with_operations
+from nin_jax.models.variants import ImageSize, Variant
+from nin_jax.training.config import Precision, Recipe
+from nin_jax.training.device import default_micro_batch_size
+from nin_jax.training.optimizer import make_optimizer
+from nin_jax.training.step import TrainState, cross_entropy, make_train_step
 
 Shape = jax.ShapeDtypeStruct
 TOTAL_STEPS = 1_000_000  # of the schedule; its length changes no operation

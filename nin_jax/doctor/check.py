@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from nin_jax import workdir
-from nin_jax.accounting.rendering import UNKNOWN
 from nin_jax.errors import UserError
+from nin_jax.runs import workdir
+from nin_jax.tables import UNKNOWN
 
 Findings = dict[str, list["Check"]]
 

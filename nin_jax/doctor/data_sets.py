@@ -4,7 +4,7 @@ import hashlib
 import os
 from pathlib import Path
 
-from nin_jax import datasets, idx
+from nin_jax.data import datasets, idx
 from nin_jax.doctor.check import Check
 
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 
-from nin_jax.accounting.rendering import UNKNOWN
 from nin_jax.doctor.check import Check
 from nin_jax.doctor.machine import Devices
 from nin_jax.doctor.processes import Nvidia
+from nin_jax.tables import UNKNOWN
 
 DRIVERS = {12: 525, 13: 580}  # the oldest NVIDIA driver for each CUDA, by JAX's installation guide
 

@@ -12,8 +12,8 @@ from typing import Any
 import jax
 import platformdirs
 
-from nin_jax import record
 from nin_jax.doctor.processes import first_line
+from nin_jax.runs import manifest
 
 PREALLOCATE = "XLA_PYTHON_CLIENT_PREALLOCATE"
 
@@ -32,7 +32,7 @@ def read_devices() -> Devices:
     before = os.environ.get(PREALLOCATE)
     os.environ[PREALLOCATE] = "false"
     try:
-        return Devices(jax.devices()[0].platform, record.device_name())
+        return Devices(jax.devices()[0].platform, manifest.device_name())
     except Exception as error:  # a plugin raises what it likes
         return Devices(None, error=first_line(error))
     finally:

@@ -4,8 +4,8 @@ import json
 from dataclasses import asdict
 from typing import Literal
 
-from nin_jax.accounting.rendering import Table, markdown
 from nin_jax.doctor.check import Findings, count_warnings
+from nin_jax.tables import Table, markdown
 
 Format = Literal["table", "json", "markdown"]
 

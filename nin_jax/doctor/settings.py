@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from nin_jax.accounting.rendering import UNKNOWN
 from nin_jax.doctor.check import Check, folder_fault, size
 from nin_jax.doctor.machine import PREALLOCATE
 from nin_jax.doctor.processes import Torch
+from nin_jax.tables import UNKNOWN
 
 LARGE_CACHE_BYTES = 10 * 2**30
 FRACTIONS = ("XLA_PYTHON_CLIENT_MEM_FRACTION", "XLA_CLIENT_MEM_FRACTION")  # old name, new name

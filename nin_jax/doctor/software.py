@@ -8,11 +8,11 @@ from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion
 
 import nin_jax
-from nin_jax.accounting.rendering import UNKNOWN
 from nin_jax.doctor import packages
 from nin_jax.doctor.check import Check
 from nin_jax.doctor.packages import Libraries, VersionOf
 from nin_jax.doctor.processes import Torch
+from nin_jax.tables import UNKNOWN
 
 
 def read_bounds(plugin: int | None) -> list[tuple[str, Requirement]]:

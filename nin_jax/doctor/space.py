@@ -6,15 +6,15 @@ from typing import Any
 from nin_jax.accounting.account import account
 from nin_jax.accounting.memory import PaperMemory
 from nin_jax.accounting.programs import abstract_model
-from nin_jax.accounting.rendering import UNKNOWN
-from nin_jax.device import default_micro_batch_size
 from nin_jax.doctor.check import Check, folder_fault, size
 from nin_jax.doctor.processes import Nvidia
-from nin_jax.variants import get_variant
+from nin_jax.models.variants import get_variant
+from nin_jax.tables import UNKNOWN
+from nin_jax.training.device import default_micro_batch_size
 
 # The run that free memory and disk are held against.
 VARIANT, BATCH_SIZE, IMAGE_SIZE, RECIPE = "nin15", 128, 224, "modern"
-# A process holds that much besides a step: libraries, data, programs. benchmarks/results/cpu-memory saw
+# What a process holds besides a step: libraries, data, programs. benchmarks/results/cpu-memory saw
 # 817 MiB in all, of which a step in parts takes 71.
 PROCESS_BYTES = 750 * 2**20
 CHECKPOINTS = 4  # the two newest, the best, and the one that is being written

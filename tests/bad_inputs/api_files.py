@@ -5,12 +5,14 @@ from typing import Any
 
 import numpy as np
 
-from nin_jax import convert, metrics, pictures, record
-from nin_jax.config import TrainConfig
-from nin_jax.datasets import load_dataset
-from nin_jax.loop import fit
-from nin_jax.streaming import open_dataset
-from nin_study import grid
+from nin_jax.data import pictures
+from nin_jax.data.datasets import load_dataset
+from nin_jax.data.streaming import open_dataset
+from nin_jax.models import convert
+from nin_jax.runs import manifest, writers
+from nin_jax.runs.fit import fit
+from nin_jax.study import grid
+from nin_jax.training.config import TrainConfig
 from tests.bad_inputs.case import WHOLE, fails, picture, wrong
 
 
@@ -64,32 +66,32 @@ FILES = {
     "fit: data set a number": fails("is a text, got 3", lambda: _fit(dataset=3)),
     "fit: initial weights a number": fails("--init-from must be", lambda: _fit(init_from=3)),
     "fit: resume of nothing": fails("needs --workdir", lambda: _fit(resume=True)),
-    "read_metrics: missing": fails("No such", lambda: metrics.read_metrics(Path("none"))),
+    "read_metrics: missing": fails("No such", lambda: writers.read_metrics(Path("none"))),
     "read_metrics: not JSON": fails(
-        "m.jsonl, line 1", lambda: metrics.read_metrics(Path("m.jsonl")), m_jsonl="x\n"
+        "m.jsonl, line 1", lambda: writers.read_metrics(Path("m.jsonl")), m_jsonl="x\n"
     ),
     "read_metrics: a list": fails(
-        "m.jsonl, line 1", lambda: metrics.read_metrics(Path("m.jsonl")), m_jsonl="[1]\n"
+        "m.jsonl, line 1", lambda: writers.read_metrics(Path("m.jsonl")), m_jsonl="[1]\n"
     ),
     "read_metrics: no step": fails(
         "with a kind and a step",
-        lambda: metrics.read_metrics(Path("m.jsonl")),
+        lambda: writers.read_metrics(Path("m.jsonl")),
         m_jsonl='{"kind": "step"}\n',
     ),
     "read_metrics: a step of text": fails(
         "with a kind and a step",
-        lambda: metrics.read_metrics(Path("m.jsonl")),
+        lambda: writers.read_metrics(Path("m.jsonl")),
         m_jsonl='{"kind": "step", "step": "1"}\n',
     ),
     "read_metrics: binary": fails(
-        "not a UTF-8 text file", lambda: metrics.read_metrics(Path("m.jsonl")), m_jsonl=b"\xff"
+        "not a UTF-8 text file", lambda: writers.read_metrics(Path("m.jsonl")), m_jsonl=b"\xff"
     ),
     "read_results: a folder": fails("a directory", lambda: grid.read_results(Path("."))),
     "read_json: a list": fails(
-        "not an object", lambda: record.read_json(Path("a.json")), a_json="[]"
+        "not an object", lambda: manifest.read_json(Path("a.json")), a_json="[]"
     ),
-    "load_model: no run": fails("holds no run", lambda: record.load_model("none")),
-    "class_names: no run": fails("holds no run", lambda: record.class_names(Path("none"))),
+    "load_model: no run": fails("holds no run", lambda: manifest.load_model("none")),
+    "class_names: no run": fails("holds no run", lambda: manifest.class_names(Path("none"))),
     "pictures.read: missing": fails("No such", lambda: pictures.read(Path("none"), 1, (4, 4))),
     "pictures.read: a folder": fails("Is a directory", lambda: pictures.read(Path("."), 1, (4, 4))),
     "pictures.read: text": fails(

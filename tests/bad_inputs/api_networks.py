@@ -6,9 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 
 import nin_jax
-from nin_jax import Stage, Variant, convert
-from nin_jax.geometry import trace
-from nin_jax.variants import variant_from_dict
+from nin_jax import Stage, Variant
+from nin_jax.models import convert
+from nin_jax.models.geometry import trace
+from nin_jax.models.variants import variant_from_dict
 from tests.bad_inputs.case import fails, wrong
 
 

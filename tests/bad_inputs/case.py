@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 import nin_jax
-from nin_jax import convert
+from nin_jax.models import convert
 
 Content = bytes | str | Callable[[], bytes | str] | None
 REMOVED = object()  # in `Case.edits`: the key is taken out

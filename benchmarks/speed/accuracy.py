@@ -1,0 +1,231 @@
+"""Time to accuracy: `modern` in nin_jax, then the published recipe in PyTorch, on the same data.
+
+Counted: reading the data set, building the network, compiling, resizing, and every training step.
+Not counted: imports of Python's libraries, and evaluation on the test set, which both sides do
+after the same numbers of images. A contender runs until it has reached every target, its planned
+epochs are over, or an evaluation finds the cap passed.
+"""
+
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import torch
+
+import nin_torch_ref
+from benchmarks.speed import pytorch
+from benchmarks.speed.work import OURS, TORCH, Work, error_text
+from nin_jax.data.datasets import Split, load_dataset
+from nin_jax.models.geometry import trace
+from nin_jax.models.variants import get_variant
+from nin_jax.runs.preparation import epoch_order, evaluation_images, make_feed, prepare_run
+from nin_jax.training.config import Recipe, TrainConfig, recipe_of
+from nin_jax.training.evaluate import evaluate
+from nin_jax.training.sharding import EVERYWHERE
+
+# Images of an epoch between two evaluations: whole batches of either recipe, 64 and 128.
+EVALUATE_EVERY = 3200
+
+Evaluation = tuple[int, Callable[[], float]]
+"""Images trained on so far, and a function that returns the test accuracy."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What both contenders train on, and for how long.
+
+    Attributes:
+        variants: names or files; each is trained from seed 0.
+        image_size: side in pixels.
+        dataset: as `load_dataset` knows it.
+        data_dir: folder with its files, or None for the default.
+        epochs: planned length of `modern`, whose cosine schedule needs one.
+        targets: test accuracies to reach, in (0, 1).
+        cap_seconds: counted seconds after which a contender is stopped.
+        precision: of both.
+    """
+
+    variants: tuple[str, ...] = ("nin",)
+    image_size: int = 96
+    dataset: str = "fashion_mnist"
+    data_dir: Path | None = None
+    epochs: int = 3
+    targets: tuple[float, ...] = (0.85, 0.90)
+    cap_seconds: float = 1800
+    precision: Any = "float32"
+
+    def check(self) -> None:
+        """Raise UserError unless the data set can be had and every network takes its images."""
+        variants = [get_variant(variant) for variant in self.variants]
+        dataset = load_dataset(self.dataset, self.data_dir)
+        for variant in variants:
+            trace(variant, dataset.image_shape[2], dataset.num_classes, self.image_size)
+
+    def recipe(self, variant: str, name: str) -> tuple[TrainConfig, Recipe]:
+        """Return a recipe for this comparison; only `modern` has a planned length."""
+        config = TrainConfig(
+            variant,
+            name,
+            image_size=self.image_size,
+            epochs=self.epochs if name == "modern" else None,
+            precision=self.precision,
+            devices=1,
+        )
+        return config, recipe_of(config)
+
+
+def train_ours(comparison: Comparison, variant: str) -> Iterator[Evaluation]:
+    """Train nin_jax by `modern` for its planned epochs; yield when an evaluation is due."""
+    dataset = load_dataset(comparison.dataset, comparison.data_dir)
+    config, recipe = comparison.recipe(variant, "modern")
+    run = prepare_run(config, recipe, dataset)
+    feed, images = make_feed(run), len(dataset.train)
+    every = EVALUATE_EVERY // recipe.batch_size
+
+    def accuracy() -> float:
+        return evaluate(
+            run.eval_step,
+            run.layout.whole(run.state.params),
+            evaluation_images(run.layout, dataset),
+            count=len(dataset.test),
+            num_classes=run.model.num_classes,
+            batch_size=run.micro_batch_size,
+            layout=run.layout,
+        ).accuracy
+
+    for epoch in range(recipe.epochs):
+        done = 0  # steps of this epoch
+        for chunk in feed.chunks(epoch_order(run, epoch), epoch * run.steps_per_epoch):
+            end = done + chunk.steps
+            while done < end:
+                count = min(end - done, run.steps_per_dispatch, every - done % every)
+                placed = run.layout.place(np.int32(count), EVERYWHERE)
+                examples = chunk.images, chunk.labels, chunk.order
+                run.state, _ = run.train_steps(run.state, *examples, placed)
+                done += count
+                if done % every == 0 or done == run.steps_per_epoch:
+                    jax.block_until_ready(run.state.params)
+                    yield epoch * images + min(done * recipe.batch_size, images), accuracy
+
+
+def train_torch(comparison: Comparison, variant: str) -> Iterator[Evaluation]:
+    """Train the PyTorch reference by `d2l`, eager and channels_last; yield, without an end.
+
+    The training images are resized once, before the first step: after one epoch that has cost less
+    than resizing each batch.
+    """
+    dataset = load_dataset(comparison.dataset, comparison.data_dir)
+    _, recipe = comparison.recipe(variant, "d2l")
+    work = Work(
+        "train",
+        variant,
+        recipe.batch_size,
+        comparison.image_size,
+        dataset.image_shape[2],
+        num_classes=dataset.num_classes,
+    )
+    torch.manual_seed(0)
+    model, device = pytorch.create_model(work, channels_last=True)
+    optimizer = torch.optim.SGD(model.parameters(), lr=recipe.lr)
+    autocast = torch.autocast(
+        device.type, torch.bfloat16, enabled=comparison.precision == "bfloat16"
+    )
+    images, labels = _tensors(dataset.train, work.sides, device)
+    every = EVALUATE_EVERY // recipe.batch_size
+
+    def accuracy() -> float:
+        model.eval()
+        correct = 0
+        with torch.inference_mode(), autocast:
+            for start in range(0, len(dataset.test), 500):
+                x, y = _tensors(dataset.test.part(start, start + 500), work.sides, device)
+                correct += int((model(_scaled(x)).argmax(1) == y).sum())
+        model.train()
+        return correct / len(dataset.test)
+
+    for epoch in itertools.count():
+        batches = torch.randperm(len(labels)).to(device).split(recipe.batch_size)
+        for done, rows in enumerate(batches, start=1):
+            with autocast:
+                nin_torch_ref.train_step(model, optimizer, _scaled(images[rows]), labels[rows])
+            if done % every == 0 or done == len(batches):
+                pytorch.finish(device)
+                yield epoch * len(labels) + min(done * recipe.batch_size, len(labels)), accuracy
+
+
+def _tensors(
+    split: Split, size: tuple[int, int], device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return uint8 [N, C, *size] and int64 [N]; PyTorch resizes uint8 as Pillow does."""
+    images = torch.from_numpy(np.ascontiguousarray(split.images.transpose(0, 3, 1, 2)))
+    resized = torch.nn.functional.interpolate(images, size, mode="bilinear", antialias=True)
+    return resized.to(device), torch.from_numpy(split.labels.astype(np.int64)).to(device)
+
+
+def _scaled(images: torch.Tensor) -> torch.Tensor:
+    """Return float32 in [0, 1], channels_last."""
+    return images.to(torch.float32, memory_format=torch.channels_last).div_(255)
+
+
+CONTENDERS = {OURS: ("modern", train_ours), TORCH: ("d2l", train_torch)}
+
+
+def measure(comparison: Comparison, say: Callable[[str], None]) -> Iterator[dict[str, Any]]:
+    """Yield a row for each variant, contender and target, or one with an error for what fails.
+
+    A row's ``seconds`` are counted up to the first evaluation at or above its target.
+    """
+    for variant in comparison.variants:
+        ours: dict[float, float] = {}  # seconds by target
+        for contender in CONTENDERS:
+            for row in _rows(comparison, variant, contender, say):
+                if "seconds" in row and contender == OURS:
+                    ours[row["target_accuracy"]] = row["seconds"]
+                elif "seconds" in row and ours.get(row["target_accuracy"]):
+                    row["over_ours"] = round(row["seconds"] / ours[row["target_accuracy"]], 3)
+                yield row
+
+
+def _rows(
+    comparison: Comparison, variant: str, contender: str, say: Callable[[str], None]
+) -> Iterator[dict[str, Any]]:
+    """Train one contender; its generator's time is what counts."""
+    name, train = CONTENDERS[contender]
+    what = f"accuracy {variant}: {contender}, recipe {name}"
+    row = {"benchmark": "accuracy", "variant": variant, "contender": contender, "recipe": name}
+    say(what)
+    try:
+        _, recipe = comparison.recipe(variant, name)
+        row |= {
+            "dataset": comparison.dataset,
+            "image_size": comparison.image_size,
+            "batch_size": recipe.batch_size,
+            "precision": comparison.precision,
+            "cap_seconds": comparison.cap_seconds,
+        }
+        if name == "modern":
+            row["planned_epochs"] = recipe.epochs
+        missing, seconds, accuracy, images = list(comparison.targets), 0.0, 0.0, 0
+        evaluations = train(comparison, variant)
+        while missing and seconds < comparison.cap_seconds:
+            start = time.perf_counter()
+            evaluation = next(evaluations, None)
+            seconds += time.perf_counter() - start
+            if evaluation is None:
+                break
+            images, accuracy = evaluation[0], evaluation[1]()
+            say(f"{what}, {images:,} images, {seconds:.0f} s, test accuracy {accuracy:.4f}")
+            figures = {"images": images, "test_accuracy": round(accuracy, 4)}
+            for target in [t for t in missing if accuracy >= t]:
+                missing.remove(target)
+                yield row | {"target_accuracy": target, "seconds": round(seconds, 2)} | figures
+        for target in missing:
+            note = f"not reached in {seconds:.0f} s (accuracy {accuracy:.4f})"
+            yield row | {"target_accuracy": target, "note": note}
+    except Exception as error:  # whatever a framework raises becomes its row
+        yield row | {"error": error_text(error)}

@@ -1,0 +1,116 @@
+"""The other side: PyTorch, in the ways its documentation recommends."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import numpy as np
+import torch
+
+import nin_torch_ref
+from benchmarks.speed.work import LEARNING_RATE, TORCH, Call, Work
+from nin_jax.models.variants import get_variant
+
+
+def torch_call(
+    work: Work,
+    *,
+    channels_last: bool,
+    compiled: bool = False,
+    cuda_graphs: bool = False,
+    inference: bool = True,
+) -> Call:
+    """PyTorch's step or batch, in one of the ways its documentation recommends."""
+    model, device = create_model(work, channels_last)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    images = torch.from_numpy(work.images().transpose(0, 3, 1, 2).astype(np.float32) / 255)
+    images = images.to(device).contiguous(memory_format=layout)
+    labels = torch.from_numpy(work.labels().astype(np.int64)).to(device)
+    half = work.precision == "bfloat16"
+
+    def autocast() -> AbstractContextManager[Any]:
+        return torch.autocast(device.type, torch.bfloat16, enabled=half)
+
+    mode = "reduce-overhead" if cuda_graphs else "default"
+    if work.task == "predict":
+        model.eval()
+        forward = torch.compile(model, mode=mode) if compiled else model
+
+        def predict() -> np.ndarray:
+            with torch.inference_mode(inference), autocast():
+                return forward(images).detach().float().cpu().numpy()
+
+        return predict
+    model.train()
+    kind = nin_torch_ref.Muon if work.optimizer == "muon" else torch.optim.SGD
+    optimizer = kind(model.parameters(), lr=LEARNING_RATE, momentum=work.momentum)
+    forward = torch.compile(model, mode=mode) if compiled else model
+
+    def train() -> None:
+        with autocast():
+            logits = forward(images)
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(logits.float(), labels).backward()
+        optimizer.step()
+        finish(device)
+
+    return train
+
+
+def create_model(work: Work, channels_last: bool) -> tuple[torch.nn.Module, torch.device]:
+    """Return the network in training mode, on a GPU if there is one, and its device."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.type == "cuda":  # as JAX does by default
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+        torch.backends.cudnn.benchmark = True
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    model = nin_torch_ref.create_model(
+        _architecture(work.variant),
+        in_channels=work.in_channels,
+        num_classes=work.num_classes,
+        image_size=work.sides,
+    )
+    return model.to(device).to(memory_format=layout), device  # pyright: ignore[reportCallIssue]
+
+
+def finish(device: torch.device) -> None:
+    """Wait until the device has done all that it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def _architecture(name: str) -> nin_torch_ref.Architecture:
+    """The reference's own, or that of a variant file."""
+    if name in nin_torch_ref.ARCHITECTURES:
+        return nin_torch_ref.ARCHITECTURES[name]
+    variant = get_variant(name)
+    blocks = (*variant.stages, variant.head)
+    return nin_torch_ref.Architecture(
+        tuple((b.channels, b.kernel, b.stride, b.padding) for b in blocks),
+        tuple(b.mlp for b in blocks),
+        tuple(b.pool for b in variant.stages),
+        variant.classifier,
+        variant.dropout,
+    )
+
+
+def rivals(work: Work) -> dict[str, Callable[[], Call]]:
+    """What PyTorch offers, by name; the fastest of them is the rival."""
+    found: dict[str, Callable[[], Call]] = {
+        "torch eager NCHW": lambda: torch_call(work, channels_last=False),
+        TORCH: lambda: torch_call(work, channels_last=True),
+        "torch.compile channels_last": lambda: torch_call(work, channels_last=True, compiled=True),
+    }
+    if torch.cuda.is_available():
+        found["torch.compile channels_last, CUDA graphs"] = lambda: torch_call(
+            work, channels_last=True, compiled=True, cuda_graphs=True
+        )
+    return found
+
+
+def predict_with_gradients(work: Work) -> Call:
+    """A prediction without ``no_grad``: PyTorch keeps every activation for a backward pass.
+
+    Not a rival but a mistake, and the way the exercise's published figure was measured.
+    """
+    return torch_call(work, channels_last=True, inference=False)

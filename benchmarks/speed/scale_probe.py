@@ -1,0 +1,210 @@
+"""The steps that `scale.py` compares, timed here: python -m benchmarks.speed.scale_probe JSON."""
+
+import json
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+import nin_jax
+from benchmarks.speed.timing import Timing, interleave
+from benchmarks.speed.work import LEARNING_RATE, OURS, Call, Work
+from nin_jax.accounting.collectives import KINDS, collectives
+from nin_jax.data.datasets import Split
+from nin_jax.training.config import Recipe
+from nin_jax.training.device import default_micro_batch_size
+from nin_jax.training.feed import Resident
+from nin_jax.training.optimizer import make_optimizer
+from nin_jax.training.sharding import EVERYWHERE, Layout, make_layout
+from nin_jax.training.step import TrainState, make_train_step, make_train_steps
+
+Row = dict[str, Any]
+WHOLE, DIVIDED = "on every device", "divided"
+
+
+@dataclass(frozen=True)
+class Step:
+    """A compiled training step.
+
+    Attributes:
+        work: its whole batch.
+        layout: None for no mesh.
+        call: takes a step and waits for its end.
+        text: of the compiled program, HLO.
+        parameter_bytes: of all parameters.
+    """
+
+    work: Work
+    layout: Layout | None
+    call: Call
+    text: str
+    parameter_bytes: int
+
+    def row(self, benchmark: str) -> Row:
+        divided = self.layout is not None and self.layout.shard_params
+        return self.work.row() | {
+            "benchmark": benchmark,
+            "devices": self.layout.devices if self.layout else 1,
+            "parameters": DIVIDED if divided else WHOLE,
+        }
+
+
+def build(work: Work, layout: Layout | None) -> Step:
+    """The step that scripts/train.py would take, one at a time, with the images on the devices."""
+    model = nin_jax.create_model(
+        work.variant,
+        in_channels=work.in_channels,
+        num_classes=work.num_classes,
+        image_size=work.sides,
+        dtype=work.precision,
+    )
+    graphdef, params = nnx.split(model, nnx.Param)
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
+    recipe = Recipe(lr=LEARNING_RATE, momentum=work.momentum, batch_size=work.batch_size)
+    optimizer = make_optimizer(recipe, 1_000_000)
+    micro = min(default_micro_batch_size(model) or work.batch_size, work.batch_size)
+    step = make_train_step(graphdef, optimizer, recipe, work.sides, micro, layout)
+    state = TrainState(params, optimizer.init(params), jnp.int32(0), jax.random.key(0))
+    if layout is not None:
+        state = layout.place(state, layout.specs(state))
+    arguments = _arguments(work, layout)
+    compiled = make_train_steps(step, 1, layout, state).lower(state, *arguments).compile()
+
+    def call() -> None:
+        nonlocal state
+        state, figures = compiled(state, *arguments)
+        jax.block_until_ready((state.params, figures))
+
+    return Step(work, layout, call, compiled.as_text(), size)
+
+
+def _arguments(work: Work, layout: Layout | None) -> tuple[Any, ...]:
+    """Images, labels, order and the number of steps, where the layout has them."""
+    images, labels, one = work.images(), work.labels(), np.int32(1)
+    order = np.arange(work.batch_size, dtype=np.int32)[None]  # [1, B]
+    if layout is None:
+        return jax.device_put((images, labels, order, one))
+    chunk = next(Resident(layout, Split(images, labels)).chunks(order, 0))
+    return chunk.images, chunk.labels, chunk.order, layout.place(one, EVERYWHERE)
+
+
+def overhead(work: Work, rounds: int) -> Iterator[Row]:
+    """One device as such, and as a mesh of one."""
+    mesh = make_layout(jax.devices()[:1])
+    steps = {"no mesh": build(work, None), "a mesh of one device": build(work, mesh)}
+    timings, _ = _timed(steps, rounds)
+    base = timings["no mesh"].median
+    for name, step in steps.items():
+        ratio = {"over_no_mesh": round(timings[name].median / base, 4)}
+        timing = timings[name].row(work.batch_size)
+        yield step.row("mesh overhead") | {"contender": name} | timing | ratio
+
+
+def weak_scaling(work: Work, rounds: int) -> Iterator[Row]:
+    """The work's batch on each of 1, 2, 4, ... devices, and what all of them send each other."""
+    devices = jax.devices()
+    counts = [2**power for power in range(len(devices).bit_length())]
+    steps = {f"{n}": _on(work, devices[:n], shard_params=False) for n in counts}
+    steps["divided"] = _on(work, devices[: counts[-1]], shard_params=True)
+    timings, cores = _timed(steps, rounds)
+    one = timings["1"]
+    for name, step in steps.items():
+        yield (
+            step.row("weak scaling")
+            | {"contender": OURS}
+            | timings[name].row(step.work.batch_size)
+            | {"host_cores_busy": round(cores[name], 2)}
+            | _efficiency(step, timings[name], one, devices[0].platform)
+        )
+    for name in (str(counts[-1]), "divided"):
+        yield from communication(steps[name])
+
+
+def _on(work: Work, devices: list[Any], shard_params: bool) -> Step:
+    whole = replace(work, batch_size=work.batch_size * len(devices))
+    return build(whole, make_layout(devices, shard_params=shard_params))
+
+
+def _efficiency(step: Step, timing: Timing, one: Timing, platform: str) -> Row:
+    """Throughput over what one device's would make it.
+
+    Virtual devices share the cores, all of which one device has already: n of them need n times as
+    long for n times the work, if nothing is lost. Devices of their own need the same time.
+    """
+    assert step.layout is not None
+    count, ideal = step.layout.devices, one.median
+    if platform != "cpu":
+        return {"efficiency": round(ideal / timing.median, 3)}
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    virtual = f"virtual device{'s share' if count > 1 else ' has'}"
+    return {
+        "efficiency": round(count * ideal / timing.median, 3),
+        "note": f"{count} {virtual} {cores} cores",
+    }
+
+
+def communication(step: Step) -> Iterator[Row]:
+    """How many collectives of each kind a step has, and the bytes of their operands."""
+    counts, sizes = Counter[str](), Counter[str]()
+    for found in collectives(step.text):
+        counts[found.kind] += 1
+        sizes[found.kind] += found.bytes
+    for kind in KINDS:
+        yield step.row("communication") | {
+            "collective": kind,
+            "count": counts[kind],
+            "operand_bytes": sizes[kind],
+            "parameter_bytes": step.parameter_bytes,
+        }
+
+
+@dataclass
+class Clocked:
+    """A call, and the processor time that it took over the time that went by.
+
+    Attributes:
+        call: what is called.
+        cores: how many cores were busy, on average over all calls.
+    """
+
+    call: Call
+    _wall: float = 0.0
+    _busy: float = 0.0
+
+    def __call__(self) -> None:
+        wall, busy = time.perf_counter(), time.process_time()
+        self.call()
+        self._wall += time.perf_counter() - wall
+        self._busy += time.process_time() - busy
+
+    @property
+    def cores(self) -> float:
+        return self._busy / self._wall
+
+
+def _timed(steps: Mapping[str, Step], rounds: int) -> tuple[dict[str, Timing], dict[str, float]]:
+    """All of them in every round; and how many cores each kept busy."""
+    expected = {}
+    for name, step in steps.items():
+        step.call()
+        start = time.perf_counter()
+        step.call()
+        expected[name] = time.perf_counter() - start
+    calls = {name: Clocked(step.call) for name, step in steps.items()}
+    timings = interleave(calls, rounds, next(iter(calls)), screening=rounds, expected=expected)
+    return timings, {name: call.cores for name, call in calls.items()}
+
+
+MEASURES = {"mesh overhead": overhead, "weak scaling": weak_scaling}
+
+if __name__ == "__main__":
+    asked = json.loads(sys.argv[1])
+    print(json.dumps(list(MEASURES[asked["part"]](Work(**asked["work"]), asked["rounds"]))))

@@ -1,0 +1,1 @@
+"""Datasets on the host: found, downloaded, checked, read; and images on the device."""

@@ -1,0 +1,1 @@
+"""What a trained network answers: predictions, class maps, scores, files to ship."""

@@ -1,0 +1,138 @@
+"""Inference: compiled once, for any number of images."""
+
+from collections.abc import Iterator
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.typing import DTypeLike
+
+from nin_jax.data import transforms
+from nin_jax.errors import UserError
+from nin_jax.models.nin import NiN, with_dtype
+from nin_jax.reading import shown
+from nin_jax.training.device import default_micro_batch_size
+from nin_jax.training.step import split_micro_batches
+
+
+class Predictor:
+    """A model's logits for arrays of images; one program per batch size and kind of image.
+
+    The last batch is filled up and cut again, so it compiles nothing new. On a CPU a batch is
+    worked off in parts that fit its caches.
+
+    Args:
+        model: its parameters are taken as they are now; later changes have no effect here.
+        batch_size: images handed to the device at a time.
+        precision: of the computation; None is the model's own. Logits are float32 always.
+
+    Raises:
+        UserError: ``batch_size`` is not a whole number above 0, or the precision is unknown.
+
+    Example:
+        >>> predictor = Predictor(create_model("nin15", image_size=96), batch_size=32)
+        >>> predictor(np.zeros((50, 28, 28, 1), np.uint8)).shape
+        (50, 10)
+    """
+
+    def __init__(
+        self,
+        model: NiN,
+        batch_size: int = 128,
+        precision: Literal["float32", "bfloat16"] | None = None,
+    ):
+        if not isinstance(model, NiN):
+            raise UserError(
+                f"the model must be a NiN, as create_model makes it, got {shown(model)}"
+            )
+        if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
+            raise UserError(f"batch_size must be a whole number >= 1, got {shown(batch_size)}")
+        if precision not in (None, "float32", "bfloat16"):
+            raise UserError(f"precision must be float32 or bfloat16, got {shown(precision)}")
+        self.model = with_dtype(model, precision) if precision else model
+        self.batch_size = batch_size
+        graphdef, params = nnx.split(self.model, nnx.Param)
+        # Plain arrays: a call of one image would spend a tenth of its time on nnx's containers.
+        self._arrays, structure = jax.tree.flatten(params)
+        micro = min(default_micro_batch_size(model) or batch_size, batch_size)
+
+        def logits(arrays: list[jax.Array], images: jax.Array) -> jax.Array:
+            params = jax.tree.unflatten(structure, arrays)
+            x = images
+            if images.dtype == jnp.uint8:
+                x = transforms.prepare(images, model.image_size)
+            return nnx.merge(graphdef, params)(x)  # [M, num_classes]
+
+        def batch(arrays: list[jax.Array], images: jax.Array) -> jax.Array:
+            parts = split_micro_batches(jnp.arange(batch_size), micro)  # [n, M]
+            if len(parts) == 1:
+                return logits(arrays, images)
+            done = jax.lax.map(lambda part: logits(arrays, images[part]), parts)  # [n, M, classes]
+            return done.reshape(-1, model.num_classes)[:batch_size]
+
+        self._batch = jax.jit(batch)
+
+    def __call__(self, images: np.ndarray | jax.Array) -> np.ndarray:
+        """The logits.
+
+        Args:
+            images: uint8 [N, H, W, C] of any size, which is resized to the model's as in
+                training; or float [N, height, width, C] in [0, 1] of the model's size.
+
+        Returns:
+            float32 [N, num_classes].
+
+        Raises:
+            UserError: another dtype or shape.
+        """
+        self._check(images)
+        pending = [self._batch(self._arrays, part) for part in self._parts(images)]
+        if not pending:
+            return np.zeros((0, self.model.num_classes), np.float32)
+        logits = jax.device_get(pending)
+        return (
+            np.concatenate(logits)[: len(images)] if len(logits) > 1 else logits[0][: len(images)]
+        )
+
+    def lower(self, dtype: DTypeLike = jnp.float32) -> jax.stages.Lowered:
+        """The program of one batch of images of the model's size, for those who analyse it."""
+        shape = (self.batch_size, *self.model.image_size, self.model.in_channels)
+        return self._batch.lower(self._arrays, jax.ShapeDtypeStruct(shape, dtype))
+
+    def probabilities(self, images: np.ndarray | jax.Array) -> np.ndarray:
+        """The softmax of the logits, float32 [N, num_classes]; arguments as for the call."""
+        return np.asarray(jax.nn.softmax(self(images)))
+
+    def _parts(self, images: np.ndarray | jax.Array) -> Iterator[np.ndarray | jax.Array]:
+        """The batches, the last one filled up with black."""
+        size = self.batch_size
+        whole = len(images) // size
+        if whole == 1 and len(images) == size:  # even to take all of a device's array costs time
+            yield images
+            return
+        for i in range(whole):
+            yield images[i * size : (i + 1) * size]
+        if missing := -len(images) % size:
+            rest = np.asarray(images[whole * size :])
+            yield np.pad(rest, ((0, missing), (0, 0), (0, 0), (0, 0)))
+
+    def _check(self, images: np.ndarray | jax.Array) -> None:
+        channels, size = self.model.in_channels, self.model.image_size
+        if not isinstance(images, np.ndarray | jax.Array):
+            raise UserError(f"images must be an array, got {shown(images)}")
+        if images.ndim != 4 or images.shape[3] != channels:
+            raise UserError(
+                f"images must be [N, H, W, {channels}], got {list(images.shape)}: the model takes "
+                f"{channels} channel{'s' if channels > 1 else ''}"
+            )
+        if images.dtype == np.uint8:
+            return
+        if not jnp.issubdtype(images.dtype, jnp.floating):
+            raise UserError(f"images must be uint8 or floating, got {images.dtype}")
+        if images.shape[1:3] != size:
+            raise UserError(
+                f"float images must be {size[0]}x{size[1]}, as the model, got "
+                f"{images.shape[1]}x{images.shape[2]}; uint8 images are resized"
+            )

@@ -1,0 +1,99 @@
+"""A trained network scored again: the table of each class, confusion.png, files to ship."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from flax import nnx
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from nin_jax.data.datasets import Dataset
+from nin_jax.inference import shipping
+from nin_jax.runs import manifest, workdir
+from nin_jax.runs.preparation import evaluation_images, load_data
+from nin_jax.runs.trained import Source, Trained
+from nin_jax.training.device import devices_for
+from nin_jax.training.evaluate import Score, evaluate
+from nin_jax.training.sharding import EVERYWHERE, make_layout
+from nin_jax.training.step import make_eval_step
+
+
+def score_source(
+    source: Source,
+    *,
+    data_dir: Path | None = None,
+    out: Path | None = None,
+    export: Path | None = None,
+) -> Score:
+    """Score a trained network on its test images, print and draw the result.
+
+    Args:
+        source: where the network is taken from.
+        data_dir: folder of the data set's files, if they are elsewhere now.
+        out: folder for confusion.png; None is the run's, or for weights that ship the current one.
+        export: if given, round the weights to float16 before they are scored, and write them with
+            a card into this folder, as `pretrained.create_model` reads them.
+
+    Raises:
+        UserError: no such network, weights that do not fit, other data than it was trained on, a
+            folder that cannot be written, or a network that cannot ship.
+    """
+    trained = source.load()
+    out = out or trained.folder or Path()
+    workdir.check_folder("--out", out)
+    if export is not None:
+        shipping.check(trained, export)
+        trained = shipping.rounded(trained)
+    score, dataset = score_trained(trained, data_dir)
+    workdir.make_folder("--out", out)
+    _report(trained, dataset, score, out / workdir.CONFUSION)
+    if export is not None:
+        for path in shipping.write(trained, score, export):
+            print(f"wrote {path}")
+    return score
+
+
+def score_trained(trained: Trained, data_dir: Path | None = None) -> tuple[Score, Dataset]:
+    """Return the score of a trained network, and the data of which its test split was scored.
+
+    On one device, in the batches that training would have there: a run on one device had the very
+    same, so the accuracy is its summary's to the last digit.
+
+    Args:
+        trained: the network.
+        data_dir: folder of the data set's files, if they are elsewhere now.
+
+    Raises:
+        UserError: the data are not there, or others than it was trained on.
+    """
+    model, config = trained.model, trained.config
+    dataset = load_data(replace(config, data_dir=data_dir or config.data_dir))
+    manifest.check_same_data(trained.data_checksum, dataset, trained.origin)
+    graphdef, params = nnx.split(model, nnx.Param)
+    layout = make_layout(devices_for(1))
+    score = evaluate(
+        make_eval_step(graphdef, model.image_size, model.num_classes, trained.batch_size, layout),
+        layout.place(params, EVERYWHERE),
+        evaluation_images(layout, dataset),
+        count=len(dataset.test),
+        num_classes=model.num_classes,
+        batch_size=trained.batch_size,
+        layout=layout,
+    )
+    return score, dataset
+
+
+def _report(trained: Trained, dataset: Dataset, score: Score, path: Path) -> None:
+    from nin_jax.plotting import plot_confusion  # matplotlib is slow to import
+
+    title = f"{trained.model.variant.name} on {dataset.name}: test accuracy {score.accuracy:.4f}"
+    table = Table(title=f"{escape(title)}, loss {score.loss:.4f} nats", title_justify="left")
+    for column in ("class", "precision", "recall", "images"):
+        table.add_column(column, justify="left" if column == "class" else "right")
+    for name, row in zip(trained.class_names, score.per_class(), strict=True):
+        figures = (f"{row[key]:.4f}" for key in ("precision", "recall"))
+        table.add_row(escape(name), *figures, f"{row['images']:,}")
+    Console().print(table)
+    plot_confusion(score.confusion, trained.class_names, title, path)
+    print(f"test accuracy {score.accuracy}\nwrote {path}")

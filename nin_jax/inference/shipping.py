@@ -1,0 +1,140 @@
+"""A run's weights made ready to ship: rounded to float16, with a card beside them."""
+
+import hashlib
+import os
+import shlex
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import save
+
+from nin_jax.data.datasets import list_datasets
+from nin_jax.errors import UserError
+from nin_jax.models import convert
+from nin_jax.models.nin import with_dtype
+from nin_jax.models.pretrained import MAX_BYTES, Card
+from nin_jax.models.variants import VARIANTS
+from nin_jax.runs import manifest, workdir
+from nin_jax.runs.trained import Trained
+from nin_jax.training.config import TrainConfig
+from nin_jax.training.evaluate import Score
+
+
+def rounded(trained: Trained) -> Trained:
+    """Return the network as it ships: weights rounded to float16, computing in float32.
+
+    Raises:
+        UserError: a weight is too large for float16.
+    """
+    weights = _float16(trained)
+    if not all(np.isfinite(array).all() for array in weights.values()):
+        raise UserError(f"a weight of {trained.origin} is too large for float16")
+    model = with_dtype(trained.model, "float32")
+    convert.load_state_dict(model, weights)
+    return replace(trained, model=model)
+
+
+def _float16(trained: Trained) -> dict[str, np.ndarray]:
+    with np.errstate(over="ignore"):  # what overflows is looked for
+        state = convert.to_torch(trained.model).items()
+        return {name: array.astype(np.float16) for name, array in state}
+
+
+def check(trained: Trained, folder: Path) -> None:
+    """Find out, writing nothing, whether a network can ship, and whether the folder is free for it.
+
+    Raises:
+        UserError: it is of no run, its variant or data set is not built in, it was scored on
+            other than all test images, it is too large, or the files are there already.
+    """
+    model, config = trained.model, trained.config
+    if trained.folder is None:
+        raise UserError(f"--export needs --workdir: {trained.origin} is of no run")
+    if VARIANTS.get(model.variant.name) != model.variant:
+        raise UserError(f"--export: {model.variant.name} is not a built-in variant")
+    if config.dataset not in list_datasets():
+        raise UserError(f"--export: {config.dataset} is not a built-in data set")
+    for name in ("holdout", "limit_test"):
+        if getattr(config, name) is not None:
+            option = name.replace("_", "-")
+            raise UserError(f"--export: the run has --{option}, so not all test images are scored")
+    size = 2 * sum(array.size for array in convert.to_torch(model).values())
+    if size > MAX_BYTES:
+        raise UserError(f"--export: float16 weights of {size:,} bytes are more than {MAX_BYTES:,}")
+    workdir.check_folder("--export", folder)
+    for path in _paths(trained, folder):
+        if os.path.lexists(path):
+            raise UserError(f"--export: {path} is there already")
+
+
+def _paths(trained: Trained, folder: Path) -> tuple[Path, Path]:
+    name = f"{trained.model.variant.name}-{trained.config.dataset}"
+    return folder / f"{name}.safetensors", folder / f"{name}.json"
+
+
+def write(trained: Trained, score: Score, folder: Path) -> tuple[Path, Path]:
+    """Write the weights and their card, each whole or not at all.
+
+    Args:
+        trained: as `rounded` makes it.
+        score: of it, on all test images.
+        folder: where; made if it is not there.
+
+    Returns:
+        The paths of the two files.
+
+    Raises:
+        UserError: the folder cannot be made, or written.
+    """
+    model = trained.model
+    content = save(_float16(trained))
+    card = Card(
+        variant=model.variant.name,
+        in_channels=model.in_channels,
+        num_classes=model.num_classes,
+        image_size=model.image_size,
+        logit_relu=model.head.last_relu,
+        dataset=str(trained.config.dataset),
+        data_checksum=trained.data_checksum,
+        class_names=trained.class_names,
+        command=command(trained.config),
+        test_accuracy=score.accuracy,
+        test_images=int(score.confusion.sum()),
+        batch_size=trained.batch_size,
+        versions=manifest.versions(),
+        sha256=hashlib.sha256(content).hexdigest(),
+    )
+    workdir.make_folder("--export", folder)
+    weights, text = _paths(trained, folder)
+    partial = weights.with_suffix(".partial")
+    try:
+        partial.write_bytes(content)
+        partial.replace(weights)
+        manifest.write_json(text, asdict(card))
+    except OSError as error:
+        raise UserError(f"--export {folder} cannot be written: {error.strerror}") from None
+    finally:
+        partial.unlink(missing_ok=True)
+    return weights, text
+
+
+def command(config: TrainConfig) -> str:
+    """Return the command line of a run, without options that only say where and how to run it.
+
+    >>> command(TrainConfig("nin15", dataset="digits", image_size=64, seed=1, workdir=Path("x")))
+    'python scripts/train.py --variant nin15 --dataset digits --image-size 64 --seed 1'
+    """
+    words = ["python", "scripts/train.py", "--variant", config.variant]
+    for field in fields(config):
+        value, option = getattr(config, field.name), field.name.replace("_", "-")
+        length = field.name in ("epochs", "steps")  # may change when a run goes on, but matters
+        if field.name in manifest.MAY_CHANGE and not length:
+            continue
+        if field.name == "variant" or value == field.default:
+            continue
+        if isinstance(field.default, bool):
+            words.append(f"--{'' if value else 'no-'}{option}")
+        else:
+            words += [f"--{option}", *map(str, value if isinstance(value, tuple) else (value,))]
+    return shlex.join(words)

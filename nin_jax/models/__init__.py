@@ -1,0 +1,1 @@
+"""The networks as data and as Flax modules, and their weights."""

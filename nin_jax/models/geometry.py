@@ -1,0 +1,220 @@
+"""What a variant becomes at one image size: each layer's map, parameters and MACs.
+
+Framework-free, as `nin_jax.models.variants` is. The same walk tells the model its linear layer's
+inputs, the summary its rows and the command line that an image is too small.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from nin_jax.errors import UserError
+from nin_jax.models.variants import (
+    MAX_SIDE,
+    POOL_SIZE,
+    POOL_STRIDE,
+    Convolution,
+    ImageSize,
+    Stage,
+    Variant,
+)
+from nin_jax.reading import shown
+
+# Numbers of a whole network's weights and of one layer's maps for one image, at most: a hundred
+# times what any network here has.
+MAX_PARAMS, MAX_MAPS = 2**30, 2**32
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer at one image size, for a batch of one.
+
+    Attributes:
+        name: block and position, such as ``block2.conv1`` or ``head.conv3``.
+        kind: what it computes.
+        detail: its kernel and the like, for people.
+        in_shape: [H, W, C] of its input.
+        out_shape: [H, W, C] of its output, or [C] once the map is gone.
+        params: number of weights and biases.
+        macs: multiply-adds of its products, taps on padding included, biases left out.
+        convolution: of kind "conv", its kernel, stride and padding.
+    """
+
+    name: str
+    kind: Literal["conv", "pool", "dropout", "mean", "linear"]
+    detail: str
+    in_shape: tuple[int, ...]
+    out_shape: tuple[int, ...]
+    params: int = 0
+    macs: int = 0
+    convolution: Convolution | None = None
+
+
+def as_height_width(image_size: ImageSize) -> tuple[int, int]:
+    """(height, width) of an image size given as one number or two.
+
+    Raises:
+        UserError: not whole numbers from 1 to `MAX_SIDE`.
+    """
+    pair = image_size if isinstance(image_size, tuple | list) else (image_size, image_size)
+    valid = len(pair) == 2 and all(
+        isinstance(side, int) and not isinstance(side, bool) and 1 <= side <= MAX_SIDE
+        for side in pair
+    )
+    if not valid:
+        raise UserError(
+            f"image size must be one or two whole numbers >= 1 and <= {MAX_SIDE:,}, got "
+            f"{shown(image_size)}"
+        )
+    return pair[0], pair[1]
+
+
+def _out_side(side: int, kernel: int, stride: int, padding: int) -> int:
+    """floor((side + 2 padding - kernel) / stride) + 1; 0 or less when the kernel does not fit."""
+    return (side + 2 * padding - kernel) // stride + 1
+
+
+def _stages(variant: Variant) -> Iterator[tuple[str, Stage]]:
+    for i, stage in enumerate(variant.stages, start=1):
+        yield f"block{i}", stage
+    yield "head", variant.head
+
+
+def _first_vanishing(variant: Variant, sides: tuple[int, int]) -> str | None:
+    """Name of the first block (or its pool) that leaves no map, or None if all do."""
+    for name, stage in _stages(variant):
+        for conv in stage.convolutions(1, 1):
+            sides = _sides_after(conv, sides)
+            if min(sides) < 1:
+                return name
+        if stage.pool:
+            sides = _sides_after_pool(sides)
+            if min(sides) < 1:
+                return f"{name}'s pool"
+    return None
+
+
+def _sides_after(conv: Convolution, sides: tuple[int, int]) -> tuple[int, int]:
+    height, width = (_out_side(s, conv.kernel, conv.stride, conv.padding) for s in sides)
+    return height, width
+
+
+def _sides_after_pool(sides: tuple[int, int]) -> tuple[int, int]:
+    height, width = (_out_side(s, POOL_SIZE, POOL_STRIDE, 0) for s in sides)
+    return height, width
+
+
+def smallest_image(variant: Variant) -> int:
+    """Side of the smallest square image that leaves a map after every block, in pixels."""
+    side = 1
+    for _, stage in reversed(list(_stages(variant))):
+        if stage.pool:
+            side = (side - 1) * POOL_STRIDE + POOL_SIZE
+        for conv in reversed(list(stage.convolutions(1, 1))):
+            side = max(1, (side - 1) * conv.stride + conv.kernel - 2 * conv.padding)
+    return side
+
+
+def check_image_size(variant: Variant, image_size: ImageSize) -> tuple[int, int]:
+    """(height, width), once it is known that every block leaves a map.
+
+    Raises:
+        UserError: naming the block whose map vanishes and the smallest size that works.
+    """
+    sides = as_height_width(image_size)
+    if where := _first_vanishing(variant, sides):
+        least = smallest_image(variant)
+        works = f"the smallest size that works is {least}x{least}"
+        if least > MAX_SIDE:
+            works = f"no size up to {MAX_SIDE:,} works"
+        raise UserError(
+            f"image size {sides[0]}x{sides[1]} is too small for {variant.name}: the map of "
+            f"{where} vanishes; {works}"
+        )
+    return sides
+
+
+def trace(
+    variant: Variant, in_channels: int, num_classes: int, image_size: ImageSize
+) -> list[Layer]:
+    """Every layer of the network at this image size, in the order it runs.
+
+    Raises:
+        UserError: a count is below 1, the image is too small, or the network is so large that no
+            machine could hold it.
+    """
+    for name, value in (("in_channels", in_channels), ("num_classes", num_classes)):
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise UserError(f"{name} must be a whole number >= 1, got {shown(value)}")
+    sides = check_image_size(variant, image_size)
+    layers: list[Layer] = []
+    channels = in_channels
+    for block, stage in _stages(variant):
+        if stage is variant.head:
+            shape = (*sides, channels)
+            layers.append(Layer("dropout", "dropout", f"p={variant.dropout:g}", shape, shape))
+        for i, conv in enumerate(stage.convolutions(channels, num_classes), start=1):
+            layers.append(_conv_layer(f"{block}.conv{i}", conv, sides))
+            sides = _sides_after(conv, sides)
+        channels = stage.channels or num_classes
+        if stage.pool:
+            before, sides = sides, _sides_after_pool(sides)
+            shapes = (*before, channels), (*sides, channels)
+            detail = f"max {POOL_SIZE}x{POOL_SIZE} /{POOL_STRIDE}"
+            layers.append(Layer(f"{block}.pool", "pool", detail, *shapes))
+    layers.append(_classifier_layer(variant, sides, channels, num_classes))
+    _check_sizes(variant, layers)
+    return layers
+
+
+def _check_sizes(variant: Variant, layers: list[Layer]) -> None:
+    """Refuses, before any memory is taken, what would take more than there is."""
+    params = sum(layer.params for layer in layers)
+    if params > MAX_PARAMS:
+        raise UserError(
+            f"{variant.name} would have {shown(params)} parameters, more than {MAX_PARAMS:,}"
+        )
+    for layer in layers:
+        maps = max(math.prod(layer.in_shape), math.prod(layer.out_shape))
+        if maps > MAX_MAPS:
+            raise UserError(
+                f"{variant.name}: the maps of {layer.name} would hold {shown(maps)} numbers for "
+                f"one image, more than {MAX_MAPS:,}"
+            )
+
+
+def _conv_layer(name: str, conv: Convolution, in_sides: tuple[int, int]) -> Layer:
+    sides = _sides_after(conv, in_sides)
+    weights = conv.kernel**2 * conv.in_channels * conv.out_channels
+    detail = f"{conv.kernel}x{conv.kernel}, {conv.in_channels} -> {conv.out_channels}"
+    detail += f" /{conv.stride}" if conv.stride > 1 else ""
+    detail += f" pad {conv.padding}" if conv.padding else ""
+    return Layer(
+        name,
+        "conv",
+        detail,
+        (*in_sides, conv.in_channels),
+        (*sides, conv.out_channels),
+        params=weights + conv.out_channels,
+        macs=weights * math.prod(sides),
+        convolution=conv,
+    )
+
+
+def _classifier_layer(
+    variant: Variant, sides: tuple[int, int], channels: int, num_classes: int
+) -> Layer:
+    shape = (*sides, channels)
+    if variant.classifier == "mean":
+        return Layer("mean", "mean", f"{sides[0]}x{sides[1]}", shape, (num_classes,))
+    features = math.prod(sides) * channels
+    return Layer(
+        "linear",
+        "linear",
+        f"{features} -> {num_classes}",
+        shape,
+        (num_classes,),
+        params=(features + 1) * num_classes,
+        macs=features * num_classes,
+    )

@@ -1,0 +1,315 @@
+"""The network, in Flax: reads like the paper's table.
+
+Images are float [B, H, W, C]; logits are float32 [B, num_classes]. A module holds parameters
+only: dropout is handed its random numbers when the model is called, so
+``graphdef, params = nnx.split(model, nnx.Param)`` is all of it.
+"""
+
+import math
+from typing import get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.typing import DTypeLike
+
+from nin_jax.errors import UserError, unknown_name
+from nin_jax.models import ops
+from nin_jax.models.geometry import as_height_width, check_image_size, trace
+from nin_jax.models.variants import Convolution, ImageSize, Stage, Variant, get_variant
+from nin_jax.reading import shown
+from nin_jax.training.config import Init
+
+
+def _initial_weight(
+    key: jax.Array, shape: tuple[int, ...], fan_in: int, fan_out: int, init: Init, dtype: DTypeLike
+) -> jax.Array:
+    """Draw a kernel by Xavier or He; "identity" is He where it cannot be the identity.
+
+    Xavier: U(-a, a), a = sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio 2010, eq. 16).
+    He: N(0, 2 / fan_in) (He et al. 2015, eq. 10).
+    """
+    if init == "xavier":
+        bound = math.sqrt(6 / (fan_in + fan_out))
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+    return math.sqrt(2 / fan_in) * jax.random.normal(key, shape, dtype)
+
+
+def _identity_kernel(shape: tuple[int, ...], dtype: DTypeLike) -> jax.Array:
+    """Return the kernel [k, k, C, C] that passes its input on, as `torch.nn.init.dirac_`."""
+    size, _, channels, _ = shape
+    kernel = np.zeros(shape)  # NumPy compiles nothing
+    kernel[size // 2, size // 2] = np.eye(channels)
+    return jnp.asarray(kernel, dtype)
+
+
+def _initial_bias(
+    key: jax.Array, size: int, fan_in: int, init: Init, dtype: DTypeLike
+) -> jax.Array:
+    """Xavier leaves biases as PyTorch draws them, U(-b, b) with b = 1 / sqrt(fan_in); others: 0."""
+    if init == "xavier":
+        bound = 1 / math.sqrt(fan_in)
+        return jax.random.uniform(key, (size,), dtype, -bound, bound)
+    return jnp.zeros((size,), dtype)
+
+
+class Conv(nnx.Module):
+    """A square convolution with bias: [B, H, W, C] -> [B, H', W', O].
+
+    With ``init="identity"`` one that ``follows`` another in its block, and keeps the number of
+    channels, starts as the identity.
+    """
+
+    def __init__(
+        self,
+        spec: Convolution,
+        *,
+        follows: bool = False,
+        init: Init,
+        dtype: DTypeLike,
+        param_dtype: DTypeLike,
+        rngs: nnx.Rngs,
+    ):
+        area = spec.kernel**2
+        fan_in, fan_out = area * spec.in_channels, area * spec.out_channels
+        shape = (spec.kernel, spec.kernel, spec.in_channels, spec.out_channels)
+        key = rngs.params()
+        if init == "identity" and follows and spec.in_channels == spec.out_channels:
+            self.kernel = nnx.Param(_identity_kernel(shape, param_dtype))
+        else:
+            self.kernel = nnx.Param(_initial_weight(key, shape, fan_in, fan_out, init, param_dtype))
+        self.bias = nnx.Param(
+            _initial_bias(rngs.params(), spec.out_channels, fan_in, init, param_dtype)
+        )
+        self.stride, self.padding, self.dtype = spec.stride, spec.padding, dtype
+        self.operations = ops.FAST
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        kernel, bias = (ops.cast(param[...], self.dtype) for param in (self.kernel, self.bias))
+        return self.operations.conv(x, kernel, self.stride, self.padding) + bias
+
+
+class Linear(nnx.Module):
+    """A linear layer with bias: [B, N] -> [B, M]."""
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        init: Init,
+        dtype: DTypeLike,
+        param_dtype: DTypeLike,
+        rngs: nnx.Rngs,
+    ):
+        shape = (in_features, out_features)
+        self.kernel = nnx.Param(
+            _initial_weight(rngs.params(), shape, in_features, out_features, init, param_dtype)
+        )
+        self.bias = nnx.Param(
+            _initial_bias(rngs.params(), out_features, in_features, init, param_dtype)
+        )
+        self.dtype = dtype
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        kernel, bias = (ops.cast(param[...], self.dtype) for param in (self.kernel, self.bias))
+        return x @ kernel + bias
+
+
+class NiNBlock(nnx.Module):
+    """A convolution and the small perceptron slid over its map; ReLU after each (section 3.1)."""
+
+    def __init__(
+        self, stage: Stage, in_channels: int, num_classes: int, *, last_relu: bool = True, **kw
+    ):
+        first, *rest = stage.convolutions(in_channels, num_classes)
+        self.convs = nnx.List(
+            [Conv(first, **kw), *(Conv(spec, follows=True, **kw) for spec in rest)]
+        )
+        self.last_relu = last_relu
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        *inner, last = self.convs
+        for conv in inner:
+            x = nnx.relu(conv(x))
+        x = last(x)
+        return nnx.relu(x) if self.last_relu else x
+
+
+def drop(dropout: nnx.Dropout, x: jax.Array, rngs: nnx.Rngs | jax.Array | None) -> jax.Array:
+    """Dropout by ``rngs``, by keys [B] of one an example, or not at all: [B, ...] -> [B, ...]."""
+    if not isinstance(rngs, jax.Array):
+        return dropout(x, deterministic=rngs is None, rngs=rngs)
+    return jax.vmap(lambda x, key: dropout(x, deterministic=False, rngs=key))(x, rngs)
+
+
+class NiN(nnx.Module):
+    """A Network in Network: blocks with max pools between, dropout, the head, the global mean.
+
+    Build it with `create_model`. Call it with float images [B, H, W, C] in [0, 1] for the logits,
+    [B, num_classes]; with ``rngs=nnx.Rngs(dropout=key)`` dropout is on. Keys [B] in its place, one
+    an example, make an example's mask independent of the batch around it.
+
+    Attributes:
+        blocks: the NiN blocks before the head.
+        head: the last block, one channel per class.
+        linear: the linear layer of a "linear" classifier, else None.
+        variant, in_channels, num_classes, image_size: what it was built for; the size is
+            (height, width).
+        frozen: whether no gradient reaches the blocks, only the head; set it to train the head.
+    """
+
+    def __init__(
+        self,
+        variant: Variant,
+        in_channels: int,
+        num_classes: int,
+        image_size: ImageSize,
+        *,
+        init: Init,
+        logit_relu: bool,
+        dtype: DTypeLike,
+        param_dtype: DTypeLike,
+        rngs: nnx.Rngs,
+    ):
+        layers = trace(variant, in_channels, num_classes, image_size)  # refuses what cannot be
+        self.variant = variant
+        self.in_channels, self.num_classes = in_channels, num_classes
+        self.image_size = as_height_width(image_size)
+        self.dtype, self.operations, self.frozen = dtype, ops.FAST, False
+        # Logits are float32, or float64 where the parameters are.
+        self.logit_dtype = jnp.promote_types(param_dtype, jnp.float32)
+        kw = {"init": init, "dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
+        self.blocks = nnx.List([])
+        channels = in_channels
+        for stage in variant.stages:
+            self.blocks.append(NiNBlock(stage, channels, num_classes, **kw))
+            channels = stage.channels or num_classes
+        self.dropout = nnx.Dropout(variant.dropout)
+        self.head = NiNBlock(variant.head, channels, num_classes, last_relu=logit_relu, **kw)
+        if init == "identity":  # every class is open under its ReLU at the start
+            bias = self.head.convs[0].bias
+            bias[...] = jnp.ones_like(bias[...])
+        features = math.prod(layers[-2].out_shape)  # of the head's maps
+        is_linear = variant.classifier == "linear"
+        self.linear = Linear(features, num_classes, **kw) if is_linear else None
+
+    def class_maps(self, x: jax.Array, rngs: nnx.Rngs | jax.Array | None = None) -> jax.Array:
+        """What the head makes of images: a map for each class, [B, H', W', num_classes]."""
+        self._check(x)
+        x = ops.cast(x, self.dtype)
+        for stage, block in zip(self.variant.stages, self.blocks, strict=True):
+            x = block(x)  # [B, H, W, C]
+            x = self.operations.max_pool(x) if stage.pool else x
+        x = jax.lax.stop_gradient(x) if self.frozen else x
+        return self.head(drop(self.dropout, x, rngs))  # [B, H, W, num_classes]
+
+    def _check(self, x: jax.Array) -> None:
+        """An image too small would give maps of no pixels, and their mean is no number."""
+        shape = jnp.shape(x)
+        if len(shape) != 4 or shape[3] != self.in_channels:
+            raise UserError(f"images must be [B, H, W, {self.in_channels}], got {list(shape)}")
+        check_image_size(self.variant, shape[1:3])
+        if self.linear is not None and shape[1:3] != self.image_size:
+            raise UserError(
+                f"{self.variant.name} takes images of {self.image_size[0]}x{self.image_size[1]} "
+                f"alone, as its classifier is a linear layer; got {shape[1]}x{shape[2]}"
+            )
+
+    def __call__(self, x: jax.Array, rngs: nnx.Rngs | jax.Array | None = None) -> jax.Array:
+        maps = self.class_maps(x, rngs)  # [B, H, W, num_classes]
+        if self.linear is None:
+            return ops.cast(maps, self.logit_dtype).mean((1, 2))
+        flat = maps.transpose(0, 3, 1, 2).reshape(len(maps), -1)  # C, H, W order, as PyTorch's
+        return ops.cast(self.linear(flat), self.logit_dtype)
+
+
+def new_model(
+    variant: str | Variant = "nin",
+    *,
+    in_channels: int = 1,
+    num_classes: int = 10,
+    image_size: ImageSize = 224,
+    seed: int = 0,
+    init: Init = "xavier",
+    logit_relu: bool = True,
+    dtype: DTypeLike = jnp.float32,
+    param_dtype: DTypeLike = jnp.float32,
+) -> NiN:
+    """Return a freshly initialised NiN; arguments and errors as for `pretrained.create_model`."""
+    if init not in get_args(Init):
+        raise unknown_name("initialisation", str(init), get_args(Init))
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
+        raise UserError(f"seed must be a whole number in [0, 2**32), got {shown(seed)}")
+    for name, value in (("dtype", dtype), ("param_dtype", param_dtype)):
+        _check_dtype(name, value)
+    return NiN(
+        get_variant(variant),
+        in_channels,
+        num_classes,
+        image_size,
+        init=init,
+        logit_relu=logit_relu,
+        dtype=dtype,
+        param_dtype=param_dtype,
+        rngs=nnx.Rngs(params=seed),
+    )
+
+
+def _check_dtype(name: str, dtype: DTypeLike) -> None:
+    try:
+        is_floating = jnp.issubdtype(jnp.dtype(dtype), jnp.floating)
+    except TypeError:
+        is_floating = False
+    if not is_floating:
+        raise UserError(f"{name} must be a floating type such as float32, got {shown(dtype)}")
+
+
+def class_maps(model: NiN, x: jax.Array) -> jax.Array:
+    """A confidence map for each class (Lin et al. 2013, section 4.6 and figure 4).
+
+    Their mean over space is the logits, so they say where in an image a class was seen.
+
+    Args:
+        model: with a "mean" classifier.
+        x: float [B, H, W, C] in [0, 1].
+
+    Returns:
+        float32 [B, H', W', num_classes].
+
+    Raises:
+        UserError: the model has a linear classifier, whose logits are no mean of maps; or the
+            images have another shape, or are too small.
+    """
+    if not isinstance(model, NiN):
+        raise UserError(f"the model must be a NiN, as create_model makes it, got {shown(model)}")
+    if model.linear is not None:
+        raise UserError(
+            f"{model.variant.name} has no class maps: its classifier is a linear layer, not the "
+            "mean of a map for each class"
+        )
+    return ops.cast(model.class_maps(x), model.logit_dtype)
+
+
+def count_params(model: nnx.Module) -> int:
+    """Number of weights and biases in a model."""
+    return sum(param.size for param in jax.tree.leaves(nnx.state(model, nnx.Param)))
+
+
+def with_dtype(model: NiN, dtype: DTypeLike) -> NiN:
+    """A copy that computes in another dtype; parameters and logits keep theirs."""
+    copy = nnx.clone(model)
+    for _, module in nnx.iter_modules(copy):
+        if isinstance(module, NiN | Conv | Linear):
+            module.dtype = dtype
+    return copy
+
+
+def with_operations(model: NiN, operations: ops.Operations) -> NiN:
+    """A copy that computes with other operations, `ops.PLAIN` or some of your own."""
+    copy = nnx.clone(model)
+    for _, module in nnx.iter_modules(copy):
+        if isinstance(module, NiN | Conv):
+            module.operations = operations
+    return copy

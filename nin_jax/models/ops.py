@@ -1,0 +1,286 @@
+"""The three operations a NiN is made of, with gradients that are fast on every platform.
+
+Layout is NHWC for images and HWIO for kernels. The values and gradients are those of the plain
+XLA operations, up to rounding, and of PyTorch, ties in max pooling included.
+
+XLA's CPU back end runs forward convolutions and matrix products near the machine's rate, but
+its gradients of convolutions and of max pooling take 5 to 15 times as long as they need, and
+inside a loop 100 times. So on the CPU each gradient is stated as forward convolutions and
+products, and where it pays (`winograd`) with fewer products than the plain sum has. On other
+platforms everything is XLA's own. This is the only file that knows about platforms; what each
+form earns, ``python scripts/bench.py ops`` measures.
+"""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.typing import DTypeLike
+
+from nin_jax.models import winograd
+
+NHWC = ("NHWC", "HWIO", "NHWC")
+
+
+def conv(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: int = 0) -> jax.Array:
+    """Cross-correlation, as deep learning calls convolution; no bias.
+
+    ``out[b, p, q, o] = sum_{i, j, c} x[b, s p + i - pad, s q + j - pad, c] kernel[i, j, c, o]``
+
+    Args:
+        x: float [B, H, W, C].
+        kernel: float [K, K, C, O], of x's dtype.
+        stride: s, for rows and columns.
+        padding: pad, zeros on each side.
+
+    Returns:
+        float [B, H', W', O] with ``H' = (H + 2 pad - K) // s + 1`` and W' likewise.
+    """
+    if kernel.shape[:2] == (1, 1) and stride == 1 and padding == 0:
+        # A product of [B H W, C] with [C, O]: as fast forward, and so are both gradients.
+        return _pointwise(x, kernel[0, 0])
+    return _conv(x, kernel, stride, padding)
+
+
+def _pointwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """[B, H, W, C], [C, O] -> [B, H, W, O]."""
+    return lax.dot_general(x, kernel, (((3,), (0,)), ((), ())))
+
+
+def cast(x: jax.Array, dtype: DTypeLike) -> jax.Array:
+    """``x.astype(dtype)``, never merged with the product before or, in the gradient, after it.
+
+    XLA's CPU back end of jaxlib 0.11.2 merges a small bfloat16 product with the conversion of its
+    result to float32, and then leaves part of the result unwritten: NaN in the logits.
+    """
+    if x.dtype == dtype:
+        return x
+    return lax.optimization_barrier(lax.optimization_barrier(x).astype(dtype))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _conv(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+    plain = partial(_plain_conv, stride=stride, padding=padding)
+    cpu = partial(_cpu_conv, stride=stride, padding=padding)
+    return lax.platform_dependent(x, kernel, cpu=cpu, default=plain)
+
+
+def _plain_conv(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+    pads = ((padding, padding), (padding, padding))
+    return lax.conv_general_dilated(x, kernel, (stride, stride), pads, dimension_numbers=NHWC)
+
+
+def _cpu_conv(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+    if _winograd_pays(x, kernel.shape, stride, padding):
+        return winograd.conv(x, kernel, padding)
+    return _plain_conv(x, kernel, stride, padding)
+
+
+def _winograd_pays(x: jax.Array, kernel_shape: tuple[int, ...], stride: int, padding: int) -> bool:
+    out_width = x.shape[2] + 2 * padding - kernel_shape[1] + 1
+    # bfloat16 has too few digits for the transforms.
+    return x.dtype != jnp.bfloat16 and winograd.applies(kernel_shape, stride, out_width)
+
+
+def _conv_forward(x: jax.Array, kernel: jax.Array, stride: int, padding: int):
+    return _conv(x, kernel, stride, padding), (x, kernel)
+
+
+def _conv_backward(stride: int, padding: int, residuals, grad: jax.Array):
+    x, kernel = residuals
+
+    def xla(x: jax.Array, kernel: jax.Array, grad: jax.Array):
+        return jax.vjp(lambda x, k: _plain_conv(x, k, stride, padding), x, kernel)[1](grad)
+
+    def cpu(x: jax.Array, kernel: jax.Array, grad: jax.Array):
+        return (
+            _input_gradient(grad, kernel, x.shape, stride, padding),
+            _kernel_gradient(x, grad, kernel.shape, stride, padding),
+        )
+
+    return lax.platform_dependent(x, kernel, grad, cpu=cpu, default=xla)
+
+
+_conv.defvjp(_conv_forward, _conv_backward)
+
+
+def _input_gradient(
+    grad: jax.Array, kernel: jax.Array, x_shape: tuple[int, ...], stride: int, padding: int
+) -> jax.Array:
+    """The forward convolution of the spread-out gradient with the flipped, transposed kernel."""
+    flipped = kernel[::-1, ::-1].swapaxes(2, 3)  # [K, K, O, C]
+    before = kernel.shape[0] - 1 - padding
+    if stride == 1 and before >= 0:
+        return _cpu_conv(grad, flipped, 1, before)
+    pads = [
+        # (side - 1) covers what is left over when the stride does not divide evenly.
+        (before, x_side + padding - (stride * (grad_side - 1) + 1))
+        for x_side, grad_side in zip(x_shape[1:3], grad.shape[1:3], strict=True)
+    ]
+    return lax.conv_general_dilated(
+        grad, flipped, (1, 1), pads, lhs_dilation=(stride, stride), dimension_numbers=NHWC
+    )
+
+
+def _kernel_gradient(
+    x: jax.Array, grad: jax.Array, kernel_shape: tuple[int, ...], stride: int, padding: int
+) -> jax.Array:
+    """``dk[i, j, c, o] = sum_{b, p, q} x[b, s p + i - pad, s q + j - pad, c] grad[b, p, q, o]``."""
+    if _winograd_pays(x, kernel_shape, stride, padding):
+        return winograd.kernel_gradient(x, grad, kernel_shape, padding)
+    size, _, channels, features = kernel_shape
+    x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    if stride > 1:
+        return _strided_kernel_gradient(x, grad, kernel_shape, stride)
+    height, width = grad.shape[1:3]
+
+    def kernel_row(i: int) -> jax.Array:
+        """One product for a whole row of taps: with few channels a tap alone is a sliver."""
+        taps = [x[:, i : i + height, j : j + width] for j in range(size)]
+        patches = jnp.concatenate(taps, axis=3)  # [B, H', W', K C]
+        return _sum_of_products(patches, grad).reshape(size, channels, features)
+
+    return jnp.stack([kernel_row(i) for i in range(size)])
+
+
+def _strided_kernel_gradient(
+    x: jax.Array, grad: jax.Array, kernel_shape: tuple[int, ...], stride: int
+) -> jax.Array:
+    """The kernel's gradient of a strided convolution without padding.
+
+    Seen in blocks of stride x stride pixels, each a pixel of stride^2 C channels, it is a
+    convolution of stride 1, with fewer and wider products.
+    """
+    size, _, channels, features = kernel_shape
+    blocks = -(-size // stride)  # a side of the kernel
+    height, width = (side + blocks - 1 for side in grad.shape[1:3])
+    short = [
+        max(0, stride * n - side) for n, side in zip((height, width), x.shape[1:3], strict=True)
+    ]
+    x = jnp.pad(x, ((0, 0), (0, short[0]), (0, short[1]), (0, 0)))
+    x = x[:, : stride * height, : stride * width]
+    x = x.reshape(len(x), height, stride, width, stride, channels).transpose(0, 1, 3, 2, 4, 5)
+    # The blocks are made once, not anew for each tap.
+    x = lax.optimization_barrier(x.reshape(len(x), height, width, stride * stride * channels))
+    dk = _kernel_gradient(x, grad, (blocks, blocks, x.shape[3], features), 1, 0)
+    dk = dk.reshape(blocks, blocks, stride, stride, channels, features).transpose(0, 2, 1, 3, 4, 5)
+    return dk.reshape(stride * blocks, stride * blocks, channels, features)[:size, :size]
+
+
+def _sum_of_products(x: jax.Array, grad: jax.Array) -> jax.Array:
+    """Sum over images and positions: [B, H, W, C], [B, H, W, O] -> [C, O]."""
+    return lax.dot_general(x, grad, (((0, 1, 2), (0, 1, 2)), ((), ())))
+
+
+@jax.custom_vjp
+def max_pool(x: jax.Array) -> jax.Array:
+    """Max over 3x3 windows, stride 2, no padding.
+
+    Where a window holds its maximum more than once, the gradient goes to the first in row
+    order, as in PyTorch: after ReLU most windows are ties of zeros, so the rule matters.
+
+    Args:
+        x: float [B, H, W, C] with H, W >= 3.
+
+    Returns:
+        float [B, (H - 3) // 2 + 1, (W - 3) // 2 + 1, C].
+    """
+    return _window_maximum(x)
+
+
+def _window_maximum(x: jax.Array) -> jax.Array:
+    # One pass over memory; XLA's reduce_window takes 1.6 times as long on a CPU.
+    return functools.reduce(jnp.maximum, _pool_taps(x))
+
+
+def _pool_taps(x: jax.Array) -> list[jax.Array]:
+    """The nine elements of every window, in row order: each [B, H', W', C]."""
+    height, width = ((side - 3) // 2 + 1 for side in x.shape[1:3])
+    return [
+        x[:, i : i + 2 * height - 1 : 2, j : j + 2 * width - 1 : 2]
+        for i in range(3)
+        for j in range(3)
+    ]
+
+
+def _max_pool_forward(x: jax.Array):
+    y = _window_maximum(x)
+    return y, (x, y)
+
+
+def _max_pool_backward(residuals, grad: jax.Array):
+    """Each input pixel gathers from the one, two or four windows that hold it.
+
+    XLA's own select-and-scatter searches every window again with a loop of its own, and takes
+    8 times as long on a CPU. The barriers keep the two passes apart: merged, XLA would find each
+    winner anew for every pixel that asks for it.
+    """
+    x, y = residuals
+    winner = lax.optimization_barrier(_first_maximum(x, y))
+    height, width = y.shape[1:3]
+    rows, columns = -(-x.shape[1] // 2), -(-x.shape[2] // 2)  # pairs of them
+    # A frame of windows without winner, so that every pixel finds a window on each side.
+    frame = ((0, 0), (1, rows - height), (1, columns - width), (0, 0))
+    winner = jnp.pad(winner, frame, constant_values=-1)
+    winner, grad = lax.optimization_barrier((winner, jnp.pad(grad, frame)))
+
+    def share(i: int, j: int) -> jax.Array:
+        """What reaches the pixels that are tap (i, j) of a window: [B, rows, columns, C]."""
+        window = (slice(None), slice(1 - i // 2, rows + 1 - i // 2))
+        window += (slice(1 - j // 2, columns + 1 - j // 2),)
+        return jnp.where(winner[window] == 3 * i + j, grad[window], 0)
+
+    # Pixels by the parity of their row and column; windows in row order, as PyTorch adds them.
+    even_even = share(2, 2) + share(2, 0) + share(0, 2) + share(0, 0)
+    even_odd, odd_even = share(2, 1) + share(0, 1), share(1, 2) + share(1, 0)
+    even = jnp.stack([even_even, even_odd], axis=3)  # [B, rows, columns, 2, C]
+    odd = jnp.stack([odd_even, share(1, 1)], axis=3)
+    both = jnp.stack([even, odd], axis=2)  # [B, rows, 2, columns, 2, C]
+    dx = both.reshape(x.shape[0], 2 * rows, 2 * columns, x.shape[3])
+    return (dx[:, : x.shape[1], : x.shape[2]],)
+
+
+def _first_maximum(x: jax.Array, y: jax.Array) -> jax.Array:
+    """Which tap of each window is its maximum y: int32 [B, H', W', C], in 0..8.
+
+    The first that equals it or, as in PyTorch, the last NaN. 32 bits, as the comparisons have:
+    the processor then compares and selects 16 at a time.
+    """
+    taps = _pool_taps(x)
+    winner = jnp.zeros(y.shape, jnp.int32)
+    for t, tap in reversed(list(enumerate(taps))):
+        winner = jnp.where(tap == y, t, winner)
+    for t, tap in enumerate(taps):
+        winner = jnp.where(jnp.isnan(tap), t, winner)
+    return winner
+
+
+max_pool.defvjp(_max_pool_forward, _max_pool_backward)
+
+
+def _plain_max_pool(x: jax.Array) -> jax.Array:
+    return lax.reduce_window(x, -jnp.inf, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), "VALID")
+
+
+@dataclass(frozen=True)
+class Operations:
+    """What a network is computed with.
+
+    Attributes:
+        conv: as `conv`: (x, kernel, stride, padding) -> convolution without bias.
+        max_pool: as `max_pool`.
+    """
+
+    conv: Callable[[jax.Array, jax.Array, int, int], jax.Array]
+    max_pool: Callable[[jax.Array], jax.Array]
+
+
+FAST = Operations(conv, max_pool)
+
+# One XLA operation each, with XLA's own gradients: what the network says, as plainly as it can be
+# said. What counts operations starts here, and what is faster is compared with it.
+PLAIN = Operations(_plain_conv, _plain_max_pool)

@@ -1,0 +1,148 @@
+"""When and how a run saves what it has; a save that fails is told of, and the run goes on."""
+
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import jax
+from flax import nnx
+from safetensors import SafetensorError
+
+from nin_jax.models import convert
+from nin_jax.runs import workdir
+from nin_jax.runs.checkpoint import Checkpoints
+from nin_jax.errors import RunError, UserError
+from nin_jax.runs.writers import JsonlWriter, Nowhere
+from nin_jax.runs.preparation import Run
+from nin_jax.runs.multihost import agree, is_first
+from nin_jax.runs.progress import Recorder
+
+
+@dataclass(frozen=True)
+class Cadence:
+    """How often a checkpoint is due within an epoch: by steps, or by time.
+
+    Attributes:
+        steps: a checkpoint at each multiple; None to go by time.
+        seconds: between two checkpoints; None to go by steps.
+    """
+
+    steps: int | None
+    seconds: float | None
+
+    @staticmethod
+    def parse(text: str) -> "Cadence":
+        """``200`` is steps, ``10min`` and ``30s`` are time.
+
+        Raises:
+            UserError: it is neither.
+        """
+        match = re.fullmatch(r"(\d{1,9})\s*(s|min|h|)", text.strip())
+        if match is None or int(match[1]) == 0:
+            raise UserError(
+                f"--checkpoint-every must be a number of steps, as 200, or a time, as 10min, 30s "
+                f"or 1h; got {text!r}"
+            )
+        count, unit = int(match[1]), match[2]
+        if not unit:
+            return Cadence(count, None)
+        return Cadence(None, float(count * {"s": 1, "min": 60, "h": 3600}[unit]))
+
+    def steps_left(self, step: int) -> int:
+        """Steps until the next multiple; a very large number where time decides."""
+        return self.steps - step % self.steps if self.steps else 2**31 - 1
+
+
+@dataclass
+class Saver:
+    """Saves a run into its folder.
+
+    Attributes:
+        run, recorder: what is saved.
+        rows: the writer of metrics.jsonl, which a checkpoint has to agree with.
+        checkpoints, folder: where.
+        cadence: how often within an epoch, by the run's configuration.
+    """
+
+    run: Run
+    recorder: Recorder
+    rows: JsonlWriter | Nowhere
+    checkpoints: Checkpoints
+    folder: Path
+    cadence: Cadence = field(init=False)
+    _failures: dict[str, str] = field(default_factory=dict)  # what could not be saved, and why
+    _last: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self.cadence = Cadence.parse(self.run.config.checkpoint_every)
+
+    def is_due_by_steps(self, step: int) -> bool:
+        """Whether a checkpoint is due after that step, within an epoch."""
+        return self.cadence.steps is not None and step % self.cadence.steps == 0
+
+    def is_due_by_time(self) -> bool:
+        """Whether the last checkpoint was as long ago as the cadence has it."""
+        since = time.monotonic() - self._last
+        return self.cadence.seconds is not None and since >= self.cadence.seconds
+
+    def checkpoint(self) -> bool:
+        """Saves the whole state of the run; False, and told of, if that cannot be."""
+
+        def save() -> None:
+            agree(self.rows.sync)  # never ahead of the rows it counts
+            progress = self.recorder.progress
+            position = {
+                "step": progress.step,
+                "evaluated": 0 < progress.step == progress.epochs * self.run.steps_per_epoch,
+                "best": progress.best,
+                "metrics_bytes": self.rows.size,
+                "progress": progress.to_dict(),
+            }
+            self.checkpoints.save(self.run.state, position)
+
+        self._last = time.monotonic()
+        return self._try("a checkpoint", save)
+
+    def weights(self) -> bool:
+        """Saves the parameters under PyTorch's names; False, and told of, if that cannot be."""
+
+        params = self.run.layout.whole(self.run.state.params)
+
+        def save() -> None:
+            nnx.update(self.run.model, jax.device_get(params))
+            partial = self.folder / f"{workdir.WEIGHTS}.partial"
+            try:
+                convert.save_safetensors(self.run.model, partial)
+                partial.replace(self.folder / workdir.WEIGHTS)
+            finally:
+                partial.unlink(missing_ok=True)
+
+        return not is_first() or self._try(workdir.WEIGHTS, save)
+
+    def _try(self, what: str, save: Callable[[], None]) -> bool:
+        try:
+            save()
+        except (OSError, SafetensorError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            kept = self.checkpoints.names()
+            last = f"the last good checkpoint is {kept[-1]}" if kept else "there is no checkpoint"
+            self._failures[what] = reason
+            self.recorder.screen.line(
+                f"WARNING: {what} of step {self.recorder.progress.step} could not be saved "
+                f"({reason}); {last}; training goes on"
+            )
+            return False
+        self._failures.pop(what, None)
+        return True
+
+    def finish(self) -> None:
+        """Raises a `RunError` if the end of the run could not be saved."""
+        failures: dict[str, str] = agree(lambda: self._failures)
+        if failures:
+            reasons = "; ".join(f"{what}: {reason}" for what, reason in failures.items())
+            raise RunError(
+                f"training is done but could not be saved ({reasons}): make room, then go on with "
+                f"--resume --workdir {self.folder} from the last good checkpoint"
+            )

@@ -1,0 +1,121 @@
+"""A trained network, of a run or of those that ship: where it is taken from, what it needs."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from nin_jax.models import convert, pretrained
+from nin_jax.runs import manifest
+from nin_jax.training.config import TrainConfig
+from nin_jax.training.device import select_device
+from nin_jax.errors import UserError
+from nin_jax.models.nin import NiN
+from nin_jax.runs.preparation import micro_batch_size
+
+PRETRAINED_PREFIX = "pretrained:"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained network, and what is needed to use it and to score it again.
+
+    Attributes:
+        model: the network.
+        class_names: one for each logit.
+        config: names its data, as `preparation.load_data` takes it.
+        data_checksum: of those data.
+        batch_size: images that are scored at a time.
+        origin: the run's folder, or the name of the weights that ship.
+        folder: of the run; None for weights that ship.
+    """
+
+    model: NiN
+    class_names: tuple[str, ...]
+    config: TrainConfig
+    data_checksum: str
+    batch_size: int
+    origin: str
+    folder: Path | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a trained network is taken from: options that several scripts share."""
+
+    workdir: Path | None = None
+    """Folder of the run, as scripts/train.py wrote it."""
+
+    pretrained: str | None = None
+    """In place of a run, weights that ship with the package: nin, or nin-fashion_mnist."""
+
+    weights: Path | None = None
+    """Another .safetensors file to take the run's parameters from. Default: its own."""
+
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    """Where to run; auto takes a GPU if JAX finds one."""
+
+    compilation_cache: bool = True
+    """Keep compiled programs in the user's cache folder, for a quick next start."""
+
+    def load(self) -> Trained:
+        """Return the network, on the device that the options choose.
+
+        Raises:
+            UserError: not one of ``workdir`` and ``pretrained`` is given, there is no such run or
+                name, or the weights do not fit.
+        """
+        if (self.workdir is None) == (self.pretrained is None):
+            raise UserError(
+                "give one of --workdir, the folder of a run, and --pretrained, weights that ship "
+                f"({', '.join(pretrained.list_pretrained())})"
+            )
+        select_device(self.device)
+        if self.workdir is not None:
+            return _of_run(self.workdir, self.weights)
+        if self.weights is not None:
+            raise UserError("--weights goes with --workdir, not with --pretrained")
+        assert self.pretrained is not None
+        return _of_card(pretrained.find(self.pretrained))
+
+
+def _of_run(folder: Path, weights: Path | None) -> Trained:
+    model, config = manifest.load_model(folder, weights), manifest.read_config(folder)
+    return Trained(
+        model,
+        manifest.class_names(folder),
+        config,
+        manifest.data_checksum(folder),
+        micro_batch_size(config, manifest.read_recipe(folder), model),
+        str(folder),
+        folder,
+    )
+
+
+def _of_card(card: pretrained.Card) -> Trained:
+    config = TrainConfig(card.variant, dataset=card.dataset, image_size=card.image_size)
+    return Trained(
+        pretrained.load_model(card),
+        card.class_names,
+        config,
+        card.data_checksum,
+        card.batch_size,
+        card.name,
+    )
+
+
+def read_weights(source: str) -> dict[str, np.ndarray]:
+    """Return the weights that ``--init-from`` names, as a state dict of floating arrays.
+
+    Args:
+        source: a run's folder, a ``.safetensors`` file, or ``pretrained:NAME``.
+
+    Raises:
+        UserError: there is no such run, file or name, or it is damaged.
+    """
+    if source.startswith(PRETRAINED_PREFIX):
+        return pretrained.read_weights(pretrained.find(source.removeprefix(PRETRAINED_PREFIX)))
+    path = Path(source)
+    return convert.load_safetensors(manifest.weights_of(path) if os.path.isdir(path) else path)

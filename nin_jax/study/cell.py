@@ -1,0 +1,122 @@
+"""One cell of the grid run, and what came out of it."""
+
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+
+from nin_jax.data.datasets import Split
+from nin_jax.errors import UserError
+from nin_jax.inference.predictor import Predictor
+from nin_jax.models.geometry import smallest_image
+from nin_jax.models.nin import NiN
+from nin_jax.runs import manifest, workdir, writers
+from nin_jax.runs.fit import fit
+from nin_jax.runs.preparation import load_data
+from nin_jax.study.grid import Cell, Row, Setting
+
+_KEPT = {
+    *("dataset", "image_size", "train_images", "test_images", "evaluated_on", "epochs"),
+    *("test_accuracy", "test_accuracy_per_class", "device"),
+}
+
+LEARNT = 0.8  # the test accuracy whose epoch is noted
+CHANCE = 1.2  # a run whose test accuracy stays below this times chance has collapsed
+SIZES = (0.75, 1.25, 1.5)  # of test images, in those of training, which a network is tried on
+IMAGES_BY_SIZE = 2000  # the test images for that, at most: a larger size costs more than all others
+
+
+def run_cell(cell: Cell, setting: Setting, folder: Path) -> Row:
+    """Train the cell, or go on with it where it was interrupted, and sum it up.
+
+    Args:
+        cell: which run.
+        setting: the data and budget.
+        folder: for the run's own folder.
+
+    Raises:
+        UserError: as `fit`.
+    """
+    own = folder / cell.name
+    started = time.perf_counter()
+    config = cell.config(setting, folder, resume=(own / workdir.CONFIG).exists())
+    if not (own / workdir.SUMMARY).exists():
+        fit(config)
+    row = result(cell, own)
+    test = load_data(replace(config, feed="resident")).test
+    row |= examine(manifest.load_model(own), test)
+    return row | {"seconds": round(time.perf_counter() - started, 1)}
+
+
+def examine(model: NiN, test: Split) -> Row:
+    """Try a trained network on all test images, and on the first ones at other sizes.
+
+    A class is dead if its maps are zero in every image. Without a ReLU on the logits no map stays
+    at zero, and of a linear layer's inputs none belongs to one class: there a class is dead if it
+    is never predicted.
+
+    Returns:
+        ``dead_classes``, their indices; ``test_accuracy_by_size``, by the side in pixels as text,
+        of the sizes that the network takes; ``test_images_by_size``, how many images these are of.
+    """
+    logits = Predictor(model)(test.images)  # [N, classes]
+    predicted = logits.argmax(1)
+    if model.head.last_relu and model.linear is None:
+        alive = (logits > 0).any(0)
+    else:
+        alive = np.isin(np.arange(model.num_classes), predicted)
+    images, labels = test.images[:IMAGES_BY_SIZE], test.labels[:IMAGES_BY_SIZE]
+    side = model.image_size[0]
+    found = {side: predicted[: len(labels)]}
+    if model.linear is None:
+        for other in (round(share * side) for share in SIZES):
+            if other >= smallest_image(model.variant):
+                model.image_size = other, other
+                found[other] = Predictor(model)(images).argmax(1)
+        model.image_size = side, side
+    accuracies = {str(size): float((found[size] == labels).mean()) for size in sorted(found)}
+    return {
+        "dead_classes": np.flatnonzero(~alive).tolist(),
+        "test_accuracy_by_size": accuracies,
+        "test_images_by_size": len(labels),
+    }
+
+
+def result(cell: Cell, folder: Path) -> Row:
+    """What a finished run's files say, as a row of the results."""
+    summary = manifest.read_json(folder / workdir.SUMMARY)
+    if missing := _KEPT - summary.keys():
+        raise UserError(
+            f"{folder} is of another version of nin_jax: no {', '.join(sorted(missing))}"
+        )
+    recipe = manifest.read_recipe(folder)
+    rows = writers.read_metrics(folder / workdir.METRICS)
+    epochs = [row for row in rows if row["kind"] == "epoch"]
+    chance = 1 / len(summary["test_accuracy_per_class"])
+    accuracies = [row["test_accuracy"] for row in epochs]
+    speeds = [row["images_per_second"] for row in epochs if row["images_per_second"]]
+    return {
+        "cell": cell.name,
+        "variant": cell.variant,
+        "recipe": cell.recipe,
+        "change": cell.change,
+        "seed": cell.seed,
+        "dataset": summary["dataset"],
+        "image_size": summary["image_size"],
+        "train_images": summary["train_images"],
+        "test_images": summary["test_images"],
+        "evaluated_on": summary["evaluated_on"],
+        "epochs": summary["epochs"],
+        "settings": asdict(recipe),
+        "test_accuracy": summary["test_accuracy"],
+        "test_accuracy_per_class": summary["test_accuracy_per_class"],
+        "train_loss": [row["train_loss"] for row in epochs],
+        "test_loss": [row["test_loss"] for row in epochs],
+        "test_accuracy_by_epoch": accuracies,
+        "epochs_to_80": next((i for i, a in enumerate(accuracies, 1) if a >= LEARNT), None),
+        "collapsed": max(accuracies) < CHANCE * chance,
+        "images_per_second": float(np.median(speeds)) if speeds else None,
+        "device": summary["device"],
+        "versions": manifest.versions(),
+    }

@@ -1,0 +1,135 @@
+"""The study's figures, as SVG that can stand in a page, each for a light and a dark one."""
+
+import io
+from collections.abc import Sequence
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, LogLocator, NullLocator, StrMethodFormatter
+
+from nin_jax import plotting
+from nin_jax.study.summary import Group
+
+LIGHT, DARK = "#1b1b1b", "#e8e8e8"  # ink on a light page, and on a dark one
+PALETTE = [c for c in plotting.PALETTE if c not in ("#F0E442", "#000000")]  # readable on both
+MARKERS = "os^Dv<>P*X"
+WIDTH = 12.5  # inches: 1,200 pixels of a page
+FONT = 12  # points: the 16 pixels of its text
+
+
+@plotting.literal_text
+def accuracy_against_time(groups: Sequence[Group], ink: str, paper: str | None = None) -> str:
+    """Draw mean test accuracy and its interval over the time of a training step; where none was
+    measured, over the multiply-adds of an image."""
+    timed = any(group.network.get("step_ms") for group in groups)
+    field = "step_ms" if timed else "macs"
+    figure = Figure(figsize=(WIDTH, 5.6), layout="constrained")
+    axes = figure.subplots()
+    for number, group in enumerate(groups):
+        if x := group.network.get(field):
+            axes.errorbar(
+                x,
+                group.accuracy.mean,
+                yerr=group.accuracy.half,
+                fmt=MARKERS[number % len(MARKERS)],
+                color=PALETTE[number % len(PALETTE)],
+                ms=10,
+                lw=1.5,
+                capsize=5,
+                label=f"{group.variant}  {group.accuracy}",
+            )
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7), numticks=20))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,g}") if timed else EngFormatter(sep=" "))
+    axes.margins(0.06, 0.1)
+    unit = "ms for a training step" if timed else "multiply-adds of an image"
+    axes.set_xlabel(f"{unit} (logarithmic)", fontsize=FONT, color=ink)
+    axes.set_ylabel("test accuracy", fontsize=FONT, color=ink)
+    _style(axes, ink)
+    figure.legend(
+        loc="outside right center", fontsize=FONT, frameon=False, labelcolor=ink, labelspacing=0.9
+    )
+    return _svg(figure, paper)
+
+
+@plotting.literal_text
+def learning_curves(groups: Sequence[Group], ink: str, paper: str | None = None) -> str:
+    """Draw test accuracy (solid) and training loss (dashed) over epochs: the mean over seeds, and
+    a band from the lowest to the highest."""
+    rows = -(-len(groups) // 5)
+    columns = -(-len(groups) // rows)
+    figure = Figure(figsize=(WIDTH, 2.6 * rows + 0.4), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+    for axes in panels.flat[len(groups) :]:
+        axes.set_axis_off()
+    losses = [_known([row["train_loss"] for row in group.rows]) for group in groups]
+    highest = max(max(map(max, known)) for known in losses)
+    for number, (axes, group) in enumerate(zip(panels.flat, groups, strict=False)):
+        colour = PALETTE[number % len(PALETTE)]
+        loss = axes.twinx()
+        loss.set_ylim(0, 1.05 * highest)
+        _band(loss, losses[number], colour, "--")
+        _band(axes, [row["test_accuracy_by_epoch"] for row in group.rows], colour, "o-")
+        axes.set_title(group.variant, fontsize=FONT, color=ink)
+        axes.set_ylim(0, 1)
+        epochs = range(1, group.rows[0]["epochs"] + 1)
+        axes.set_xticks(epochs if len(epochs) <= 4 else epochs[:: -(-len(epochs) // 4)])
+        _style(axes, ink)
+        _style(loss, ink)
+        loss.grid(visible=False)
+        if number % columns != columns - 1 and number != len(groups) - 1:
+            loss.tick_params(right=False, labelright=False)
+    figure.supxlabel("epoch", fontsize=FONT, color=ink)
+    figure.supylabel("test accuracy (solid)", fontsize=FONT, color=ink)
+    return _svg(figure, paper)
+
+
+def _known(curves: Sequence[Sequence[float | None]]) -> list[list[float]]:
+    """Losses as numbers; NaN, which is not drawn, where there is none."""
+    return [[float("nan") if value is None else value for value in curve] for curve in curves]
+
+
+def _band(axes: Axes, curves: Sequence[Sequence[float]], colour: str, style: str) -> None:
+    values = np.array(curves)  # [seeds, epochs]
+    epochs = np.arange(1, values.shape[1] + 1)
+    axes.fill_between(epochs, values.min(0), values.max(0), color=colour, alpha=0.25, lw=0)
+    axes.plot(epochs, values.mean(0), style, color=colour, ms=4, lw=1.5)
+
+
+@plotting.literal_text
+def ablation(groups: Sequence[Group], ink: str, paper: str | None = None) -> str:
+    """Draw the test accuracy of a recipe and of each change to it: mean, interval, every seed."""
+    figure = Figure(figsize=(WIDTH, 0.8 + 0.45 * len(groups)), layout="constrained")
+    axes = figure.subplots()
+    for i, group in enumerate(groups):
+        found = group.accuracy
+        axes.plot([*group.accuracies.values()], [i] * found.runs, "|", color=PALETTE[1], ms=12)
+        axes.errorbar(
+            found.mean, i, xerr=found.half, fmt="o", color=PALETTE[0], ms=8, lw=2, capsize=5
+        )
+    axes.axvline(groups[0].accuracy.mean, color=ink, lw=0.8, ls=":")
+    axes.set_yticks(range(len(groups)), [group.change or "as it is" for group in groups])
+    axes.invert_yaxis()
+    axes.set_xlabel("test accuracy; a stroke for each seed", fontsize=FONT, color=ink)
+    _style(axes, ink)
+    return _svg(figure, paper)
+
+
+def _style(axes: Axes, ink: str) -> None:
+    axes.set_facecolor("none")
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(ink)
+    axes.tick_params(labelsize=FONT, colors=ink)
+
+
+def _svg(figure: Figure, paper: str | None) -> str:
+    """The figure; without paper of its own, a page's shows. The same text every time."""
+    text = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": "nin_jax.study"}):
+        figure.savefig(text, format="svg", facecolor=paper or "none", metadata={"Date": None})
+    svg = text.getvalue()
+    return svg[svg.index("<svg") :]

@@ -1,0 +1,276 @@
+"""What is run: a grid of variants, recipes and seeds, and the file of what came out."""
+
+import json
+import os
+import re
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from nin_jax.errors import UserError, unknown_name
+from nin_jax.reading import parse_json, read_text, shown
+from nin_jax.training.config import RECIPES, Recipe, TrainConfig, recipe_of
+
+Row = dict[str, Any]
+RESULTS = "results.jsonl"
+
+# The modern recipe with one ingredient replaced, removed or added.
+ABLATION: Mapping[str, Mapping[str, Any]] = {
+    "Xavier initialisation": {"init": "xavier"},
+    "He initialisation": {"init": "he"},
+    "SGD with Nesterov momentum": {
+        "optimizer": "sgd",
+        "lr": 0.03,
+        "momentum": 0.9,
+        "weight_decay": 5e-4,
+    },
+    "Adam": {"optimizer": "adam", "lr": 1e-3},
+    "constant rate, no warm-up": {"schedule": "constant", "warmup": 0.0},
+    "ReLU on the logits": {"logit_relu": True},
+    "no clipping": {"clip_norm": 0.0},
+    "flips and shifts": {"augment": "flip_shift"},
+}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The data and budget of a recipe's runs."""
+
+    dataset: str | None = None
+    data_dir: Path | None = None
+    image_size: int = 224
+    epochs: int = 10
+    limit_train: int | None = None
+    limit_test: int | None = None
+    holdout: int | None = None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run: a variant, a recipe, perhaps with a change, and a seed."""
+
+    variant: str
+    recipe: str
+    seed: int
+    change: str = ""
+
+    @property
+    def name(self) -> str:
+        """Of its folder, and in the results."""
+        change = "-" + re.sub(r"[^a-z0-9.]+", "_", self.change.lower()) if self.change else ""
+        return f"{Path(self.variant).stem}-{self.recipe}{change}-seed{self.seed}"
+
+    def config(self, setting: Setting, folder: Path, resume: bool) -> TrainConfig:
+        """The run's configuration, for `nin_jax.runs.fit.fit`."""
+        return TrainConfig(
+            variant=self.variant,
+            recipe=self.recipe,
+            seed=self.seed,
+            workdir=folder / self.name,
+            resume=resume,
+            **asdict(setting),
+            **changes_of(self.change),
+        )
+
+
+def changes_of(change: str) -> Mapping[str, Any]:
+    """What a change changes: by its name in `ABLATION`, or written as ``lr=0.06, init=he``.
+
+    Raises:
+        UserError: it is neither, or a value is not one of the field's.
+    """
+    if change in ABLATION:
+        return ABLATION[change]
+    changes: dict[str, Any] = {}
+    shared = {field.name for field in fields(Setting)}
+    types = {name: t for name, t in get_type_hints(Recipe).items() if name not in shared}
+    for part in filter(None, (part.strip() for part in change.split(","))):
+        name, sign, text = part.partition("=")
+        if not sign:
+            raise UserError(f"--changes: {part!r} is not of the form field=value, as lr=0.06")
+        if name not in types:
+            raise unknown_name("field of a recipe", name, types)
+        if get_origin(types[name]) is Literal:
+            if text not in get_args(types[name]):
+                raise UserError(
+                    f"--changes: {name} must be one of {', '.join(get_args(types[name]))}"
+                )
+            changes[name] = text
+            continue
+        try:
+            changes[name] = json.loads(text)
+        except ValueError:
+            raise UserError(f"--changes: {part!r} holds no number, true or false") from None
+    return changes
+
+
+def cells(
+    variants: Sequence[str],
+    recipes: Sequence[str],
+    seeds: int,
+    ablation: str | None,
+    changes: Sequence[str] = (),
+) -> list[Cell]:
+    """The grid, seed by seed, so that an interrupted study has something of everything.
+
+    Args:
+        variants: names or files.
+        recipes: names.
+        seeds: how many, from 0.
+        ablation: the variant for which the modern recipe is taken apart, or None.
+        changes: each is tried on every recipe and variant.
+    """
+    found = []
+    for seed in range(seeds):
+        found += [
+            Cell(variant, recipe, seed, change)
+            for change in ("", *changes)
+            for recipe in recipes
+            for variant in variants
+        ]
+        if ablation is not None:
+            found += [Cell(ablation, "modern", seed, change) for change in ABLATION]
+    return list(dict.fromkeys(found))
+
+
+def check(grid: Iterable[Cell], setting: Setting) -> None:
+    """Raises a UserError if any of the runs cannot be."""
+    from nin_jax.models.geometry import check_image_size
+    from nin_jax.models.variants import get_variant
+
+    for cell in grid:
+        recipe = recipe_of(cell.config(setting, Path(), resume=False))
+        check_image_size(get_variant(cell.variant), recipe.image_size)
+
+
+def read_results(path: Path) -> list[Row]:
+    """The rows of a results file, the last of each cell; a last line without its end is left out.
+
+    Warns:
+        UserWarning: the last line is torn; its cell will be run again.
+
+    Raises:
+        UserError: another line is no row, a value in one is not what it has to be, or the rows of
+            a recipe are not of one budget. A row's cell is a folder's name: only the one that its
+            variant, recipe, change and seed give will do.
+    """
+    if not os.path.exists(path):  # Path's own raises where a name is too long
+        return []
+    *lines, torn = read_text(path, errors="replace").split("\n")
+    if torn:
+        warnings.warn(f"{path}: the last line is torn; its run is made again", stacklevel=2)
+    rows: dict[str, Row] = {}
+    budgets: dict[str, Any] = {}
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = parse_json(line)
+        except ValueError:
+            raise UserError(f"{path} is damaged: line {number} is no result") from None
+        if problem := _problem(row):
+            raise UserError(f"{path} is damaged: line {number} is no result: {problem}")
+        budget = [*(row[name] for name in _BUDGET), len(row["test_accuracy_per_class"])]
+        if budgets.setdefault(row["recipe"], budget) != budget:
+            raise UserError(
+                f"{path} is damaged: line {number} differs from others of recipe {row['recipe']} "
+                f"in {', '.join(_BUDGET)} or classes"
+            )
+        rows[row["cell"]] = row
+    return list(rows.values())
+
+
+def _problem(row: Any) -> str | None:
+    """What is wrong with a row of the results, or None."""
+    if not isinstance(row, dict):
+        return "not an object"
+    for name, holds in _FIELDS.items():
+        if not holds(row.get(name)):
+            return f"{name} cannot be {shown(row.get(name))}"
+    if row["recipe"] not in RECIPES:
+        return f"there is no recipe {shown(row['recipe'])}"
+    if row["cell"] != Cell(row["variant"], row["recipe"], row["seed"], row["change"]).name:
+        return f"the cell cannot be {shown(row['cell'])}"
+    curves = (row["train_loss"], row["test_loss"], row["test_accuracy_by_epoch"])
+    if any(len(curve) != row["epochs"] for curve in curves):
+        return "a curve is not as long as the run"
+    if any(number >= len(row["test_accuracy_per_class"]) for number in row["dead_classes"]):
+        return "a dead class is none of the classes"
+    return None
+
+
+def _count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**63
+
+
+def _text(value: Any) -> bool:
+    return isinstance(value, str) and value.isprintable()
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e30
+
+
+def _share(value: Any) -> bool:
+    return _number(value) and 0 <= value <= 1
+
+
+def _or_none(holds: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: value is None or holds(value)
+
+
+def _list(holds: Callable[[Any], bool], least: int = 1) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list) and len(value) >= least and all(map(holds, value))
+
+
+def _by_size(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and len(value) > 0
+        and all(re.fullmatch(r"[1-9][0-9]{0,4}", side) for side in value)
+        and all(map(_share, value.values()))
+    )
+
+
+_BUDGET = ("dataset", "image_size", "train_images", "test_images", "evaluated_on", "epochs")
+_FIELDS: Mapping[str, Callable[[Any], bool]] = {
+    "cell": _text,
+    "variant": _text,
+    "recipe": _text,
+    "change": _text,
+    "seed": _count,
+    "dataset": _text,
+    "image_size": lambda value: _list(_count)(value) and len(value) == 2,
+    "train_images": _count,
+    "test_images": _count,
+    "evaluated_on": _text,
+    "epochs": _count,
+    "settings": lambda value: isinstance(value, dict) and _number(value.get("lr")),
+    "setting": lambda value: isinstance(value, dict),
+    "test_accuracy": _share,
+    "test_accuracy_per_class": _list(_or_none(_share)),
+    "train_loss": _list(_or_none(_number)),
+    "test_loss": _list(_or_none(_number)),
+    "test_accuracy_by_epoch": _list(_share),
+    "test_accuracy_by_size": _by_size,
+    "test_images_by_size": _count,
+    "dead_classes": _list(_count, least=0),
+    "epochs_to_80": _or_none(_count),
+    "collapsed": lambda value: isinstance(value, bool),
+    "images_per_second": _or_none(_number),
+    "device": _text,
+    "versions": lambda value: isinstance(value, dict) and all(map(_text, value.values())),
+}
+
+
+def append_result(path: Path, row: Row) -> None:
+    """Adds a row; it is on the disk when this returns. A torn line before it is cut off."""
+    with open(path, "a+b") as file:
+        file.seek(0)
+        text = file.read()
+        whole = text.rfind(b"\n") + 1
+        if whole < len(text):
+            file.truncate(whole)
+        file.write(json.dumps(row).encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,0 +1,128 @@
+"""What each network of a study costs: on paper, in memory by XLA's plan, and in time.
+
+Times are apart from those of the runs, which may have shared the machine with other work: all
+networks are timed in turns within one process, so that they meet the same machine.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from nin_jax.accounting import account
+from nin_jax.accounting.programs import Programs, abstract_model
+from nin_jax.accounting.xla import xla_memory
+from nin_jax.data.datasets import Dataset
+from nin_jax.models.variants import get_variant
+from nin_jax.runs import manifest
+from nin_jax.runs.preparation import epoch_order, make_feed, prepare_run
+from nin_jax.training.config import TrainConfig, recipe_of
+from nin_jax.training.sharding import EVERYWHERE
+
+ROUNDS = 5
+
+Network = dict[str, Any]
+Networks = dict[str, Network]
+
+
+def key(variant: str, recipe: str) -> str:
+    """Return the key under which a network stands among the others."""
+    return f"{Path(variant).stem} {recipe}"
+
+
+def count(config: TrainConfig, dataset: Dataset) -> Network:
+    """Count a configuration's network on paper.
+
+    Returns:
+        ``batch_size``, ``head_map`` (height and width of the last block's maps), ``params``,
+        ``macs`` (of an image going forward) and ``flops_per_training_step``.
+    """
+    recipe = recipe_of(config)
+    counted = account(
+        config.variant,
+        image_size=recipe.image_size,
+        in_channels=dataset.image_shape[2],
+        num_classes=dataset.num_classes,
+        batch_size=recipe.batch_size,
+        recipe=recipe,
+        xla=False,
+    )
+    return {
+        "batch_size": recipe.batch_size,
+        "head_map": list(counted.layers[-1].in_shape[:2]),
+        "params": counted.params,
+        "macs": counted.macs,
+        "flops_per_training_step": counted.flops_per_training_step,
+    }
+
+
+def measure(
+    configs: Sequence[TrainConfig],
+    dataset: Dataset,
+    say: Callable[[str], None] = lambda text: None,
+) -> Networks:
+    """Plan the memory of each configuration's network and time its training step.
+
+    Args:
+        configs: each with another variant or recipe.
+        dataset: what they train on; its first batches are what the steps are timed with.
+        say: is told what is being done.
+
+    Returns:
+        By `key`: ``train_bytes`` and ``predict_bytes`` (all that XLA plans for, or None), and
+        ``step_ms``, the median time of a training step, on ``device``.
+    """
+    found: Networks = {}
+    steps: dict[str, Callable[[], None]] = {}
+    for config in configs:
+        name = key(config.variant, config.recipe)
+        say(f"compiling {name}")
+        found[name] = _memory(config, dataset)
+        steps[name] = _step(config, dataset)
+    seconds: Mapping[str, list[float]] = {name: [] for name in steps}
+    for number in range(ROUNDS):
+        say(f"timing, round {number + 1} of {ROUNDS}")
+        for name, step in steps.items():
+            started = time.perf_counter()
+            step()
+            seconds[name].append(time.perf_counter() - started)
+    for name, values in seconds.items():
+        found[name]["step_ms"] = round(1e3 * statistics.median(values), 2)
+        found[name]["device"] = manifest.device_name()
+    return found
+
+
+def _memory(config: TrainConfig, dataset: Dataset) -> Network:
+    recipe = recipe_of(config)
+    model = abstract_model(
+        get_variant(config.variant),
+        dataset.image_shape[2],
+        dataset.num_classes,
+        recipe.image_size,
+        config.precision,
+        recipe.logit_relu,
+    )
+    programs = Programs(model, recipe, recipe.batch_size)
+    return {
+        "train_bytes": xla_memory(programs.train_step().compile()).total_bytes,
+        "predict_bytes": xla_memory(programs.predict().compile()).total_bytes,
+    }
+
+
+def _step(config: TrainConfig, dataset: Dataset) -> Callable[[], None]:
+    """One training step of a run, as it runs, compiled and warmed up; returns when it is done."""
+    run = prepare_run(config, recipe_of(config), dataset)
+    chunk = next(make_feed(run).chunks(epoch_order(run, 0), 0))
+    examples = chunk.images, chunk.labels, chunk.order
+    one = run.layout.place(np.int32(1), EVERYWHERE)
+
+    def step() -> None:
+        run.state, figures = run.train_steps(run.state, *examples, one)
+        jax.block_until_ready((run.state, figures))
+
+    step()
+    return step

@@ -1,0 +1,143 @@
+"""Examples on their way to the devices, batch by batch, as the run's order wants them.
+
+A small data set is on every device for the whole run. Otherwise each device is given only the
+examples of its own share of the batches, a chunk of steps at a time. Either way the batches are the
+same.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from nin_jax.data.datasets import Split
+from nin_jax.training.sharding import COLUMNS, EVERYWHERE, Layout
+
+# `datasets.Split.read` or `streaming.StreamedSplit.read`.
+Read = Callable[[np.ndarray, int], Iterator[tuple[np.ndarray, np.ndarray]]]
+
+
+class Chunk(NamedTuple):
+    """Examples on the devices, and how they make batches.
+
+    Attributes:
+        images: uint8 [n, H, W, C].
+        labels: int32 [n].
+        order: int32 [rows, B], B a multiple of the devices: the batch of step s is row s % rows;
+            -1 stands for no example.
+        steps: how many steps it lasts.
+    """
+
+    images: jax.Array
+    labels: jax.Array
+    order: jax.Array
+    steps: int
+
+
+class Resident:
+    """All training examples on every device, for the whole run."""
+
+    def __init__(self, layout: Layout, split: Split):
+        self.layout = layout
+        self.images = layout.place(split.images, EVERYWHERE)
+        self.labels = layout.place(split.labels, EVERYWHERE)
+
+    def chunks(self, order: np.ndarray, step: int) -> Iterator[Chunk]:
+        """What is left of an epoch.
+
+        Args:
+            order: int32 [steps, B], as `data.epoch_order` makes it.
+            step: of the run, the next one to be done.
+        """
+        placed = self.layout.place(_padded(order, self.layout), COLUMNS)
+        yield Chunk(self.images, self.labels, placed, len(order) - step % len(order))
+
+
+class Shares:
+    """On each device the examples of its columns of the batches, ``rows`` steps at a time.
+
+    Args:
+        layout: with ``own_examples``.
+        read: reads them.
+        rows: steps a chunk.
+    """
+
+    def __init__(self, layout: Layout, read: Read, rows: int):
+        self.layout, self.read, self.rows = layout, read, rows
+
+    def chunks(self, order: np.ndarray, step: int) -> Iterator[Chunk]:
+        """What is left of an epoch, as `Resident.chunks`.
+
+        Of a set that is streamed, the next chunks are read meanwhile.
+        """
+        columns = _padded(order, self.layout).reshape(len(order), self.layout.devices, -1)
+        done = step % len(order)
+        starts = range(done, len(order), self.rows)
+        places = [(step - done + start + np.arange(self.rows)) % self.rows for start in starts]
+        picks = [
+            _ring(columns[start : start + self.rows], place)
+            for start, place in zip(starts, places, strict=True)
+        ]  # [D, rows, B / D] each
+        for start, pick, (images, labels) in zip(
+            starts, picks, _divided(self.layout, self.read, picks), strict=True
+        ):
+            yield Chunk(images, labels, self._order(pick), min(self.rows, len(order) - start))
+
+    def _order(self, pick: np.ndarray) -> jax.Array:
+        """Where each device finds its examples: in the order in which it was given them."""
+        own = np.arange(pick[0].size, dtype=np.int32).reshape(pick[0].shape)  # [rows, B / D]
+        local = np.where(pick >= 0, own, -1).astype(np.int32)  # [D, rows, B / D]
+        return self.layout.place(local.transpose(1, 0, 2).reshape(self.rows, -1), COLUMNS)
+
+
+def evaluation_parts(
+    layout: Layout, read: Read, count: int, most: int
+) -> Iterator[tuple[jax.Array, jax.Array]]:
+    """A split divided over the devices, in parts: uint8 [D m, H, W, C] and int32 [D m] each.
+
+    Each example is in one part on one device; fillers have the label -1.
+
+    Args:
+        layout: of the devices.
+        read: reads the split.
+        count: its number of examples.
+        most: examples of a part that one device may have.
+    """
+    share = min(most, -(-count // layout.devices))
+    parts = -(-count // (share * layout.devices))
+    indices = np.arange(parts * layout.devices * share).reshape(parts, layout.devices, share)
+    return _divided(layout, read, list(np.where(indices < count, indices, -1)), filler=-1)
+
+
+def _padded(order: np.ndarray, layout: Layout) -> np.ndarray:
+    """[steps, B] -> [steps, D ceil(B / D)], filled up with -1."""
+    filler = -order.shape[1] % layout.devices
+    return np.pad(order, ((0, 0), (0, filler)), constant_values=-1)
+
+
+def _ring(columns: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """[n, D, B / D] -> [D, rows, B / D], each step in its place, -1 in those that are left."""
+    ring = np.full((len(places), *columns.shape[1:]), -1, columns.dtype)
+    ring[places[: len(columns)]] = columns
+    return ring.transpose(1, 0, 2)
+
+
+def _divided(
+    layout: Layout, read: Read, picks: list[np.ndarray], filler: int = 0
+) -> Iterator[tuple[jax.Array, jax.Array]]:
+    """The examples at each of ``picks``, int [D, ...], with [d] on device d.
+
+    This process reads its own devices' alone. Fillers (-1) get that label.
+    """
+    own = layout.own
+    mine = [pick[own].reshape(-1) for pick in picks]
+    for pick, (images, labels) in zip(mine, read(np.concatenate(mine), len(mine[0])), strict=True):
+        labels = np.where(pick >= 0, labels, np.int32(filler))
+        yield _placed(layout, images), _placed(layout, labels)
+
+
+def _placed(layout: Layout, array: np.ndarray) -> jax.Array:
+    """[own n, ...] -> [D n, ...], in equal parts on this process's devices."""
+    blocks = np.split(array, len(layout.own))
+    return layout.divide(dict(zip(layout.own, blocks, strict=True)))

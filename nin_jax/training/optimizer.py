@@ -1,0 +1,82 @@
+"""A recipe's optimiser, as an Optax chain."""
+
+import jax
+import optax
+from optax.contrib import MuonDimensionNumbers, muon
+
+from nin_jax.training.config import Recipe
+
+
+def make_schedule(recipe: Recipe, total_steps: int) -> optax.Schedule:
+    """Learning rate by step: linear warm-up to ``lr``, then constant or a cosine down to 0.
+
+    Warm-up takes the recipe's share of the run, rounded down to whole steps.
+    """
+    warmup = int(recipe.warmup * total_steps)
+    if recipe.schedule == "constant":
+        after: optax.Schedule = optax.constant_schedule(recipe.lr)
+    else:
+        after = optax.cosine_decay_schedule(recipe.lr, max(1, total_steps - warmup))
+    if warmup == 0:
+        return after
+    # The first step already moves: rate lr / warmup, not 0.
+    rise = optax.linear_schedule(recipe.lr / warmup, recipe.lr, warmup)
+    return optax.join_schedules([rise, after], [warmup])
+
+
+def _is_kernel(params):
+    return jax.tree.map(lambda param: param.ndim > 1, params)
+
+
+def _matrices(params):
+    """Muon's view of a kernel: a matrix [H W C, O], or [N, M] of a linear layer; None for a bias.
+
+    All axes but the last are the inputs of an output unit, as in Jordan et al. (2024).
+    """
+    return jax.tree.map(
+        lambda p: MuonDimensionNumbers(tuple(range(p.ndim - 1)), -1) if p.ndim > 1 else None, params
+    )
+
+
+def for_head_only(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
+    """Return the optimiser for the head and a linear layer; other parameters stay as they are.
+
+    Those have no state, no decay, and no part in the clipped norm.
+    """
+
+    def labels(params):
+        # The first name on a parameter's path is the model's attribute.
+        return jax.tree_util.tree_map_with_path(
+            lambda path, _: "trained" if path[0].key in ("head", "linear") else "frozen", params
+        )
+
+    return optax.partition({"trained": optimizer, "frozen": optax.set_to_zero()}, labels)
+
+
+def make_optimizer(recipe: Recipe, total_steps: int) -> optax.GradientTransformation:
+    """Return the chain: clip by global norm, decay, then SGD, Adam or Muon.
+
+    SGD's decay is added to the gradient, as in PyTorch; Adam's (AdamW) and Muon's are decoupled.
+    Biases never decay. Muon updates kernels; the biases take its Adam, at the same learning rate.
+    """
+    schedule = make_schedule(recipe, total_steps)
+    clip = [optax.clip_by_global_norm(recipe.clip_norm)] if recipe.clip_norm > 0 else []
+    match recipe.optimizer:
+        case "sgd":
+            decay = optax.add_decayed_weights(recipe.weight_decay, _is_kernel)
+            momentum = recipe.momentum or None
+            steps = [decay] if recipe.weight_decay > 0 else []
+            steps.append(optax.sgd(schedule, momentum, nesterov=bool(recipe.nesterov)))
+        case "adam":
+            steps = [optax.adamw(schedule, weight_decay=recipe.weight_decay, mask=_is_kernel)]
+        case "muon":
+            steps = [
+                muon(
+                    schedule,
+                    beta=recipe.momentum,
+                    nesterov=bool(recipe.nesterov),
+                    weight_decay=recipe.weight_decay,
+                    muon_weight_dimension_numbers=_matrices,
+                )
+            ]
+    return optax.chain(*clip, *steps)

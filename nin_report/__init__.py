@@ -1,1 +1,0 @@
-"""What scripts/report.py does: accounts of networks, measured too, printed and drawn."""
