@@ -13,7 +13,7 @@ import numpy as np
 from nin_jax.models.convert import load_safetensors
 from nin_jax.runs import workdir, writers
 
-TRAIN = Path(__file__).resolve().parent.parent / "scripts" / "train.py"
+TRAIN = Path(__file__).resolve().parent.parent.parent / "scripts" / "train.py"
 NETWORK = "dropout = 0.5\n[[stages]]\nchannels = 8\nkernel = 3\npadding = 1\n"
 TIMES = ("seconds", "images_per_second", "time")  # what may differ between two equal runs
 

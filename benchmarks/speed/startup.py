@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-TRAIN = Path(__file__).resolve().parent.parent / "scripts" / "train.py"
+TRAIN = Path(__file__).resolve().parent.parent.parent / "scripts" / "train.py"
 
 
 def first_step(variant: str, batch_size: int, image_size: int) -> Iterator[dict[str, Any]]:

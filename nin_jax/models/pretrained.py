@@ -21,7 +21,7 @@ from nin_jax.models.variants import MAX_NAME, ImageSize, Variant, get_variant
 from nin_jax.reading import check_file, from_plain, read_json, shown
 from nin_jax.training.config import Init
 
-FOLDER = Path(__file__).resolve().parent / "weights"
+FOLDER = Path(__file__).resolve().parent.parent / "weights"
 MAX_BYTES = 5_000_000  # of a file of weights: the package stays small
 
 

@@ -288,7 +288,7 @@ def versions() -> dict[str, str]:
 
 def _git_commit() -> str | None:
     """The commit of the source tree that runs, or None if it does not lie in one of its own."""
-    here = Path(__file__).resolve().parent.parent
+    here = Path(__file__).resolve().parent.parent.parent
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(here), *arguments]
