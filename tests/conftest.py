@@ -67,7 +67,7 @@ def script(monkeypatch, capsys, tmp_path) -> Callable[..., Outcome]:
 @pytest.fixture
 def config(tmp_path) -> "TrainConfig":
     """The configuration of a small run in a folder of its own."""
-    from tests.disturbed import config_in
+    from tests.support.disturbed import config_in
 
     return config_in(tmp_path)
 
@@ -76,7 +76,7 @@ def config(tmp_path) -> "TrainConfig":
 def undisturbed(tmp_path_factory) -> Path:
     """The folder of such a run that nobody disturbed; not to be written into."""
     from nin_jax.runs.fit import fit
-    from tests.disturbed import config_in
+    from tests.support.disturbed import config_in
 
     folder = tmp_path_factory.mktemp("undisturbed")
     fit(config_in(folder))

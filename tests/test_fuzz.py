@@ -33,10 +33,10 @@ from nin_jax.runs import manifest, writers
 from nin_jax.study import grid
 from tests.bad_inputs.case import picture, safetensors, saved
 from tests.conftest import TINY_TOML
-from tests.mutations import as_toml, damaged, damaged_json, damaged_tree
-from tests.resident_memory import forget_peak, growth
-from tests.study_results import row
-from tests.synthetic_idx import idx_bytes
+from tests.support.mutations import as_toml, damaged, damaged_json, damaged_tree
+from tests.support.resident_memory import forget_peak, growth
+from tests.support.study_results import row
+from tests.support.synthetic_idx import idx_bytes
 from tests.test_bad_input import finished
 
 __all__ = ["finished"]  # a fixture: pytest looks it up among the names of the module

@@ -26,8 +26,8 @@ from nin_jax.training.config import RECIPES
 from nin_jax.training.evaluate import Score
 from tests.bad_inputs.case import Case, legacy_pt, packed, picture, png, safetensors, tensor
 from tests.conftest import SCRIPTS
-from tests.resident_memory import forget_peak, growth
-from tests.study_results import row
+from tests.support.resident_memory import forget_peak, growth
+from tests.support.study_results import row
 from tests.test_bad_input import finished, place
 
 __all__ = ["finished", "place"]  # fixtures: pytest looks them up among the names of the module

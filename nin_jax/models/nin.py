@@ -10,48 +10,15 @@ from typing import get_args
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
 from nin_jax.errors import UserError, unknown_name
 from nin_jax.models import ops
 from nin_jax.models.geometry import as_height_width, check_image_size, trace
+from nin_jax.models.init import Init, draw_bias, draw_kernel, identity_kernel
 from nin_jax.models.variants import Convolution, ImageSize, Stage, Variant, get_variant
 from nin_jax.reading import shown
-from nin_jax.training.config import Init
-
-
-def _initial_weight(
-    key: jax.Array, shape: tuple[int, ...], fan_in: int, fan_out: int, init: Init, dtype: DTypeLike
-) -> jax.Array:
-    """Draw a kernel by Xavier or He; "identity" is He where it cannot be the identity.
-
-    Xavier: U(-a, a), a = sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio 2010, eq. 16).
-    He: N(0, 2 / fan_in) (He et al. 2015, eq. 10).
-    """
-    if init == "xavier":
-        bound = math.sqrt(6 / (fan_in + fan_out))
-        return jax.random.uniform(key, shape, dtype, -bound, bound)
-    return math.sqrt(2 / fan_in) * jax.random.normal(key, shape, dtype)
-
-
-def _identity_kernel(shape: tuple[int, ...], dtype: DTypeLike) -> jax.Array:
-    """Return the kernel [k, k, C, C] that passes its input on, as `torch.nn.init.dirac_`."""
-    size, _, channels, _ = shape
-    kernel = np.zeros(shape)  # NumPy compiles nothing
-    kernel[size // 2, size // 2] = np.eye(channels)
-    return jnp.asarray(kernel, dtype)
-
-
-def _initial_bias(
-    key: jax.Array, size: int, fan_in: int, init: Init, dtype: DTypeLike
-) -> jax.Array:
-    """Xavier leaves biases as PyTorch draws them, U(-b, b) with b = 1 / sqrt(fan_in); others: 0."""
-    if init == "xavier":
-        bound = 1 / math.sqrt(fan_in)
-        return jax.random.uniform(key, (size,), dtype, -bound, bound)
-    return jnp.zeros((size,), dtype)
 
 
 class Conv(nnx.Module):
@@ -76,11 +43,11 @@ class Conv(nnx.Module):
         shape = (spec.kernel, spec.kernel, spec.in_channels, spec.out_channels)
         key = rngs.params()
         if init == "identity" and follows and spec.in_channels == spec.out_channels:
-            self.kernel = nnx.Param(_identity_kernel(shape, param_dtype))
+            self.kernel = nnx.Param(identity_kernel(shape, param_dtype))
         else:
-            self.kernel = nnx.Param(_initial_weight(key, shape, fan_in, fan_out, init, param_dtype))
+            self.kernel = nnx.Param(draw_kernel(key, shape, fan_in, fan_out, init, param_dtype))
         self.bias = nnx.Param(
-            _initial_bias(rngs.params(), spec.out_channels, fan_in, init, param_dtype)
+            draw_bias(rngs.params(), spec.out_channels, fan_in, init, param_dtype)
         )
         self.stride, self.padding, self.dtype = spec.stride, spec.padding, dtype
         self.operations = ops.FAST
@@ -105,10 +72,10 @@ class Linear(nnx.Module):
     ):
         shape = (in_features, out_features)
         self.kernel = nnx.Param(
-            _initial_weight(rngs.params(), shape, in_features, out_features, init, param_dtype)
+            draw_kernel(rngs.params(), shape, in_features, out_features, init, param_dtype)
         )
         self.bias = nnx.Param(
-            _initial_bias(rngs.params(), out_features, in_features, init, param_dtype)
+            draw_bias(rngs.params(), out_features, in_features, init, param_dtype)
         )
         self.dtype = dtype
 

@@ -16,10 +16,10 @@ from jax.typing import DTypeLike
 from nin_jax.errors import UserError, unknown_name
 from nin_jax.models import convert
 from nin_jax.models.geometry import as_height_width
+from nin_jax.models.init import Init
 from nin_jax.models.nin import NiN, new_model
 from nin_jax.models.variants import MAX_NAME, ImageSize, Variant, get_variant
 from nin_jax.reading import check_file, from_plain, read_json, shown
-from nin_jax.training.config import Init
 
 FOLDER = Path(__file__).resolve().parent.parent / "weights"
 MAX_BYTES = 5_000_000  # of a file of weights: the package stays small

@@ -11,7 +11,6 @@ from typing import Any
 
 import jax
 
-import nin_jax
 from nin_jax.models import convert
 from nin_jax.training.config import Recipe, TrainConfig, recipe_of
 from nin_jax.data.datasets import Dataset
@@ -281,9 +280,16 @@ def device_name(count: int | None = None) -> str:
 def versions() -> dict[str, str]:
     """Versions of what the numbers depend on."""
     packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
-    return {"python": platform.python_version(), "nin_jax": nin_jax.__version__} | {
-        package: importlib.metadata.version(package) for package in packages
-    }
+    found = {package: importlib.metadata.version(package) for package in packages}
+    return {"python": platform.python_version(), "nin_jax": _own_version()} | found
+
+
+def _own_version() -> str:
+    """Return the version of the installed package; one that runs from its folder has none."""
+    try:
+        return importlib.metadata.version("nin_jax")
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def _git_commit() -> str | None:

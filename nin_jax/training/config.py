@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from nin_jax.errors import UserError, unknown_name
+from nin_jax.models.init import Init
 from nin_jax.models.variants import Variant, get_variant
 
 Optimizer = Literal["sgd", "adam", "muon"]
 Schedule = Literal["constant", "cosine"]
-Init = Literal["xavier", "he", "identity"]
 Augment = Literal["none", "flip", "flip_shift"]
 Precision = Literal["float32", "bfloat16"]
 

@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 from tests.bad_inputs.case import REMOVED, Case, command, on_digits
-from tests.study_results import row
+from tests.support.study_results import row
 
 _study = functools.partial(on_digits, "study")
 _prepare = functools.partial(command, "prepare_tfds")

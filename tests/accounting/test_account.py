@@ -1,0 +1,118 @@
+"""``account()``: of a variant or a model, as plain data; and what it refuses."""
+
+import json
+from dataclasses import replace
+
+import jax.numpy as jnp
+import pytest
+
+import nin_jax
+from nin_jax.accounting import account
+from nin_jax.training.config import RECIPES
+from tests.support.accounts import known
+
+
+def test_an_account_is_plain_data():
+    result = account("nin", in_channels=3, image_size=96, batch_size=4, xla=False)
+    plain = json.loads(json.dumps(result.to_dict()))
+    assert plain["params"] == 2_015_398
+    assert plain["macs"] == sum(layer["macs"] for layer in plain["layers"])
+    assert plain["conventions"]["thop"]["count"] == result.counts["thop"]
+    assert plain["memory"]["train"]["paper"]["total_bytes"] > plain["params"] * 8
+    assert plain["memory"]["train"]["xla_as_run"] is None
+    assert plain["training"] is plain["platform"] is None
+    assert plain["layers"][0]["flops_per_byte"] > 1
+    assert result.flops_per_training_step == 4 * (
+        6 * result.macs - 2 * result.layers[0].macs  # no gradient to the image
+    )
+
+
+def test_muons_products_are_part_of_a_step_whatever_the_batch():
+    one, two = (account("nin", recipe="modern", batch_size=n, xla=False) for n in (1, 2))
+    sgd = account("nin", recipe="d2l", batch_size=2, xla=False)
+    assert one.optimizer_products == two.optimizer_products > sgd.optimizer_products == 0
+    more = two.flops_per_training_step - sgd.flops_per_training_step
+    assert more == two.to_dict()["flops_of_optimizer_products"] == two.optimizer_products
+
+
+def test_an_account_asks_xla():
+    result = account("nin_one_1x1", image_size=67, batch_size=2, train=True)
+    for cost in result.forward.values():
+        assert cost.flops_unexplained == 0
+        assert (cost.bytes_accessed or 0) > 4 * result.params
+    assert result.training is not None
+    for memory in result.memory.values():
+        for plan in (memory.plain, memory.as_run):
+            assert plan is not None
+            assert known(plan.total_bytes) > 4 * result.params
+    plain = json.loads(json.dumps(result.to_dict()))
+    assert plain["forward"]["plain"]["flops"] == result.counts["xla"]
+
+
+def test_a_model_is_counted_as_its_variant():
+    model = nin_jax.create_model("nin_fc", in_channels=2, num_classes=7, image_size=(131, 99))
+    of_model = account(model, batch_size=3, xla=False)
+    of_name = account(
+        "nin_fc", in_channels=2, num_classes=7, image_size=(131, 99), batch_size=3, xla=False
+    )
+    assert of_model == of_name
+    assert of_model.params == nin_jax.count_params(model)
+
+
+def test_a_model_is_counted_as_it_computes():
+    model = nin_jax.create_model("nin_fc", image_size=96, dtype="bfloat16", logit_relu=False)
+    model.dropout.rate = 0.0
+    of_model = account(model, batch_size=3, recipe="d2l", xla=False)
+    bare = replace(nin_jax.get_variant("nin_fc"), dropout=0.0)
+    recipe = replace(RECIPES["d2l"](bare), logit_relu=False)
+    of_name = account(
+        bare, image_size=96, batch_size=3, precision="bfloat16", recipe=recipe, xla=False
+    )
+    assert of_model == replace(of_name, recipe="d2l")
+    assert of_model.precision == "bfloat16"
+    assert sum(layer.relu_comparisons > 0 for layer in of_model.layers) == 11
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (lambda model: setattr(model.blocks[0].convs[0], "stride", 2), "stride=2"),
+        (lambda model: setattr(model.blocks[1].convs[0], "padding", 0), "padding=0"),
+        (lambda model: model.head.convs.pop(), "the model has None"),
+        (lambda model: setattr(model.blocks[0], "last_relu", False), "without its last ReLU"),
+        (lambda model: setattr(model.head.convs[0], "dtype", jnp.bfloat16), "bfloat16 and float32"),
+        (lambda model: setattr(model.head.convs[0], "bias", None), "parameters, where"),
+    ],
+)
+def test_a_model_that_is_not_its_variant_raises(change, text):
+    model = nin_jax.create_model("nin_one_1x1", image_size=67)
+    account(model, xla=False)
+    change(model)
+    with pytest.raises(ValueError, match=text):
+        account(model, xla=False)
+
+
+@pytest.mark.parametrize("options", [{"dtype": "float64"}, {"param_dtype": "bfloat16"}], ids=str)
+def test_a_model_of_another_precision_raises(options):
+    with pytest.raises(ValueError, match="no rule counts a model that computes in"):
+        account(nin_jax.create_model("nin_one_1x1", image_size=67, **options), xla=False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"variant": "nin51"}, "or nin15"),
+        ({"batch_size": 0}, "batch size must be a whole number >= 1, got 0"),
+        ({"batch_size": True}, "batch size"),
+        ({"batch_size": 2**31}, "batch size must be at most 2147483647"),
+        ({"precision": "float16"}, "precision"),
+        ({"recipe": "modem"}, "did you mean modern"),
+        ({"image_size": 20}, "too small"),
+        ({"in_channels": 0}, "in_channels"),
+        ({"memory_bytes": 1000, "xla": False}, "smaller than the parameters alone"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_counted_is_refused(arguments, text):
+    with pytest.raises(nin_jax.UserError, match=text):
+        account(**arguments)

@@ -1,0 +1,277 @@
+"""scripts/report.py as its user sees it: the golden table, the formats, the derivation, errors."""
+
+import csv
+import functools
+import io
+import json
+import math
+import re
+from pathlib import Path
+
+import pytest
+from matplotlib.text import Text
+from PIL import Image
+
+import nin_jax
+from benchmarks.speed import memory
+from nin_jax import accounting
+from nin_jax.accounting import account, report
+from nin_jax.accounting.account_tables import variant_table
+from nin_jax.accounting.memory_tables import Measured, measured_table
+from nin_jax.accounting.request import parse_memory
+from nin_jax.plotting import variants_figure
+from nin_jax.tables import Bytes, markdown, text_of
+from parity_tests.test_counts import GOLDEN
+from tests.test_bad_input import is_one_line
+
+TASKS = ["train", "predict"]
+RESULTS = Path(__file__).resolve().parent.parent.parent / "benchmarks" / "results" / "accounting"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def each_account_is_made_once():
+    """Several tests look at one account in several formats; XLA takes seconds for each."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(accounting, "account", functools.cache(account))
+        yield
+
+
+@pytest.mark.parametrize("in_channels", [1, 3])
+def test_the_golden_table_comes_out(script, in_channels):
+    outcome = script("report", "--all", "--in-channels", in_channels, "--format", "json")
+    assert outcome.code == 0, outcome.err
+    rows = json.loads(outcome.out)
+    found = {(row["variant"], row["in_channels"]): (row["params"], row["macs"]) for row in rows}
+    assert found == {key: counts for key, counts in GOLDEN.items() if key[1] == in_channels}
+
+
+@pytest.mark.parametrize("output", ["table", "markdown"])
+def test_the_published_figures_appear_with_their_names(script, output):
+    options = ("--variant", "nin", "--in-channels", 3, "--image-size", 224, "--batch-size", 1)
+    outcome = script("report", *options, "--per-layer", "--format", output)
+    assert outcome.code == 0, outcome.err
+    lines = outcome.out.splitlines()
+    assert any("parameters" in line and "2,015,398" in line for line in lines)
+    assert any("thop" in line and "830,042,124" in line for line in lines)
+    assert any("MACs" in line and "830,041,864" in line for line in lines)
+    assert "thop's 830,042,124 = 830,041,864 MACs + 260" in outcome.out
+    assert any("block2.conv1" in line and "415,334,400" in line for line in lines)
+    (total,) = (line for line in lines if re.match(r"[|│ ]*total ", line) and "830,041" in line)
+    assert re.search(r"\d\.\d\d\W*$", total), "no intensity"
+    assert any("XLA's own operations" in line and "1,561,163,238" in line for line in lines)
+    assert "not available" in outcome.out or "code" in outcome.out
+
+
+def rows_of(text):
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def test_csv_holds_raw_numbers(script):
+    variants = rows_of(script("report", "--all", "--format", "csv").out)
+    assert [row["variant"] for row in variants] == nin_jax.list_variants()
+    assert variants[0]["parameters"] == "1992166"
+    small = ("--variant", "nin_one_1x1", "--image-size", 67, "--batch-size", 2, "--format", "csv")
+    layers = rows_of(script("report", *small, "--per-layer").out)
+    assert sum(int(row["MACs"]) for row in layers[:-1]) == int(layers[-1]["MACs"])
+    values = {row["key"]: row["value"] for row in rows_of(script("report", *small).out)}
+    assert values["params"] == "1769112"
+    assert values["forward.plain.flops_unexplained"] == "0.0"
+    assert values["memory.train.xla_as_run"] == "not available"  # not asked for
+
+
+def tables_of(text):
+    return [rows_of(table) for table in text.split("\n\n")]
+
+
+def test_csv_holds_what_was_measured_and_what_fits(script, monkeypatch):
+    monkeypatch.setattr(report, "list_variants", lambda: ["nin_one_1x1"])
+    monkeypatch.setattr(memory, "measure", lambda *_: {"steps_bytes": 7, "error": "odd"})
+    small = ("--image-size", 67, "--batch-size", 2, "--train", "--memory", "20MB", "--format")
+    outcome = script("report", "--all", *small, "csv", "--per-layer")
+    assert outcome.code == 0, outcome.err
+    networks, taken, largest, layers = tables_of(outcome.out)
+    assert networks[0]["parameters"] == "1769112"
+    assert [row["measured"] for row in taken] == ["7", "7"]
+    assert "nin_jax: odd" in taken[0]["error"]
+    assert {row["task"]: row["variant"] for row in largest} == dict.fromkeys(TASKS, "nin_one_1x1")
+    assert layers[0]["variant"] == "nin_one_1x1"
+    outcome = script("report", "--variant", "nin_one_1x1", *small, "csv", "--per-layer")
+    assert outcome.code == 0, outcome.err
+    layers, gradients, measured, largest = tables_of(outcome.out)
+    assert layers[-1]["layer"] == "total"
+    assert gradients[0]["to its input, as run"] == "none"
+    assert measured[0]["within a step"] == "7"
+    assert [row["task"] for row in largest] == TASKS[::-1]
+
+
+def test_what_is_not_known_is_not_zero():
+    assert text_of(None) == text_of(Bytes(None)) == "not available"
+    assert text_of(Bytes(0)) == "0.0"
+    assert text_of(0) == "0"
+    assert text_of(1234567) == text_of(1234567.0) == "1,234,567"
+    assert text_of(0.001234) == "0.00123"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--in-channels", 3),
+        ("--variant", "nin_fc", "--image-size", 131, 99),
+        ("--variant", "nin15", "--num-classes", 7, "--recipe", "modern", "--batch-size", 5),
+    ],
+    ids=str,
+)
+def test_every_equation_of_the_derivation_holds(script, options):
+    outcome = script("report", *options, "--explain")
+    assert outcome.code == 0, outcome.err
+    checked = 0
+    for line in outcome.out.splitlines():
+        bare = re.sub(r"\b(?!floor)[A-Za-z']{2,}\b", "", line.removeprefix("- "))
+        bare = re.sub(r"(?<=\d),(?=\d{3})", "", bare).replace(" x ", " * ")
+        for left, right in re.findall(r"((?:floor|[\d,()+*/ -])+) = \**(\d+)", bare):
+            assert eval(left.strip(" ,"), {"floor": math.floor}) == int(right), line
+            checked += 1
+    assert checked > 30
+
+
+def test_the_derivation_ends_in_the_published_figure(script):
+    outcome = script("report", "--in-channels", 3, "--explain")
+    assert "prints **830,042,124**" in outcome.out
+    assert "= **2,015,398**" in outcome.out
+
+
+def test_training_memory_is_predicted_and_measured(script, tiny):
+    options = ("--variant", tiny, "--image-size", 28, "--batch-size", 256, "--train")
+    outcome = script("report", *options, "--format", "json", "--memory", "1GiB")
+    assert outcome.code == 0, outcome.err
+    report = json.loads(outcome.out)
+    assert report["versions"]["jax"]
+    measured = {(row["task"], row["contender"]): row for row in report["measured"]}
+    for task in ("train", "predict"):
+        for contender in ("nin_jax", "torch eager channels_last"):
+            row = measured[task, contender]
+            assert row["error"] is None, row
+            assert row["predicted_step_bytes"] > 0
+            assert row["peak_resident_bytes"] > row["between_steps_bytes"] > 0
+            assert row["step_bytes"] >= 0
+    whole = report["training"]["parts"][-1]
+    assert whole["plain_products"] > 0
+    for batch in report["largest_batches"]:
+        assert batch["needed_bytes"] <= 2**30
+        assert batch["images"] > 256
+
+
+def test_training_of_all_is_one_table_more(script, monkeypatch):
+    monkeypatch.setattr(report, "list_variants", lambda: ["nin_one_1x1"])
+    options = ("--all", "--train", "--no-measure", "--image-size", 67, "--batch-size", 2)
+    outcome = script("report", *options, "--format", "markdown")
+    assert outcome.code == 0, outcome.err
+    assert outcome.out.count("### ") == 2
+    assert "| nin_one_1x1 | train |" in outcome.out
+    assert "not available" in outcome.out  # nothing was measured
+
+
+@pytest.mark.parametrize(
+    ("step_bytes", "words"),
+    [(116, "above what is planned: train 1.16"), (84, "below what is planned: train 0.84")],
+)
+def test_a_plan_that_is_off_by_more_than_15_percent_is_explained(step_bytes, words):
+    def note(contender, step_bytes):
+        row = Measured(contender, "train", step_bytes=step_bytes, predicted_step_bytes=100)
+        return measured_table([row], 4).note
+
+    assert words in note("nin_jax", step_bytes)
+    assert "15%" not in note("nin_jax", 115) + note("nin_jax", 85) + note("nin_jax", None)
+    assert "15%" not in note("torch eager channels_last", step_bytes)
+
+
+def test_pictures(script, tmp_path):
+    outcome = script("report", "--all", "--plots", tmp_path / "new" / "plots")
+    assert outcome.code == 0, outcome.err
+    names = {path.name for path in (tmp_path / "new" / "plots").iterdir()}
+    assert names == {"variants.png", *(f"layers-{name}.png" for name in nin_jax.list_variants())}
+    for name in names:
+        with Image.open(tmp_path / "new" / "plots" / name) as image:
+            assert image.width >= 1000
+            assert len(image.convert("RGB").getcolors(10**6) or []) > 50
+
+
+@pytest.fixture(scope="module")
+def on_paper():
+    return [account(name, batch_size=128, xla=False) for name in nin_jax.list_variants()]
+
+
+def test_no_label_of_the_variants_meets_another(on_paper):
+    figure = variants_figure(on_paper)
+    figure.draw_without_rendering()  # moves each text to its place
+    (axes,) = figure.axes
+    boxes = [Text.get_window_extent(text) for text in axes.texts]
+    assert len(boxes) == len(on_paper)
+    for i, box in enumerate(boxes):
+        assert axes.get_window_extent().containsx(box.x0)
+        assert axes.get_window_extent().containsx(box.x1)
+        assert not any(box.overlaps(other) for other in boxes[:i]), axes.texts[i]
+
+
+def test_the_committed_results_are_of_all_variants(on_paper):
+    table = markdown(variant_table(on_paper))
+    assert table in (RESULTS / "all.md").read_text(encoding="utf-8")
+    with Image.open(RESULTS / "variants.png") as image:
+        assert image.info["Description"] == ", ".join(nin_jax.list_variants())
+
+
+BAD = {
+    "unknown variant": (["--variant", "nin51"], "or nin15"),
+    "variant file missing": (["--variant", "none.toml"], "cannot read variant file"),
+    "variant file torn": (["--variant", "TORN"], "torn.toml"),
+    "image too small": (["--image-size", "20"], "too small for nin"),
+    "image too small for one": (["--all", "--image-size", "66"], "is too small for nin"),
+    "unknown format": (["--format", "jsno"], "did you mean json"),
+    "batch size zero": (["--batch-size", "0"], "batch size must be a whole number >= 1, got 0"),
+    "batch size a word": (["--batch-size", "many"], "--batch-size must be INT"),
+    "no channels": (["--in-channels", "0"], "in_channels must be"),
+    "no classes": (["--num-classes", "0"], "num_classes must be"),
+    "unknown recipe": (["--recipe", "modem"], "did you mean modern"),
+    "memory too small": (["--memory", "5MB"], "smaller than the parameters alone: 7,968,664"),
+    "memory a word": (["--memory", "plenty"], "--memory must be a size such as 8GiB"),
+    "memory negative": (["--memory=-1GB"], "--memory must be a size"),
+    "memory of parsecs": (["--memory", "5pc"], "--memory must be a size"),
+    "plots into a file": (["--plots", "FILE"], "is a file, not a folder"),
+    "plots below a file": (["--plots", "FILE/plots"], "cannot be made"),
+    "plots that cannot be": (["--all", "--plots", "/proc/none/plots"], "cannot be made"),
+    "memory of no prefix": (["--memory", "8ib"], "--memory must be a size such as 8GiB"),
+    "batch size of no integer": (
+        ["--batch-size", "100000000000"],
+        "batch size must be at most 2147483647",
+    ),
+    "derivation of training": (["--explain", "--train"], "leave --train out"),
+    "derivation of memory": (["--explain", "--memory", "8GiB"], "leave --memory out"),
+    "derivation as JSON": (["--explain", "--format", "json"], "--explain writes Markdown"),
+    "unknown precision": (["--precision", "float16"], "--precision must be one of"),
+    "unknown option": (["--layers"], "unknown option"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_report_refuses(script, tmp_path, case):
+    torn, file = tmp_path / "torn.toml", tmp_path / "file"
+    torn.write_text("[[stages]\nchannels = ")
+    file.write_text("mine")
+    arguments, text = BAD[case]
+    places = {"TORN": str(torn), "FILE": str(file)}
+    before = sorted(tmp_path.rglob("*"))
+    for word, place in places.items():
+        arguments = [argument.replace(word, place) for argument in arguments]
+    outcome = script("report", *arguments)
+    assert is_one_line(outcome, text)
+    assert outcome.out == ""
+    assert sorted(tmp_path.rglob("*")) == before
+    assert file.read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("8GiB", 8 * 2**30), ("500 MB", 5 * 10**8), ("1.5gb", 15 * 10**8), ("1024", 1024)],
+)
+def test_sizes_of_memory(text, expected):
+    assert parse_memory(text) == expected

@@ -1,0 +1,288 @@
+"""Data sets: reading them, and every way a folder or a file can be wrong."""
+
+import contextlib
+import gzip
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nin_jax.data import datasets, idx
+from nin_jax.data.datasets import load_dataset
+from nin_jax.errors import UserError
+from tests.support import synthetic_idx
+from tests.support.synthetic_idx import (
+    TEST_IMAGES,
+    TEST_LABELS,
+    TRAIN_IMAGES,
+    TRAIN_LABELS,
+    error_of,
+    idx_bytes,
+    peak_memory_below,
+    register,
+    synthetic_arrays,
+    write_files,
+)
+
+# pytest looks a test's fixtures up among the names of its module.
+fashion, no_network_no_home = synthetic_idx.fashion, synthetic_idx.no_network_no_home
+pytestmark = pytest.mark.usefixtures("no_network_no_home")
+
+REAL_DATA = os.environ.get("NIN_DATA_DIR")  # read before the fixture below hides it
+REAL_CHECKSUM = "690bb3f5c635d3f3bd647b9826c4df030a94f722917662f0728e02ed29202de7"
+DIGITS_CHECKSUM = "a2edc035772f5a3500f7a54e4fbcd1581a7bdb3744ec3b29c9642f5c819f2d06"
+
+
+# Reading
+
+
+@pytest.mark.parametrize("subfolder", ["", "fashion-mnist", "fashion_mnist", "FashionMNIST/raw"])
+def test_reads_idx_files_wherever_they_usually_lie(tmp_path, fashion, subfolder):
+    write_files(tmp_path / subfolder, fashion)
+    dataset = load_dataset("fashion_mnist", str(tmp_path))
+    expected = synthetic_arrays(seed=0)
+    for split, images, labels in (
+        (dataset.train, *expected[:2]),
+        (dataset.test, *expected[2:]),
+    ):
+        np.testing.assert_array_equal(split.images, images[..., None])
+        np.testing.assert_array_equal(split.labels, labels)
+        assert split.images.dtype == np.uint8
+        assert split.labels.dtype == np.int32
+        assert split.images.flags.writeable
+    assert (dataset.num_classes, dataset.image_shape) == (10, (28, 28, 1))
+    assert dataset.source == "idx files"
+
+
+def test_a_full_folder_wins_over_a_half_empty_one(tmp_path, fashion):
+    write_files(tmp_path / "fashion-mnist", {TEST_LABELS: fashion[TEST_LABELS]})
+    write_files(tmp_path / "FashionMNIST" / "raw", fashion)
+    assert load_dataset("fashion_mnist", tmp_path).train.images.shape == (20, 28, 28, 1)
+
+
+def test_environment_names_the_folder_and_the_argument_overrides_it(tmp_path, fashion, monkeypatch):
+    folder = write_files(tmp_path / "data", fashion)
+    monkeypatch.setenv("NIN_DATA_DIR", str(folder))
+    assert load_dataset().name == "fashion_mnist"
+    assert "does not exist" in error_of("fashion_mnist", tmp_path / "other")
+    monkeypatch.setenv("NIN_DATA_DIR", str(tmp_path / "other"))
+    assert load_dataset("fashion_mnist", folder).name == "fashion_mnist"
+    assert "does not exist" in error_of(None, None)
+
+
+def test_home_is_expanded(tmp_path, fashion, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_files(tmp_path / "data", fashion)
+    assert load_dataset("fashion_mnist", "~/data").name == "fashion_mnist"
+
+
+def test_checksum_depends_on_every_array_and_on_nothing_else(tmp_path, fashion, monkeypatch):
+    first = load_dataset("fashion_mnist", write_files(tmp_path / "a", fashion)).checksum
+    assert load_dataset("fashion_mnist", write_files(tmp_path / "b", fashion)).checksum == first
+    assert len(first) == 64
+    for i in range(4):
+        arrays = synthetic_arrays(seed=0)
+        arrays[i].flat[3] ^= 1
+        files = dict(zip(idx.FILE_NAMES, map(idx_bytes, arrays), strict=True))
+        register(monkeypatch, "fashion_mnist", files)
+        folder = write_files(tmp_path / str(i), files)
+        assert load_dataset("fashion_mnist", folder).checksum != first
+
+
+def test_class_names():
+    assert datasets.list_datasets() == ("fashion_mnist", "mnist", "kmnist", "digits")
+    for name, first, last in (
+        ("fashion_mnist", "T-shirt/top", "Ankle boot"),
+        ("mnist", "0", "9"),
+        ("kmnist", "o", "wo"),
+    ):
+        class_names = idx.IDX_SETS[name].class_names
+        assert (len(class_names), class_names[0], class_names[-1]) == (10, first, last)
+
+
+@pytest.mark.skipif(REAL_DATA is None, reason="NIN_DATA_DIR does not name the real files")
+def test_real_fashion_mnist():
+    assert REAL_DATA is not None
+    dataset = load_dataset("fashion_mnist", REAL_DATA)
+    assert dataset.train.images.shape == (60000, 28, 28, 1)
+    assert dataset.test.images.shape == (10000, 28, 28, 1)
+    assert np.bincount(dataset.train.labels).tolist() == [6000] * 10
+    assert np.bincount(dataset.test.labels).tolist() == [1000] * 10
+    assert dataset.train.labels[:10].tolist() == [9, 0, 0, 3, 0, 2, 7, 2, 5, 5]
+    assert dataset.train.images.mean() / 255 == pytest.approx(0.2860, abs=5e-5)  # well known
+    assert dataset.checksum == REAL_CHECKSUM
+
+
+# Folders and files that are wrong
+
+
+def test_missing_folder_and_file_for_a_folder(tmp_path, fashion):
+    both_ways = "either leave out --data-dir and NIN_DATA_DIR to download"
+    for name in ("fashion_mnist", None):  # a bad folder is never papered over
+        message = error_of(name, tmp_path / "nowhere")
+        assert "does not exist" in message
+        assert both_ways in message
+        assert idx.IDX_SETS["fashion_mnist"].url in message
+    write_files(tmp_path, {"file": b""})
+    assert "is not a folder" in error_of("fashion_mnist", tmp_path / "file")
+    assert "does not exist" in error_of("fashion_mnist", tmp_path / ("x" * 300))
+    assert "does not exist" in error_of("fashion_mnist", tmp_path / "two\nlines")
+
+
+def test_empty_folder(tmp_path):
+    assert "has no Fashion-MNIST files" in error_of("fashion_mnist", tmp_path)
+    assert "has no Fashion-MNIST files" in error_of(None, tmp_path)
+
+
+@pytest.mark.parametrize("absent", [(TRAIN_IMAGES,), (TRAIN_LABELS, TEST_LABELS)])
+def test_half_a_folder_names_what_is_missing(tmp_path, fashion, absent):
+    write_files(tmp_path, {k: v for k, v in fashion.items() if k not in absent})
+    message = error_of("fashion_mnist", tmp_path)
+    assert f"lacks {', '.join(absent)};" in message
+
+
+@pytest.mark.parametrize("file_name", idx.FILE_NAMES)
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data[: len(data) // 2],
+        lambda data: b"",
+        lambda data: data + b"\0",
+        lambda data: data[:30] + bytes([data[30] ^ 1]) + data[31:],
+        lambda data: data[:-6] + bytes([data[-6] ^ 128]) + data[-5:],
+    ],
+    ids=["truncated", "empty", "longer", "bit flip", "bit flip in the CRC"],
+)
+def test_damaged_file_is_named(tmp_path, fashion, file_name, damage: Callable[[bytes], bytes]):
+    write_files(tmp_path, fashion | {file_name: damage(fashion[file_name])})
+    for name in ("fashion_mnist", None):
+        message = error_of(name, tmp_path)
+        assert f"{file_name}' is damaged" in message
+
+
+def test_another_set_is_recognised_by_its_checksum(tmp_path, fashion, monkeypatch):
+    mnist = dict(zip(idx.FILE_NAMES, map(idx_bytes, synthetic_arrays(seed=1)), strict=True))
+    register(monkeypatch, "mnist", mnist)
+    write_files(tmp_path, mnist)
+    assert f"is MNIST's {TRAIN_IMAGES}, not Fashion-MNIST's" in error_of("fashion_mnist", tmp_path)
+    assert load_dataset("mnist", tmp_path).name == "mnist"
+    write_files(tmp_path, fashion | {TRAIN_LABELS: fashion[TEST_LABELS]})
+    assert f"is Fashion-MNIST's {TEST_LABELS}, not" in error_of("fashion_mnist", tmp_path)
+
+
+def test_unreadable_file(tmp_path, fashion, monkeypatch):
+    write_files(tmp_path, fashion)
+
+    def refuse(path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    message = error_of("fashion_mnist", tmp_path)
+    assert f"{TRAIN_IMAGES}': Permission denied" in message
+
+
+def test_enormous_file_is_not_read(tmp_path, fashion):
+    write_files(tmp_path, fashion)
+    with (tmp_path / TRAIN_IMAGES).open("r+b") as file:
+        file.truncate(2**40)  # sparse: it takes no room on the disk
+    with peak_memory_below(2**20):
+        assert f"{TRAIN_IMAGES}' is damaged" in error_of("fashion_mnist", tmp_path)
+
+
+# Contents that are wrong though the checksum is right: the reader does not rely on it alone
+
+
+IMAGES, LABELS, *_ = synthetic_arrays(seed=0)
+
+
+@pytest.mark.parametrize(
+    ("file_name", "data", "problem"),
+    [
+        (TRAIN_IMAGES, idx_bytes(IMAGES, magic=0x0D03), "not an IDX file of 3-dimensional bytes"),
+        (TRAIN_IMAGES, idx_bytes(LABELS), "not an IDX file of 3-dimensional bytes"),
+        (TRAIN_LABELS, idx_bytes(IMAGES), "not an IDX file of 1-dimensional bytes"),
+        (TRAIN_IMAGES, idx_bytes(IMAGES, shape=(21, 28, 28)), "less than the 16464 bytes"),
+        (TRAIN_IMAGES, idx_bytes(IMAGES, shape=(19, 28, 28)), "more than the 14896 bytes"),
+        (TRAIN_IMAGES, idx_bytes(IMAGES, shape=(0, 28, 28)), "claims the shape (0, 28, 28)"),
+        (TRAIN_LABELS, idx_bytes(LABELS, shape=(2**32 - 1,)), "claims the shape (4294967295,)"),
+        (TRAIN_IMAGES, idx_bytes(IMAGES, shape=(2**32 - 1,) * 3), "claims the shape (4294967295, "),
+        (TRAIN_IMAGES, gzip.compress(b"\0\0\x08\x03\0\0"), "ends inside its IDX header"),
+        (TRAIN_IMAGES, b"not gzip", "not a whole gzip file"),
+        (TRAIN_IMAGES, idx_bytes(IMAGES)[:-9], "not a whole gzip file"),
+        (TRAIN_IMAGES, idx_bytes(IMAGES)[:-8] + bytes(8), "not a whole gzip file"),
+        (TRAIN_LABELS, idx_bytes(LABELS[:-1]), "holds 20 images, but"),
+        (TRAIN_LABELS, idx_bytes(LABELS + 10), "but Fashion-MNIST has 10 classes"),
+        (TEST_IMAGES, idx_bytes(np.zeros((12, 9, 9), np.uint8)), "images of different sizes"),
+    ],
+)
+def test_inconsistent_contents(tmp_path, fashion, monkeypatch, file_name, data, problem):
+    files = fashion | {file_name: data}
+    register(monkeypatch, "fashion_mnist", files)
+    write_files(tmp_path, files)
+    with peak_memory_below(2**20):
+        message = error_of("fashion_mnist", tmp_path)
+    assert problem in message
+    assert file_name in message
+
+
+def test_no_damaged_byte_gets_past_the_reader(tmp_path):
+    array = IMAGES[:2, :3, :4]
+    packed = idx_bytes(array)
+    for i in range(len(packed)):
+        damaged = packed[:i] + bytes([packed[i] ^ 0x55]) + packed[i + 1 :]
+        # The fields of gzip's header that do not touch the contents may differ.
+        with contextlib.suppress(UserError):
+            np.testing.assert_array_equal(idx._parse_idx(damaged, tmp_path, ndim=3), array)
+
+
+def test_gzip_bomb_takes_no_more_than_its_header_claims(tmp_path, fashion, monkeypatch):
+    bomb = idx_bytes(np.zeros(2**26, np.uint8), shape=(20, 28, 28))
+    files = fashion | {TRAIN_IMAGES: bomb}
+    register(monkeypatch, "fashion_mnist", files)
+    write_files(tmp_path, files)
+    with peak_memory_below(2**21):
+        assert "holds more than the 15680 bytes" in error_of("fashion_mnist", tmp_path)
+
+
+def test_unknown_name():
+    assert "did you mean fashion_mnist" in error_of("fashion-mnist", None)
+    assert "known: digits, fashion_mnist, kmnist, mnist, tfds:NAME" in error_of("cifar", None)
+
+
+# Digits
+
+
+def test_digits_split_is_stratified_fixed_and_complete():
+    from sklearn.datasets import load_digits
+
+    dataset = load_dataset("digits")
+    assert dataset.train.images.shape == (1442, 8, 8, 1)
+    assert dataset.test.images.shape == (355, 8, 8, 1)
+    train, test = np.bincount(dataset.train.labels), np.bincount(dataset.test.labels)
+    assert np.all(np.abs(test / (train + test) - 0.2) < 0.01)
+    assert dataset.checksum == DIGITS_CHECKSUM
+    values, labels = load_digits(return_X_y=True)
+    both = [
+        np.concatenate([getattr(dataset.train, field), getattr(dataset.test, field)])
+        for field in ("images", "labels")
+    ]
+    rows = {(image.tobytes(), int(label)) for image, label in zip(*both, strict=True)}
+    scaled = np.round(values * 255 / 16).astype(np.uint8)
+    assert rows == {(v.tobytes(), int(label)) for v, label in zip(scaled, labels, strict=True)}
+    assert (both[0].min(), both[0].max()) == (0, 255)
+    assert (dataset.num_classes, dataset.source) == (10, "scikit-learn")
+
+
+def test_importing_loads_neither_torch_nor_tensorflow_nor_the_data_packages():
+    code = (
+        "import sys; from nin_jax.data import datasets; "
+        "assert not {'torch', 'tensorflow', 'tensorflow_datasets', 'sklearn', 'urllib.request', "
+        "'platformdirs', 'PIL'} & sys.modules.keys(); "
+        "datasets.load_dataset('digits'); assert not {'torch', 'tensorflow'} & sys.modules.keys()"
+    )
+    command = [sys.executable, "-W", "error", "-c", code]
+    subprocess.run(command, check=True, cwd=Path(__file__).parents[2])

@@ -1,0 +1,150 @@
+"""Downloading the official files, and falling back to digits where that fails.
+
+The network is never reached: a server on the loopback address plays the official host.
+"""
+
+import http.server
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from nin_jax.data import download, idx
+from nin_jax.data.datasets import FallbackWarning, load_dataset
+from tests.support import synthetic_idx
+from tests.support.synthetic_idx import (
+    TEST_IMAGES,
+    TRAIN_IMAGES,
+    TRAIN_LABELS,
+    change,
+    error_of,
+    write_files,
+)
+
+# pytest looks a test's fixtures up among the names of its module.
+fashion, no_network_no_home = synthetic_idx.fashion, synthetic_idx.no_network_no_home
+pytestmark = pytest.mark.usefixtures("no_network_no_home")
+
+
+@pytest.fixture
+def official_host(monkeypatch, fashion) -> Iterator[tuple[dict[str, bytes], list[str]]]:
+    """A server for Fashion-MNIST: the files it serves, and the paths it was asked for."""
+    served, asked = dict(fashion), []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            data = served.get(self.path.removeprefix("/fashion/"))
+            if data is None:
+                self.send_error(404)
+                return
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        url = f"http://127.0.0.1:{server.server_port}/fashion/"
+        change(monkeypatch, "fashion_mnist", url=url)
+        yield served, asked
+        server.shutdown()
+        thread.join()
+
+
+def stored(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("name", ["fashion_mnist", None])
+def test_downloads_once(official_host, name):
+    _, asked = official_host
+    first = load_dataset(name)
+    assert first.name == "fashion_mnist"
+    assert asked == [f"/fashion/{file_name}" for file_name in idx.FILE_NAMES]
+    assert stored(idx.user_folder()) == sorted(idx.FILE_NAMES)
+    assert load_dataset(name).checksum == first.checksum
+    assert len(asked) == 4
+
+
+def test_a_damaged_download_is_fetched_again(official_host):
+    _, asked = official_host
+    load_dataset("fashion_mnist")
+    (idx.user_folder() / "fashion-mnist" / TEST_IMAGES).write_bytes(b"half a fi")
+    load_dataset("fashion_mnist")
+    assert asked[4:] == [f"/fashion/{TEST_IMAGES}"]
+
+
+def test_a_given_folder_is_never_downloaded_into(official_host, tmp_path):
+    _, asked = official_host
+    error_of("fashion_mnist", tmp_path)
+    assert asked == []
+
+
+@pytest.mark.parametrize("answer", [None, b"<html>moved</html>"], ids=["404", "another file"])
+def test_failed_download_leaves_no_file_behind(official_host, answer):
+    served, _ = official_host
+    served.pop(TEST_IMAGES)
+    if answer is not None:
+        served[TEST_IMAGES] = answer
+    message = error_of("fashion_mnist", None)
+    assert "cannot be downloaded" in message
+    assert ("404" if answer is None else "wrong MD5") in message
+    assert stored(idx.user_folder()) == [TRAIN_IMAGES, TRAIN_LABELS]
+
+
+def test_a_server_that_does_not_speak_http(fashion, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(1024)
+                connection.sendall(b"220 mail ready\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/"
+        change(monkeypatch, "fashion_mnist", url=url)
+        assert "cannot be downloaded" in error_of("fashion_mnist", None)
+        thread.join()
+
+
+def test_a_server_that_never_answers(fashion, monkeypatch):
+    monkeypatch.setattr(download, "TIMEOUT_S", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/"
+        change(monkeypatch, "fashion_mnist", url=url)
+        assert "timed out" in error_of("fashion_mnist", None)
+
+
+def test_no_network_is_an_error_that_says_both_ways():
+    message = error_of("fashion_mnist", None)
+    assert "either try again with a network, or put" in message
+    assert all(file_name in message for file_name in idx.FILE_NAMES)
+    assert "refused" in message
+
+
+def test_user_folder_that_cannot_be_written(official_host, tmp_path):
+    write_files(tmp_path, {"user data": b"a file"})
+    assert "cannot be downloaded" in error_of("fashion_mnist", None)
+    with pytest.warns(FallbackWarning):
+        assert load_dataset().name == "digits"
+
+
+# Falling back
+
+
+def test_default_falls_back_to_digits_with_a_warning():
+    with pytest.warns(FallbackWarning, match="NOT FASHION-MNIST") as caught:
+        dataset = load_dataset()
+    assert dataset.checksum == load_dataset("digits").checksum
+    assert len(caught) == 1
+    assert "\n" not in str(caught[0].message)
+    assert caught[0].filename == __file__

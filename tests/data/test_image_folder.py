@@ -1,0 +1,286 @@
+"""Image folders: what is read of them, and every way a folder or a picture can be wrong."""
+
+import os
+import shutil
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from nin_jax import UserError
+from nin_jax.data import image_folder
+from nin_jax.data import pictures as nin_pictures
+from nin_jax.data.datasets import load_dataset
+from nin_jax.data.streaming import open_dataset
+from nin_jax.runs import preparation
+from nin_jax.training.config import TrainConfig
+from tests.bad_inputs.case import png
+from tests.support.picture_folders import link, make_folder, mixed, pictures, save, two_classes
+from tests.support.resident_memory import forget_peak, growth
+
+
+@pytest.fixture(autouse=True)
+def no_data_dir(monkeypatch):
+    monkeypatch.delenv("NIN_DATA_DIR", raising=False)
+
+
+def error_of(root: Path) -> str:
+    """What both ways of reading say; that must be the same line."""
+    with pytest.raises(UserError) as caught:
+        load_dataset(f"folder:{root}")
+    with pytest.raises(UserError) as streamed:
+        read_all(f"folder:{root}")
+    assert str(streamed.value) == str(caught.value)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def read_all(name: str) -> None:
+    opened = open_dataset(name)
+    for source in (opened.train, opened.test):
+        for i in range(len(source)):
+            source.source[i]
+
+
+# Reading
+
+
+def test_order_labels_and_names(tmp_path):
+    images, labels = pictures(6, 4, 5), np.array([2, 0, 1, 0, 2, 1])
+    root = make_folder(tmp_path / "set", images, labels)
+    shutil.rmtree(root / "test" / "b")  # a class may be missing there
+    dataset = load_dataset(f"folder:{root}")
+    order = mixed([f"{'abc'[label]}/{i:04}.png" for i, label in enumerate(labels)])
+    np.testing.assert_array_equal(dataset.train.images, images[order][..., None])
+    assert dataset.train.labels.tolist() == labels[order].tolist()
+    assert dataset.test.labels.tolist() == [label for label in labels[order] if label != 1]
+    assert dataset.class_names == ("a", "b", "c")
+    assert (dataset.image_shape, dataset.train.labels.dtype) == ((4, 5, 1), np.int32)
+    assert (dataset.name, dataset.source) == (f"folder:{root}", "image folder")
+
+
+def test_both_ways_agree_and_the_checksum_sees_names_and_sizes(tmp_path):
+    root = two_classes(tmp_path / "set")
+
+    def checksum() -> str:
+        both = load_dataset(f"folder:{root}"), open_dataset(f"folder:{root}")
+        assert both[0].checksum == both[1].checksum
+        assert both[0].class_names == both[1].class_names
+        assert both[0].source == both[1].source
+        return both[0].checksum
+
+    seen = {checksum()}
+    assert len(seen.copy().pop()) == 64
+    shutil.copytree(root, tmp_path / "other")
+    assert open_dataset(f"folder:{tmp_path / 'other'}").checksum in seen
+    picture = root / "test" / "b" / "0002.png"
+    for change in (
+        lambda: picture.write_bytes(picture.read_bytes() + b"\0"),
+        lambda: picture.rename(picture.with_name("1.png")),
+        lambda: shutil.move(root / "train" / "a" / "0000.png", root / "train" / "b" / "0000.png"),
+    ):
+        change()
+        assert checksum() not in seen
+        seen.add(checksum())
+
+
+def test_a_picture_is_what_predict_makes_of_it(tmp_path):
+    """Of every format and mode; the first one in the order of names makes the set grey or not."""
+    color, grey = pictures(1, 6, 4, 3)[0], pictures(1, 6, 4)[0]
+    on_its_side = Image.Exif()
+    on_its_side[0x0112] = 6
+    for first in (color, grey):
+        for split in ("train", "test"):
+            folder = tmp_path / str(first.ndim) / split / "a"
+            save(folder / "0.png", first)
+            save(folder / "alpha.webp", pictures(1, 6, 4, 4)[0])
+            save(folder / "bytes.BMP", color)
+            save(folder / "deep.png", grey.astype(np.uint16) * 257)
+            save(folder / "grey.jpg", grey)
+            save(folder / "side.jpeg", color.swapaxes(0, 1).copy(), exif=on_its_side)
+            Image.fromarray(color).quantize(8).save(folder / "table.png")
+        source = open_dataset(f"folder:{folder.parents[1]}").train
+        assert source.image_shape == (6, 4, 3 if first is color else 1)
+        assert len(source) == 7
+        paths = sorted(folder.iterdir())
+        order = mixed([f"a/{path.name}" for path in paths])
+        for i, path in enumerate(paths[k] for k in order):
+            expected = nin_pictures.read(path, source.image_shape[2], (6, 4))
+            np.testing.assert_array_equal(source.source[i][0], expected)
+    deep = order.index(3)  # a 16-bit grey keeps its upper byte
+    np.testing.assert_array_equal(source.source[deep][0][..., 0], grey)
+
+
+@pytest.mark.parametrize("feed", ["resident", "stream"])
+def test_limits_and_holdout_have_every_class(tmp_path, feed):
+    labels = np.repeat([0, 1, 2], 40)
+    make_folder(tmp_path, pictures(120, 4, 5), labels)
+    config = TrainConfig(
+        dataset=f"folder:{tmp_path}", feed=feed, holdout=30, limit_train=30, limit_test=30
+    )
+    dataset = preparation.load_data(config)
+    for split in (dataset.train, dataset.test):
+        (_, found), *_ = split.read(np.arange(30), 30)
+        assert np.bincount(found, minlength=3).min() >= 5
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "I;16"])
+def test_grey_modes(tmp_path, mode):
+    image = Image.new(mode, (3, 2))
+    for split in ("train", "test"):
+        (tmp_path / split / "a").mkdir(parents=True)
+        image.save(tmp_path / split / "a" / "a.png")
+    assert open_dataset(f"folder:{tmp_path}").image_shape == (2, 3, 1)
+
+
+def test_what_is_hidden_or_no_picture_is_left_out(tmp_path):
+    root = two_classes(tmp_path)
+    before = open_dataset(f"folder:{root}")
+    save(root / "train" / "a" / ".hidden.png", pictures(1, 9, 9)[0])
+    save(root / "train" / ".cache" / "a.png", pictures(1, 9, 9)[0])
+    (root / "train" / "readme.txt").write_text("of the set")
+    (root / "train" / "a" / "readme.txt").write_text("of the class")
+    (root / "train" / "a" / "folder.png").mkdir()
+    os.mkfifo(root / "train" / "a" / "pipe.png")
+    link(root / "train" / "a" / "notes.txt", Path("/etc/hostname"))
+    after = open_dataset(f"folder:{root}")
+    assert after.checksum == before.checksum
+    assert len(after.train) == len(before.train) == 4
+
+
+def test_links_within_the_folder_are_followed(tmp_path):
+    root = two_classes(tmp_path / "set")
+    link(root / "train" / "a" / "again.png", root / "test" / "a" / "0000.png")
+    link(root / "train" / "c", root / "train" / "b")
+    link(tmp_path / "link", root)  # the folder itself may be anywhere
+    dataset = load_dataset(f"folder:{tmp_path / 'link'}")
+    assert sorted(dataset.train.labels.tolist()) == [0, 0, 0, 1, 1, 2, 2]
+    np.testing.assert_array_equal(dataset.train.images[3:5], dataset.train.images[5:])
+
+
+def test_a_relative_path_is_looked_for_in_the_data_folder_first(tmp_path, monkeypatch):
+    here = two_classes(tmp_path / "here" / "set")
+    there = make_folder(tmp_path / "there" / "set", pictures(1, 2, 2), np.array([0]))
+    monkeypatch.chdir(here.parent)
+    assert len(load_dataset("folder:set").train.labels) == 4
+    assert len(load_dataset("folder:set", there.parent).train.labels) == 1
+    assert len(open_dataset("folder:set", there.parent).train) == 1
+    monkeypatch.setenv("NIN_DATA_DIR", str(there.parent))
+    assert len(load_dataset("folder:set").train.labels) == 1
+    assert len(load_dataset(f"folder:{here}").train.labels) == 4
+    assert len(load_dataset("folder:set", tmp_path).train.labels) == 4  # not there, but here
+    monkeypatch.setenv("HOME", str(here.parent))
+    assert len(load_dataset("folder:~/set").train.labels) == 4
+
+
+# Folders that are wrong
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda root: shutil.rmtree(root), "does not exist; an image folder holds train/CLASS/"),
+        (lambda root: shutil.rmtree(root / "train"), "has no folder 'train'; an image folder"),
+        (lambda root: shutil.rmtree(root / "test"), "has no folder 'test'; an image folder"),
+        (lambda root: shutil.rmtree(root / "test" / "a"), ""),
+        (lambda root: [shutil.rmtree(p) for p in (root / "train").iterdir()], "train' has no fold"),
+        (lambda root: [shutil.rmtree(p) for p in (root / "test").iterdir()], "test' has no fold"),
+        (lambda root: (root / "train" / "empty").mkdir(), "no pictures in '"),
+        (lambda root: (root / "test" / "c").mkdir(), "has the class 'c' in test, but not in train"),
+        (lambda root: [p.unlink() for p in (root / "test" / "b").iterdir()], "test/b'"),
+        (lambda root: (root / "train" / "a\nb").mkdir(), r"a class cannot be called 'a\nb'"),
+        (lambda root: link(root / "train" / "c", root.parent), "is a link that leads out of"),
+        (lambda root: link(root / "test" / "a" / "x.png", root.parent / "x.png"), "leads out of"),
+        (lambda root: link(root / "test" / "a" / "x.png", root / "gone"), "No such file"),
+        (lambda root: link(root / "test" / "a" / "x.png", root / "test/a/x.png"), "Too many"),
+    ],
+)
+def test_wrong_folders(tmp_path, change: Callable[[Path], object], problem):
+    root = two_classes(tmp_path / "set")
+    change(root)
+    if problem:
+        assert problem in error_of(root)
+    else:
+        load_dataset(f"folder:{root}")
+
+
+def test_a_split_that_leads_out(tmp_path):
+    root, other = two_classes(tmp_path / "set"), two_classes(tmp_path / "other")
+    shutil.rmtree(root / "test")
+    link(root / "test", other / "test")
+    assert "test' is a link that leads out of" in error_of(root)
+
+
+@pytest.mark.parametrize("name", ["folder:", "folder:a\0b", "folder:" + "x" * 300])
+def test_names_of_no_folder(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    for read in (load_dataset, open_dataset):
+        with pytest.raises(UserError, match="image folder"):
+            read(name)
+
+
+def test_a_file_is_no_folder(tmp_path):
+    assert "is not a folder" in error_of(save(tmp_path / "a.png", pictures(1, 4, 4)[0]))
+
+
+# Pictures that are wrong
+
+
+PNG = Path("test", "b", "0002.png")  # not the first one, which is read at once
+
+
+@pytest.mark.parametrize("place", [PNG, Path("train", "a", "0000.png")])
+@pytest.mark.parametrize(
+    ("damage", "problem"),
+    [
+        (lambda data: data[: len(data) // 2], "cannot read '"),
+        (lambda data: data[:40] + b"\xff" + data[41:], "cannot read '"),
+        (lambda data: b"", "no picture format that Pillow knows"),
+        (lambda data: b"text", "no picture format that Pillow knows"),
+        (lambda data: b"GIF89a" + bytes(20), "no picture format that Pillow knows"),
+        (lambda data: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 5 4\n", "no picture format"),
+        (lambda data: png(60_000, 60_000), "exceeds limit"),
+    ],
+)
+def test_damaged_pictures_are_named(tmp_path, place, damage, problem):
+    root = two_classes(tmp_path / "set")
+    (root / place).write_bytes(damage((root / place).read_bytes()))
+    message = error_of(root)
+    assert problem in message
+    assert str(place) in message
+
+
+@pytest.mark.parametrize("shape", [(5, 4), (4, 4), (4, 5, 3)])
+def test_another_shape(tmp_path, shape):
+    root = two_classes(tmp_path / "set")
+    save(root / PNG, pictures(1, *shape)[0])
+    if shape == (4, 5, 3):  # made grey, as the first one is
+        assert load_dataset(f"folder:{root}").image_shape == (4, 5, 1)
+    else:
+        message = error_of(root)
+        assert f"{PNG}' has {shape[1]}x{shape[0]} pixels, the first training picture 5x4" in message
+
+
+def test_claims_take_no_memory(tmp_path):
+    if not forget_peak():
+        pytest.skip("this system does not tell a process's most memory")
+    root = two_classes(tmp_path)
+    (root / PNG).write_bytes(png(9_000, 9_000))  # below Pillow's limit
+    source = image_folder.open_folder(str(root)).test
+    at = mixed(["a/0000.png", "a/0001.png", "b/0002.png", "b/0003.png"]).index(2)
+    grown = growth()
+    with pytest.raises(UserError, match="has 9000x9000 pixels"):
+        source[at]
+    (root / PNG).write_bytes(png(12_000, 12_000))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # for a user Pillow only warns
+        with pytest.raises(UserError, match="12000x12000 is too large"):
+            source[at]
+    with open(root / PNG, "wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(UserError, match="bytes, more than"):
+        source[at]
+    assert grown() < 20 * 10**6

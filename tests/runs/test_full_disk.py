@@ -1,0 +1,128 @@
+"""Disks that are full or not writable: training goes on, and what was saved stays."""
+
+import shutil
+import subprocess
+from dataclasses import replace
+
+import pytest
+
+from nin_jax.errors import RunError
+from nin_jax.runs import checkpoint, writers
+from nin_jax.runs.fit import fit
+from nin_jax.runs.progress import Recorder
+from tests.support.disturbed import assert_same
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 3 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("needs the right to mount a tmpfs")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def fill(folder):
+    with open(folder / "ballast", "wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(bytes(4096))
+        except OSError:
+            pass
+
+
+def at_steps(monkeypatch, actions):
+    """Does something when the host has seen that many steps."""
+    write = Recorder._step
+
+    def step(recorder, *arguments, **more):
+        write(recorder, *arguments, **more)
+        actions.pop(recorder.progress.step, lambda: None)()
+
+    monkeypatch.setattr(Recorder, "_step", step)
+
+
+def test_a_disk_that_is_full_for_a_while_costs_nothing(
+    config, undisturbed, small_disk, monkeypatch, capsys
+):
+    config = replace(config, workdir=small_disk / "run")
+    at_steps(
+        monkeypatch,
+        {2: lambda: fill(small_disk), 5: lambda: (small_disk / "ballast").unlink()},
+    )
+    fit(config)
+    out = capsys.readouterr().out
+    assert "WARNING: a checkpoint of step 2 could not be saved (" in out
+    assert "training goes on" in out
+    assert_same(config.workdir, undisturbed)
+
+
+def test_a_disk_that_stays_full_loses_nothing_that_was_saved(
+    config, undisturbed, small_disk, monkeypatch
+):
+    config = replace(config, workdir=small_disk / "run")
+    with monkeypatch.context() as patch:
+        at_steps(patch, {2: lambda: fill(small_disk)})
+        with pytest.raises(RunError, match=r"could not be saved .*: make room, then go on with"):
+            fit(config)
+    checkpoints = checkpoint.Checkpoints(config.workdir / "checkpoints")
+    assert checkpoints.names()[-1] == "00000001"
+    for name in checkpoints.names():
+        checkpoint.verify(config.workdir / "checkpoints" / name)
+    (small_disk / "ballast").unlink()
+    fit(replace(config, resume=True))
+    assert_same(config.workdir, undisturbed)
+
+
+def test_a_folder_that_may_not_be_written_any_more_is_told_of(config, monkeypatch, capsys):
+    save = checkpoint.Checkpoints.save
+
+    def denied(self, state, position):
+        if position["step"] in (2, 3):
+            raise PermissionError(13, "Permission denied")
+        return save(self, state, position)
+
+    monkeypatch.setattr(checkpoint.Checkpoints, "save", denied)
+    fit(config)
+    out = capsys.readouterr().out
+    assert "a checkpoint of step 2 could not be saved (Permission denied); the last good" in out
+    assert "checkpoint is 00000001; training goes on" in out
+
+
+def test_rows_wait_for_room_and_never_stay_torn(tmp_path):
+    class Full:
+        """A file that takes half of what it is given, and then no more."""
+
+        def __init__(self, file):
+            self.file, self.full = file, True
+
+        def write(self, data):
+            return self.file.write(data[: len(data) // 2] if self.full else data)
+
+        def __getattr__(self, name):
+            return getattr(self.file, name)
+
+    path = tmp_path / "metrics.jsonl"
+    writer = writers.JsonlWriter(path)
+    writer.write({"kind": "step", "step": 1})
+    whole = path.read_bytes()
+    writer._file = full = Full(writer._file)  # type: ignore[assignment]
+    with pytest.raises(OSError, match="No space left"):
+        writer.write({"kind": "step", "step": 2})
+    assert path.read_bytes() == whole
+    full.full = False
+    writer.write({"kind": "step", "step": 3})
+    assert [row["step"] for row in writers.read_metrics(path)] == [1, 2, 3]
+    assert writer.size == path.stat().st_size
+    writer.close()
+
+
+def test_metrics_that_lost_rows_are_told_of(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"step": 1}\n{"st')
+    with pytest.warns(UserWarning, match="has lost rows"):
+        writers.cut(path, 1000)
+    assert path.read_bytes() == b'{"step": 1}\n'

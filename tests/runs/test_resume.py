@@ -1,0 +1,184 @@
+"""Runs that are stopped or killed, and resumed: they end as the undisturbed one, bit for bit."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from nin_jax import UserError
+from nin_jax.errors import Interrupted
+from nin_jax.runs import checkpoint, workdir, writers
+from nin_jax.runs.fit import fit
+from nin_jax.runs.progress import Recorder
+from tests.conftest import SCRIPTS
+from tests.support.disturbed import assert_same
+
+
+@pytest.fixture(autouse=True)
+def signals_as_in_a_terminal() -> Iterator[None]:
+    """Whatever started the tests may have Ctrl-C ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def signal_at(monkeypatch, number, when):
+    """Sends this process a signal at a step (a number) or while it evaluates ("evaluation")."""
+    with_signal = {"sent": False}
+
+    def send():
+        if not with_signal["sent"]:
+            with_signal["sent"] = True
+            signal.raise_signal(number)
+
+    if when == "evaluation":
+        evaluating = writers.Screen.evaluating
+
+        def evaluating_with_signal(*arguments):
+            send()
+            evaluating(*arguments)
+
+        monkeypatch.setattr(writers.Screen, "evaluating", evaluating_with_signal)
+        return
+    dispatched = Recorder.dispatched
+
+    def counted(recorder, count, figures):
+        dispatched(recorder, count, figures)
+        if recorder.progress.step + count == when:
+            send()
+
+    monkeypatch.setattr(Recorder, "dispatched", counted)
+
+
+@pytest.mark.parametrize("when", [1, 2, 3, 4, 6, "evaluation"])
+def test_interrupted_at_any_step_it_ends_as_the_undisturbed(config, undisturbed, monkeypatch, when):
+    with monkeypatch.context() as patch:
+        signal_at(patch, signal.SIGTERM, when)
+        with pytest.raises(Interrupted, match=r"SIGTERM: step . is saved; go on with") as stopped:
+            fit(replace(config, checkpoint_every="1h"))
+    assert stopped.value.code == 143
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert not (config.workdir / workdir.SUMMARY).exists()
+    fit(replace(config, checkpoint_every="1h", resume=True))
+    assert_same(config.workdir, undisturbed)
+
+
+def test_several_steps_a_dispatch_are_resumed_too(config, tmp_path, monkeypatch):
+    config = replace(config, steps_per_dispatch=2)
+    fit(replace(config, workdir=tmp_path / "left alone"))
+    with monkeypatch.context() as patch:
+        signal_at(patch, signal.SIGINT, 4)
+        with pytest.raises(Interrupted) as stopped:
+            fit(config)
+    assert stopped.value.code == 130
+    fit(replace(config, resume=True))
+    assert_same(config.workdir, tmp_path / "left alone")
+
+
+def test_a_second_signal_ends_the_process_at_once():
+    from nin_jax.runs.signals import Interruption
+
+    with Interruption() as interruption:
+        assert interruption.signal is None
+        signal.raise_signal(signal.SIGINT)
+        assert interruption.signal == signal.SIGINT
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL
+    assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+
+
+def test_a_signal_that_is_to_be_ignored_stays_ignored():
+    from nin_jax.runs.signals import Interruption
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with Interruption() as interruption:
+        signal.raise_signal(signal.SIGINT)
+        assert interruption.signal is None
+        signal.raise_signal(signal.SIGTERM)
+        assert interruption.signal == signal.SIGTERM
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_the_script_says_where_it_is_and_exits_as_a_shell_expects(config, number, code):
+    arguments = ["--variant", config.variant, "--dataset", "digits", "--image-size", "16"]
+    arguments += ["--epochs", "100000", "--limit-test", "10", "--no-compilation-cache"]
+    arguments += ["--workdir", str(config.workdir)]
+    process = subprocess.Popen(
+        [sys.executable, SCRIPTS / "train.py", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    while "epoch 1/" not in process.stdout.readline():
+        pass
+    process.send_signal(number)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == code
+    assert err.startswith(f"interrupted by {number.name}: step ")
+    assert f"is saved; go on with --resume --workdir {config.workdir}\n" in err
+    (newest,) = checkpoint.Checkpoints(config.workdir / "checkpoints").names()[-1:]
+    checkpoint.verify(config.workdir / "checkpoints" / newest)
+
+
+def test_killed_before_its_first_checkpoint_a_run_begins_again(config, undisturbed):
+    """config.json is there, nothing else: nothing is lost, so nothing is refused."""
+    fit(replace(config, epochs=1))
+    for name in ("checkpoints", "tensorboard"):
+        shutil.rmtree(config.workdir / name)
+    (config.workdir / workdir.METRICS).write_text("")
+    fit(replace(config, resume=True))
+    assert_same(config.workdir, undisturbed)
+
+
+def test_killed_before_its_summary_a_run_is_finished_without_training(config, undisturbed):
+    shutil.copytree(undisturbed, config.workdir)
+    (config.workdir / workdir.SUMMARY).unlink()
+    saved = json.loads((config.workdir / workdir.CONFIG).read_text())["config"]["variant"]
+    fit(replace(config, variant=saved, resume=True))
+    assert_same(config.workdir, undisturbed)
+    with pytest.raises(UserError, match="nothing left to do"):
+        fit(replace(config, variant=saved, resume=True))
+
+
+def test_a_checkpoint_of_another_version_is_refused(config, undisturbed, monkeypatch):
+    restore = checkpoint.Checkpoints.restore
+
+    def of_another_version(self, like):
+        found = restore(self, like)
+        assert found is not None
+        state, position = found
+        return state, {"progress": position["progress"]}
+
+    shutil.copytree(undisturbed, config.workdir)
+    saved = json.loads((config.workdir / workdir.CONFIG).read_text())["config"]["variant"]
+    monkeypatch.setattr(checkpoint.Checkpoints, "restore", of_another_version)
+    with pytest.raises(UserError, match="are of another version of nin_jax"):
+        fit(replace(config, variant=saved, resume=True, epochs=3))
+
+
+def test_rows_after_the_checkpoint_are_written_again_once(config, undisturbed):
+    """A killed run's metrics may be ahead of its checkpoint, the last row torn."""
+    shutil.copytree(undisturbed, config.workdir)
+    for name in checkpoint.Checkpoints(config.workdir / "checkpoints").names()[-1:]:
+        shutil.rmtree(config.workdir / "checkpoints" / name)
+    (config.workdir / workdir.SUMMARY).unlink()
+    with open(config.workdir / workdir.METRICS, "a") as file:
+        file.write('{"kind": "st')
+    saved = json.loads((config.workdir / workdir.CONFIG).read_text())["config"]["variant"]
+    fit(replace(config, variant=saved, resume=True))
+    assert_same(config.workdir, undisturbed)
+
+
+def test_the_newest_and_the_best_checkpoints_are_kept(config, undisturbed):
+    names = checkpoint.Checkpoints(undisturbed / "checkpoints").names()
+    best = json.loads((undisturbed / workdir.SUMMARY).read_text())["best_epoch"]
+    assert names[-2:] == ["00000005", "00000006-evaluated"]
+    assert f"{best['step']:08d}-evaluated" in names
+    assert len(names) <= 3
+    assert not (undisturbed / "checkpoints" / ".saving").exists()

@@ -1,0 +1,225 @@
+"""The study: the grid, its results file, and making it in parts; no accuracy is asserted."""
+
+import json
+import re
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pytest
+
+import nin_jax
+from nin_jax.data.datasets import Split
+from nin_jax.errors import UserError
+from nin_jax.models.nin import NiN
+from nin_jax.study import grid
+from nin_jax.study.cell import examine
+from nin_jax.study.grid import ABLATION, Cell, Setting
+from nin_jax.training.config import recipe_of
+from tests.support.study_results import row
+
+
+def test_the_grid_has_every_cell_once_and_one_seed_of_everything_first():
+    cells = grid.cells(["nin", "nin15"], ["d2l", "modern"], 2, "nin")
+    assert len(cells) == len({cell.name for cell in cells}) == 2 * (4 + len(ABLATION))
+    assert {cell.seed for cell in cells[: len(cells) // 2]} == {0}
+    names = [cell.name for cell in cells]
+    assert all(re.fullmatch(r"[\w.-]+", name) for name in names), "names are folders"
+
+
+def test_an_ablation_changes_the_recipe_it_is_about():
+    setting = Setting(dataset="digits", image_size=67)
+    base = recipe_of(Cell("nin", "modern", 0).config(setting, Path(), False))
+    for change in ABLATION:
+        recipe = recipe_of(Cell("nin", "modern", 0, change).config(setting, Path(), False))
+        assert recipe != base, change
+
+
+def test_the_ablation_needs_something_to_compare_with():
+    from nin_jax.study.config import StudyConfig
+    from nin_jax.study.study import _plan
+
+    def changes(**options):
+        config = StudyConfig(dataset="digits", image_size=67, **options)
+        return {cell.change for cell in _plan(config)[1]} - {""}
+
+    assert changes(variants=("nin", "nin15")) == set(ABLATION)
+    assert not changes(variants=("nin15",))
+    assert not changes(variants=("nin",), recipes=("d2l",))
+    assert changes(variants=("nin15",), changes=("lr=0.1",)) == {"lr=0.1"}
+
+
+def test_changes_are_fields_of_a_recipe():
+    assert grid.changes_of("lr=0.06, optimizer=adam,nesterov=false") == {
+        "lr": 0.06,
+        "optimizer": "adam",
+        "nesterov": False,
+    }
+    for text, message in (
+        ("lr", "'lr' is not of the form field=value"),
+        ("lt=0.1", "unknown field of a recipe 'lt': did you mean lr"),
+        ("epochs=3", "unknown field of a recipe 'epochs'"),
+        ("optimizer=lion", "optimizer must be one of sgd, adam"),
+        ("lr=fast", "'lr=fast' holds no number"),
+    ):
+        with pytest.raises(UserError, match=message):
+            grid.changes_of(text)
+
+
+def test_results_survive_a_torn_last_line(tmp_path):
+    path = tmp_path / "results.jsonl"
+    assert grid.read_results(path) == []
+    grid.append_result(path, row(seed=0))
+    grid.append_result(path, row(seed=1))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-20])
+    with pytest.warns(UserWarning, match="the last line is torn"):
+        rows = grid.read_results(path)
+    assert [r["seed"] for r in rows] == [0]
+    grid.append_result(path, row(seed=1))  # the torn line is cut off, not glued to
+    assert path.read_bytes() == whole
+    assert len(grid.read_results(path)) == 2
+
+
+@pytest.mark.parametrize("line", ["{", "[]", "{}", "3", '{"cell": '])
+def test_a_damaged_line_before_the_last_is_an_error(tmp_path, line):
+    path = tmp_path / "results.jsonl"
+    path.write_text(f"{line}\n{json.dumps(row())}\n")
+    with pytest.raises(UserError, match="line 1 is no result"):
+        grid.read_results(path)
+
+
+@pytest.fixture
+def small(tiny, tmp_path):
+    """Options of a study of a second."""
+    options = ["--variants", tiny, "--dataset", "digits", "--image-size", 16, "--epochs", 2]
+    options += ["--limit-train", 64, "--limit-test", 20, "--ablation", "none"]
+    return [*options, "--out", tmp_path / "study"]
+
+
+def test_a_study_is_made_gone_on_with_and_not_made_twice(script, small, tmp_path):
+    outcome = script("study", *small, "--recipes", "modern", "--seeds", 1)
+    assert outcome.code == 0, outcome.err
+    out = tmp_path / "study"
+    assert {path.name for path in out.iterdir()} == {
+        *("results.jsonl", "index.html", "study.md", "study.csv", "study.json", "runs"),
+        "accuracy-modern.svg",
+    }
+    first = (out / "results.jsonl").read_text()
+    outcome = script("study", *small, "--recipes", "modern", "--seeds", 2)
+    assert outcome.code == 0, outcome.err
+    assert "run 1 of 1" in outcome.out
+    rows = grid.read_results(out / "results.jsonl")
+    assert (out / "results.jsonl").read_text().startswith(first)
+    assert [r["seed"] for r in rows] == [0, 1]
+    assert len(rows[0]["test_accuracy_by_epoch"]) == 2
+    assert list(rows[0]["test_accuracy_by_size"]) == ["12", "16", "20", "24"]
+    assert rows[0]["test_accuracy_by_size"]["16"] == pytest.approx(rows[0]["test_accuracy"])
+    assert rows[0]["test_images_by_size"] == 20
+    story = json.loads((out / "study.json").read_text())
+    (network,) = story["networks"].values()
+    assert network["head_map"] == [3, 3]
+    assert network["step_ms"] > 0
+    assert network["train_bytes"] > 4 * network["params"]
+    assert len(rows[0]["test_accuracy_per_class"]) == 10
+    before = (out / "results.jsonl").read_text()
+    page_of = (out / "index.html").read_text()
+    outcome = script("study", "--out", out, "--page-only")  # from the results alone
+    assert outcome.code == 0, outcome.err
+    assert (out / "index.html").read_text() == page_of
+    assert (out / "results.jsonl").read_text() == before
+    other = [16 + 4 if option == 16 else option for option in small]
+    outcome = script("study", *other, "--recipes", "modern", "--seeds", 1)
+    assert outcome.code == 2
+    assert "holds results of image_size 16 and not 20 for recipe modern" in outcome.err
+
+
+def test_a_study_in_parts_adds_up(script, small, tmp_path):
+    """Each recipe with its own length; times of all networks at the last command."""
+    out = tmp_path / "study"
+    for options in (
+        ["--recipes", "modern", "--seeds", 1, "--no-times"],
+        ["--recipes", "modern", "--seeds", 2, "--no-times"],
+        ["--recipes", "d2l", "--seeds", 1, "--epochs", 1, "--limit-train", 32],
+    ):
+        outcome = script("study", *small, *options)
+        assert outcome.code == 0, outcome.err
+        networks = json.loads((out / "study.json").read_text())["networks"]
+        timed = {name for name, network in networks.items() if "step_ms" in network}
+        assert timed == (set() if "--no-times" in options else {"tiny modern", "tiny d2l"})
+        assert all(network["macs"] > 0 for network in networks.values())
+    rows = grid.read_results(out / "results.jsonl")
+    assert [(r["recipe"], r["seed"], r["epochs"]) for r in rows] == [
+        ("modern", 0, 2),
+        ("modern", 1, 2),
+        ("d2l", 0, 1),
+    ]
+    story = json.loads((out / "study.json").read_text())
+    assert len(story["commands"]) == 3
+    markdown = (out / "study.md").read_text()
+    assert "Recipe modern: digits at 16x16, 64 training images, 2 epochs; 2 runs" in markdown
+    assert "Recipe d2l: digits at 16x16, 32 training images, 1 epoch; 1 run," in markdown
+    outcome = script("study", *small, "--recipes", "d2l")  # which now has another length
+    assert outcome.code == 2
+    assert "holds results of epochs 1 and not 2, limit_train 32 and not 64" in outcome.err
+
+
+def dark_head(logit_relu: bool, classifier: Literal["mean", "linear"]) -> NiN:
+    """A network whose class 2 comes out at -1 for every image, or at 0 under a ReLU."""
+    variant = nin_jax.Variant("dark", (nin_jax.Stage(4, 3, padding=1),), classifier=classifier)
+    model = nin_jax.create_model(variant, num_classes=4, image_size=8, logit_relu=logit_relu)
+    last = model.head.convs[-1] if model.linear is None else model.linear
+    kernel, bias = np.abs(last.kernel[...]), np.ones(4, np.float32)
+    kernel[..., 2], bias[2] = 0, -1
+    last.kernel[...], last.bias[...] = kernel, bias
+    return model
+
+
+@pytest.mark.parametrize("classifier", ["mean", "linear"])
+def test_a_dead_class_is_zero_everywhere_or_never_predicted(classifier):
+    images = np.random.default_rng(0).integers(0, 256, (30, 8, 8, 1), np.uint8)
+    test = Split(images, np.zeros(30, np.int32))
+    under_relu = examine(dark_head(True, classifier), test)
+    without = examine(dark_head(False, classifier), test)
+    assert 2 in under_relu["dead_classes"]
+    assert 2 in without["dead_classes"]
+    if classifier == "mean":
+        assert under_relu["dead_classes"] == [2]  # the others are open, though one alone wins
+        assert len(without["dead_classes"]) > 1
+    sizes = ["6", "8", "10", "12"] if classifier == "mean" else ["8"]
+    assert list(without["test_accuracy_by_size"]) == sizes
+
+
+def test_an_interrupted_run_is_gone_on_with(script, small, tmp_path, monkeypatch):
+    from nin_jax.runs.fit import fit
+    from nin_jax.study import cell as run_module
+
+    resumed = []
+
+    def interrupted(config):
+        resumed.append(config.resume)
+        if len(resumed) == 1:
+            from dataclasses import replace
+
+            fit(replace(config, epochs=1))
+            (config.workdir / "summary.json").unlink()
+            raise KeyboardInterrupt
+        return fit(config)
+
+    monkeypatch.setattr(run_module, "fit", interrupted)
+    options = [*small, "--recipes", "modern", "--seeds", 1]
+    assert script("study", *options).code == 130
+    assert not (tmp_path / "study" / "results.jsonl").exists()
+    outcome = script("study", *options)
+    assert outcome.code == 0, outcome.err
+    assert resumed == [False, True]
+
+
+def test_a_run_of_another_version_is_told_of(script, small, tmp_path):
+    folder = tmp_path / "study" / "runs" / "tiny-modern-seed0"
+    folder.mkdir(parents=True)
+    (folder / "summary.json").write_text("{}")
+    outcome = script("study", *small, "--recipes", "modern", "--seeds", 1)
+    assert outcome.code == 2
+    assert "tiny-modern-seed0 is of another version of nin_jax: no " in outcome.err
+    assert outcome.err.count("\n") == 1

@@ -1,0 +1,183 @@
+"""scripts/train.py in several real processes, and the same run on one device to hold it against."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, NamedTuple
+
+import numpy as np
+import pytest
+
+from benchmarks.soak.small_run import rows_of
+from nin_jax.models import convert
+from nin_jax.runs import workdir
+from nin_jax.runs.fit import fit
+from nin_jax.training.config import TrainConfig
+from parity_tests.tolerances import LAYOUT
+from tests.conftest import TINY_TOML
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+STEPS = 50  # two epochs of 25, the last batch of 10
+BOUND = LAYOUT["float32"]
+LOST_WITHIN = 60.0  # seconds
+
+
+Started = list[tuple[subprocess.Popen[bytes], Sequence[IO[str]]]]
+
+
+class Ended(NamedTuple):
+    """A process that has ended."""
+
+    code: int
+    out: str
+    err: str
+    seconds: float
+
+
+def options(folder: Path) -> dict[str, object]:
+    path = folder / "tiny.toml"
+    if not path.exists():
+        path.write_text(TINY_TOML)
+    return {
+        "variant": str(path),
+        "recipe": "modern",
+        "dataset": "digits",
+        "image_size": 16,
+        "batch_size": 50,
+        "epochs": 2,
+        "limit_train": 1210,
+        "limit_test": 101,  # prime, so no number of devices divides it
+        "augment": "flip_shift",
+        "checkpoint_every": "7",
+        # With Muon float32 runs of two layouts part from the first roundings on: docs/scale.md.
+        "optimizer": "sgd",
+        "lr": 0.03,
+        "momentum": 0.9,
+        "weight_decay": 5e-4,
+        "init": "he",
+    }
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory) -> Path:
+    """The folder of the run on one device."""
+    folder = tmp_path_factory.mktemp("alone")
+    fit(TrainConfig(**options(folder), workdir=folder / "run"))  # type: ignore[arg-type]
+    return folder / "run"
+
+
+def run(
+    folder: Path,
+    count: int = 1,
+    *more: str,
+    devices: int = 1,
+    signals: dict[int, tuple[int | str, int]] | None = None,
+    resume: bool = True,
+    only: dict[int, list[str]] | None = None,
+) -> list[Ended]:
+    """The run in so many processes of so many devices each, to its end.
+
+    Args:
+        folder: of the run, in ``run``; there is none or it is resumed.
+        count: of processes.
+        more: options.
+        devices: of each process.
+        signals: what happens to a process: where and what, as `tests.support.one_process` has it.
+        resume: go on with a run that is there.
+        only: options of a process that the others do not have.
+    """
+    command = ["--workdir", str(folder / "run")]
+    for name, value in options(folder).items():
+        command += [f"--{name.replace('_', '-')}", str(value)]
+    command += more
+    if resume and (folder / "run").exists():
+        command.append("--resume")
+    if count > 1:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        command += [
+            "--distributed",
+            "--coordinator",
+            f"127.0.0.1:{port}",
+            "--processes",
+            str(count),
+        ]
+    shared = os.environ.get("XLA_FLAGS", "")
+    flags = {"XLA_FLAGS": f"{shared} --xla_force_host_platform_device_count={devices}"}
+    started: Started = []
+    for index in range(count):
+        where, what = (signals or {}).get(index, (0, 0))
+        its = ["--process-index", str(index)] if count > 1 else []
+        its += (only or {}).get(index, [])
+        start = [sys.executable, "-m", "tests.support.one_process", str(where), str(int(what))]
+        files = [open(folder / f"{name}.{index}", "w+") for name in ("out", "err")]  # noqa: SIM115
+        process = subprocess.Popen(
+            [*start, *command, *its],
+            cwd=ROOT,
+            env=os.environ | flags,
+            stdout=files[0],
+            stderr=files[1],
+        )
+        started.append((process, files))
+    try:
+        return _ended(started)
+    finally:
+        for process, files in started:
+            process.kill()
+            process.wait()
+            for file in files:
+                file.close()
+
+
+def _ended(started: Started) -> list[Ended]:
+    """All of them; seconds since the first one ended."""
+    first: float | None = None
+    ended: dict[int, Ended] = {}
+    deadline = time.monotonic() + 300
+    while len(ended) < len(started):
+        assert time.monotonic() < deadline, "the processes do not end"
+        for i, (process, files) in enumerate(started):
+            if i not in ended and process.poll() is not None:
+                first = first or time.monotonic()
+                since = time.monotonic() - first
+                out, err = map(_read, files)
+                ended[i] = Ended(process.returncode, out, err, since)
+        time.sleep(0.05)
+    return [ended[i] for i in range(len(started))]
+
+
+def _read(file: IO[str]) -> str:
+    file.seek(0)
+    return file.read()
+
+
+def assert_like(folder: Path, alone: Path) -> None:
+    """The run came to what the one on one device came to, but for the order of sums."""
+    rows, wanted = (rows_of(each) for each in (folder / "run", alone))
+    assert [(row["kind"], row["step"]) for row in rows] == [
+        (row["kind"], row["step"]) for row in wanted
+    ]
+    for row, expected in zip(rows, wanted, strict=True):
+        for name, value in expected.items():
+            if isinstance(value, float):
+                assert abs(row[name] - value) < BOUND, (row["step"], name)
+    weights, others = (
+        convert.load_safetensors(each / workdir.WEIGHTS) for each in (folder / "run", alone)
+    )
+    for name in others:
+        assert np.abs(weights[name] - others[name]).max() < BOUND, name
+
+
+def lost(left: Ended) -> bool:
+    """Whether a process ended soon, and with one line, because another was gone."""
+    # JAX's own log of the loss, written by another thread, may come before or after the line.
+    line = next(line for line in left.err.splitlines() if line.startswith("error: "))
+    assert "another process of the run is gone" in line
+    assert "--resume" in line
+    assert "Traceback" not in left.err
+    return left.code == 1 and left.seconds < LOST_WITHIN

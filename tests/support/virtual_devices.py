@@ -1,0 +1,175 @@
+"""Training by 1, 2 and 8 virtual devices: python -m tests.support.virtual_devices FOLDER.
+
+A process of its own, as JAX makes its devices once. What comes out lies in the folder: of every
+layout losses and parameters as ``NAME.npz``, and its compiled step as ``NAME.txt``. Prints how far
+each layout is from the step without a mesh.
+"""
+
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+LAYOUTS = {  # devices, options of `make_layout`, and optimiser
+    "one": (1, {}, "sgd"),
+    "two": (2, {}, "sgd"),
+    "eight": (8, {}, "sgd"),
+    "eight_again": (8, {}, "sgd"),
+    "eight_sharded": (8, {"shard_params": True}, "sgd"),
+    "eight_shares": (8, {"own_examples": True}, "sgd"),
+    "eight_muon": (8, {}, "muon"),
+    "eight_sharded_muon": (8, {"shard_params": True}, "muon"),
+}
+DTYPES = "float32", "float64"
+DEVICES, STEPS, BATCH = 8, 50, 20  # 20 is no multiple of 8
+
+if __name__ == "__main__":
+    FLAGS = os.environ.get("XLA_FLAGS", "")
+    os.environ["XLA_FLAGS"] = f"{FLAGS} --xla_force_host_platform_device_count={DEVICES}"
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+import nin_jax
+from nin_jax import Stage, Variant
+from nin_jax.data import transforms
+from nin_jax.data.datasets import Split
+from nin_jax.training.config import Recipe
+from nin_jax.training.evaluate import Score, evaluate, initial, total
+from nin_jax.training.feed import Resident, Shares, evaluation_parts
+from nin_jax.training.optimizer import make_optimizer
+from nin_jax.training.sharding import EVERYWHERE, Layout, make_layout
+from nin_jax.training.step import TrainState, make_eval_step, make_train_step, make_train_steps
+
+SIZE = (16, 16)
+NETWORK = Variant("small", stages=(Stage(8, 3, padding=1), Stage(16, 3, padding=1)), dropout=0.5)
+SGD = Recipe(
+    lr=0.02,
+    momentum=0.9,
+    nesterov=True,
+    weight_decay=5e-4,
+    clip_norm=1.0,
+    init="he",
+    logit_relu=False,
+    augment="flip_shift",
+    batch_size=BATCH,
+)
+RECIPES = {"sgd": SGD, "muon": replace(SGD, optimizer="muon", momentum=0.95, weight_decay=0.01)}
+
+
+def examples(count: int) -> Split:
+    """Images of ten kinds that can be told apart, with noise."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 10, count).astype(np.int32)
+    kinds = rng.integers(0, 200, (10, 8, 8, 1))
+    noise = rng.integers(0, 56, (count, 8, 8, 1))
+    return Split((kinds[labels] + noise).astype(np.uint8), labels)
+
+
+def train(layout: Layout | None, dtype: str, recipe: Recipe, text: Path | None = None):
+    """Losses, float64 [STEPS], and the parameters at the end."""
+    model = nin_jax.create_model(
+        NETWORK, image_size=SIZE, init="he", logit_relu=False, dtype=dtype, param_dtype=dtype
+    )
+    graphdef, params = nnx.split(model, nnx.Param)
+    optimizer = make_optimizer(recipe, STEPS)
+    state = TrainState(params, optimizer.init(params), jnp.int32(0), jax.random.key(0))
+    step = make_train_step(graphdef, optimizer, recipe, SIZE, 2, layout)
+    split = examples(130)  # 7 batches an epoch, 10 in the last one
+    losses = []
+    if layout is None:
+        for i in range(STEPS):
+            order = transforms.epoch_order(jax.random.key(0), jnp.int32(i // 7), 130, BATCH)
+            state, figures = step(state, split.images, split.labels, order)
+            losses.append(figures.sums.loss / figures.sums.count)
+        return np.array(losses, np.float64), jax.device_get(state.params)
+    state = layout.place(state, layout.specs(state))
+    if text is not None:
+        leaves = jax.tree.leaves(state.opt_state)
+        held = [leaf.addressable_shards[0].data.size for leaf in leaves]
+        np.save(text.with_suffix(".state.npy"), [sum(leaf.size for leaf in leaves), sum(held)])
+    steps = make_train_steps(step, 1, layout, state)
+    one = layout.place(np.int32(1), EVERYWHERE)
+    source = Shares(layout, split.read, 3) if layout.own_examples else Resident(layout, split)
+    while len(losses) < STEPS:
+        order = np.asarray(
+            transforms.epoch_order(jax.random.key(0), jnp.int32(len(losses) // 7), 130, BATCH)
+        )
+        for chunk in source.chunks(order, len(losses)):
+            arguments = (chunk.images, chunk.labels, chunk.order, one)
+            if text is not None and not losses:
+                text.write_text(steps.lower(state, *arguments).compile().as_text())
+            for _ in range(min(chunk.steps, STEPS - len(losses))):
+                state, figures = steps(state, *arguments)
+                losses.append(float(figures.sums.loss[0] / figures.sums.count[0]))
+    return np.array(losses), jax.device_get(layout.whole(state.params))
+
+
+def score(layout: Layout, count: int, most: int, text: Path | None = None) -> Score:
+    """Of a network as it begins, on a test set of any size."""
+    graphdef, params = nnx.split(nin_jax.create_model(NETWORK, image_size=SIZE), nnx.Param)
+    step = make_eval_step(graphdef, SIZE, 10, 3, layout)
+    params = layout.place(params, EVERYWHERE)
+    split = examples(count)
+    if text is not None:
+        images, labels = next(evaluation_parts(layout, split.read, count, most))
+        state = initial(layout, 10)
+        programs = step.lower(params, state, images, labels), total(layout).lower(state)
+        for name, program in zip(("step", "total"), programs, strict=True):
+            text.with_suffix(f".{name}.txt").write_text(program.compile().as_text())
+    return evaluate(
+        step,
+        params,
+        evaluation_parts(layout, split.read, count, most),
+        count=count,
+        num_classes=10,
+        batch_size=3,
+        layout=layout,
+    )
+
+
+def layouts_of(dtype: str) -> list[str]:
+    """Muon's in float64 alone: in float32 its runs grow apart from the first roundings on."""
+    return [name for name, (*_, of) in LAYOUTS.items() if of == "sgd" or dtype == "float64"]
+
+
+def main(folder: Path) -> None:
+    for dtype in DTYPES:
+        with jax.enable_x64(dtype == "float64"):
+            for name, recipe in RECIPES.items():
+                save(folder / f"{dtype}_none_{name}", *train(None, dtype, recipe))
+            for name in layouts_of(dtype):
+                count, options, recipe = LAYOUTS[name]
+                layout = make_layout(jax.devices()[:count], **options)
+                path = folder / f"{dtype}_{name}"
+                save(path, *train(layout, dtype, RECIPES[recipe], path.with_suffix(".txt")))
+    for name, count in (("one", 1), ("two", 2), ("eight", 8)):
+        layout = make_layout(jax.devices()[:count])
+        for size, most in ((5, 100), (101, 100), (101, 4)):
+            found = score(layout, size, most, folder / "evaluation" if count == 8 else None)
+            path = folder / f"score_{name}_{size}_{most}.npz"
+            np.savez(path, loss=found.loss, confusion=found.confusion)
+
+
+def save(path: Path, losses: np.ndarray, params: object) -> None:
+    np.savez(path.with_suffix(".npz"), *jax.tree.leaves(params), losses=losses)
+
+
+def differences(folder: Path) -> str:
+    """The largest difference of a loss and of a parameter from the step without a mesh."""
+    lines = ["| layout | dtype | loss, any step | parameter, at the end |", "|---|---|---:|---:|"]
+    for dtype in DTYPES:
+        for layout in layouts_of(dtype):
+            without = np.load(folder / f"{dtype}_none_{LAYOUTS[layout][2]}.npz")
+            found = np.load(folder / f"{dtype}_{layout}.npz")
+            most = {name: np.abs(found[name] - without[name]).max() for name in without}
+            losses = most.pop("losses")
+            lines.append(f"| {layout} | {dtype} | {losses:.1e} | {max(most.values()):.1e} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
+    print(differences(Path(sys.argv[1])))
