@@ -1,34 +1,88 @@
-"""A table of raw values, and the same as text, Markdown or CSV, or on a screen."""
+"""Tables of raw values, printed as text, Markdown or CSV, or on a terminal."""
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
+from tabulate import tabulate
+
+Align = Literal["left", "right"]
 Cell = int | float | str | None
 UNKNOWN = "not available"
 
 
+def markdown(headings: Sequence[str], rows: Iterable[Sequence[str]], align: Sequence[Align]) -> str:
+    """Return a table in GitHub's Markdown, without a newline at its end.
+
+    Args:
+        headings: one for each column.
+        rows: cells as text. Vertical bars are escaped, and line breaks become spaces.
+        align: one for each column.
+
+    >>> print(markdown(("name", "count"), [("a|b", "1,234"), ("c", "5")], ("left", "right")))
+    | name   |   count |
+    |:-------|--------:|
+    | a\\|b   |   1,234 |
+    | c      |       5 |
+    """
+    lines = [[_escape(cell) for cell in row] for row in (headings, *rows)]
+    return _tabulate(lines[0], lines[1:], align, "pipe")
+
+
+def _escape(cell: str) -> str:
+    """Escape what would end a cell of a Markdown table."""
+    return " ".join(cell.replace("|", r"\|").splitlines())
+
+
+def plain_text(
+    headings: Sequence[str], rows: Iterable[Sequence[str]], align: Sequence[Align]
+) -> str:
+    """Return a table in aligned columns, a line of dashes below the headings.
+
+    Args:
+        headings, rows, align: as for `markdown`.
+    """
+    text = _tabulate(headings, rows, align, "simple")
+    return "\n".join(line.rstrip() for line in text.splitlines())
+
+
+def _tabulate(
+    headings: Sequence[str], rows: Iterable[Sequence[str]], align: Sequence[Align], style: str
+) -> str:
+    # Numbers are formatted already: tabulate must not parse "1,234" or "1e5" again.
+    return tabulate(rows, headings, tablefmt=style, colalign=align, disable_numparse=True)
+
+
 @dataclass(frozen=True)
 class Bytes:
-    """A cell that people read in MiB, and programs in bytes."""
+    """A cell that is printed in MiB for people and in bytes for programs."""
 
     bytes: int | None
 
 
 @dataclass(frozen=True)
 class Table:
-    """A title, headings and rows of raw values, and what is to be said below."""
+    """A title, headings, rows of raw values, and a note that is printed below them."""
 
     title: str
     headings: tuple[str, ...]
     rows: Sequence[Sequence[Cell | Bytes]]
     note: str = ""
 
+    @property
+    def align(self) -> list[Align]:
+        """Columns with a number in them to the right, the others to the left."""
+        columns = range(len(self.headings))
+        return ["right" if self._has_number(i) else "left" for i in columns]
+
+    def _has_number(self, column: int) -> bool:
+        return any(isinstance(row[column], int | float | Bytes) for row in self.rows)
+
 
 def text_of(cell: Cell | Bytes) -> str:
-    """A cell for people: digits in groups, bytes in MiB, what is not known said so."""
+    """Format a cell for people: digits in groups, bytes in MiB, "not available" for None."""
     if isinstance(cell, Bytes):
         return UNKNOWN if cell.bytes is None else f"{cell.bytes / 2**20:,.1f}"
     if cell is None:
@@ -41,37 +95,32 @@ def text_of(cell: Cell | Bytes) -> str:
 
 
 def raw(cell: Cell | Bytes) -> Cell:
-    """A cell for programs; bytes in bytes, what is not known said so."""
+    """Return a cell for programs: bytes in bytes, "not available" for None."""
     value = cell.bytes if isinstance(cell, Bytes) else cell
     return UNKNOWN if value is None else value
 
 
-def markdown(table: Table, *, heading: bool = True) -> str:
-    """The table in GitHub's Markdown."""
-    columns = range(len(table.headings))
-    rule = ["---:" if _is_number(table, i) else "---" for i in columns]
-    lines = [table.headings, rule, *([text_of(cell) for cell in row] for row in table.rows)]
-    parts = [f"### {table.title}"] if heading else []
-    parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
-    parts += [table.note] if table.note else []
-    return "\n\n".join(parts) + "\n"
+def markdown_section(table: Table) -> str:
+    """Return title, table and note in GitHub's Markdown, with a newline at the end."""
+    rows = [[text_of(cell) for cell in row] for row in table.rows]
+    parts = [f"### {table.title}", markdown(table.headings, rows, table.align), table.note]
+    return "\n\n".join(filter(None, parts)) + "\n"
 
 
 def as_csv(table: Table) -> str:
-    """The table with raw values; bytes in bytes."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(heading.replace("MiB", "bytes") for heading in table.headings)
-    writer.writerows([raw(cell) for cell in row] for row in table.rows)
-    return text.getvalue()
+    """Return the table with raw values, sizes in bytes."""
+    headings = [heading.replace("MiB", "bytes") for heading in table.headings]
+    return _csv([headings, *([raw(cell) for cell in row] for row in table.rows)])
 
 
 def flat_csv(data: Mapping[str, Any]) -> str:
-    """Nested plain data as lines of key and value, keys joined by dots."""
+    """Return nested plain data as lines of key and value, the keys joined by dots."""
+    return _csv([("key", "value"), *_flatten(data, "")])
+
+
+def _csv(rows: Iterable[Sequence[Cell]]) -> str:
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("key", "value"))
-    writer.writerows(_flatten(data, ""))
+    csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()
 
 
@@ -89,19 +138,15 @@ def _flatten(data: Any, prefix: str) -> list[tuple[str, Cell]]:
     ]
 
 
-def _is_number(table: Table, column: int) -> bool:
-    return any(isinstance(row[column], int | float | Bytes) for row in table.rows)
-
-
 def print_table(table: Table, console: Any) -> None:
-    """The table on a `rich.console.Console`."""
+    """Draw the table on a `rich.console.Console`."""
     from rich.markup import escape
     from rich.table import Table as RichTable
 
     drawn = RichTable(title=escape(table.title), title_justify="left", caption=table.note or None)
     drawn.caption_justify = "left"
-    for i, heading in enumerate(table.headings):
-        drawn.add_column(heading, justify="right" if _is_number(table, i) else "left")
+    for heading, align in zip(table.headings, table.align, strict=True):
+        drawn.add_column(heading, justify=align)
     for row in table.rows:
         drawn.add_row(*(escape(text_of(cell)) for cell in row))
     console.print(drawn)

@@ -267,6 +267,6 @@ def variant_table(accounts: Sequence[Account]) -> Table:
             for account in accounts
         ],
         "MACs and FLOPs, forward, of one image; FLOPs are two for each multiply-add. Memory by the "
-        "shapes alone, the whole batch at once: parameters, gradients, optimiser state and every "
+        "shapes alone, the whole batch at once: parameters, gradients, optimizer state and every "
         "activation kept; in prediction the largest layer's input and output.",
     )

@@ -67,7 +67,7 @@ def _print_tables(config: ReportConfig, accounts: Any, measured: Any) -> None:
 
 def _print_markdown(config: ReportConfig, accounts: Any, measured: Any) -> None:
     print(
-        "\n".join(tables.markdown(table) for table in _tables(config, accounts, measured)),
+        "\n".join(tables.markdown_section(table) for table in _tables(config, accounts, measured)),
         end="",
     )
     if accounts[0].platform:

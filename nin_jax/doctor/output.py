@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import Literal
 
 from nin_jax.doctor.check import Findings, count_warnings
-from nin_jax.tables import Table, markdown
+from nin_jax.tables import Table, markdown_section
 
 Format = Literal["table", "json", "markdown"]
 
@@ -18,8 +18,8 @@ def report(findings: Findings, form: Format) -> None:
         plain = {topic: [asdict(check) for check in checks] for topic, checks in findings.items()}
         print(json.dumps(plain, indent=1))
     elif form == "markdown":
-        rows = [[cell.replace("|", r"\|") for cell in row] for row in _rows(findings)]
-        print(markdown(Table("Doctor", HEADINGS, rows, _conclusion(findings))), end="")
+        table = Table("Doctor", HEADINGS, _rows(findings), _conclusion(findings))
+        print(markdown_section(table), end="")
     else:
         _print_table(findings)
 

@@ -1,7 +1,8 @@
 """A network at one image size, as text: one line, or a row for each layer."""
 
-from nin_jax.models.geometry import Layer, as_height_width, trace
+from nin_jax.models.geometry import as_height_width, trace
 from nin_jax.models.variants import VARIANTS, ImageSize, Variant, get_variant
+from nin_jax.tables import plain_text
 
 
 def describe(
@@ -11,7 +12,13 @@ def describe(
     num_classes: int = 10,
     image_size: ImageSize = 224,
 ) -> str:
-    """One line: name, input, parameters, multiply-adds (MACs) of one image.
+    """Return one line: name, input, parameters, multiply-adds (MACs) of one image.
+
+    Args:
+        variant, in_channels, num_classes, image_size: as for `create_model`.
+
+    Raises:
+        UserError: as `create_model` does.
 
     >>> describe("nin", in_channels=3)
     'nin: 224x224x3 -> 10 classes, 2,015,398 parameters, 830,041,864 MACs'
@@ -33,7 +40,7 @@ def summary(
     num_classes: int = 10,
     image_size: ImageSize = 224,
 ) -> str:
-    """A table with a row for each layer: output shape, parameters, MACs of one image.
+    """Return a table with a row for each layer: output shape, parameters, MACs of one image.
 
     Args:
         variant, in_channels, num_classes, image_size: as for `create_model`.
@@ -41,36 +48,28 @@ def summary(
     Raises:
         UserError: as `create_model` does.
     """
-    variant = get_variant(variant)
-    layers = trace(variant, in_channels, num_classes, image_size)
-    rows = [("layer", "", "output", "parameters", "MACs"), *map(_row, layers)]
-    widths = [max(len(row[i]) for row in rows) for i in range(5)]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if i < 3 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
+    network = {"in_channels": in_channels, "num_classes": num_classes, "image_size": image_size}
+    rows = [
+        (
+            layer.name,
+            f"{layer.kind} {layer.detail}",
+            "x".join(map(str, layer.out_shape)),
+            f"{layer.params:,}" if layer.params else "",
+            f"{layer.macs:,}" if layer.macs else "",
+        )
+        for layer in trace(get_variant(variant), **network)
     ]
-    title = describe(
-        variant, in_channels=in_channels, num_classes=num_classes, image_size=image_size
-    )
-    return "\n".join([title, lines[0], "-" * max(map(len, lines)), *lines[1:]])
-
-
-def _row(layer: Layer) -> tuple[str, str, str, str, str]:
-    shape = "x".join(map(str, layer.out_shape))
-    counts = (f"{n:,}" if n else "" for n in (layer.params, layer.macs))
-    return layer.name, f"{layer.kind} {layer.detail}", shape, *counts  # type: ignore[return-value]
+    headings = ("layer", "", "output", "parameters", "MACs")
+    table = plain_text(headings, rows, ("left", "left", "left", "right", "right"))
+    return f"{describe(variant, **network)}\n{table}"
 
 
 def variant_table(*, in_channels: int = 1, num_classes: int = 10, image_size: int = 224) -> str:
-    """A line for each built-in variant, as `describe` has it, names aligned."""
-    lines = []
+    """Return a table with a row for each built-in variant: parameters, MACs of one image."""
+    rows = []
     for variant in VARIANTS.values():
         layers = trace(variant, in_channels, num_classes, image_size)
         params, macs = (sum(getattr(layer, f) for layer in layers) for f in ("params", "macs"))
-        lines.append(f"{variant.name:<16}{params:>12,}{macs:>16,}")
-    head = f"{'variant':<16}{'parameters':>12}{'MACs':>16}"
-    note = f"one image of {image_size}x{image_size}x{in_channels}, {num_classes} classes"
-    return "\n".join([head, *lines, note])
+        rows.append((variant.name, f"{params:,}", f"{macs:,}"))
+    table = plain_text(("variant", "parameters", "MACs"), rows, ("left", "right", "right"))
+    return f"{table}\none image of {image_size}x{image_size}x{in_channels}, {num_classes} classes"

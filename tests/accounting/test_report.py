@@ -20,7 +20,7 @@ from nin_jax.accounting.account_tables import variant_table
 from nin_jax.accounting.memory_tables import Measured, measured_table
 from nin_jax.accounting.request import parse_memory
 from nin_jax.plotting import variants_figure
-from nin_jax.tables import Bytes, markdown, text_of
+from nin_jax.tables import Bytes, text_of
 from parity_tests.test_counts import GOLDEN
 from tests.test_bad_input import is_one_line
 
@@ -167,7 +167,7 @@ def test_training_of_all_is_one_table_more(script, monkeypatch):
     outcome = script("report", *options, "--format", "markdown")
     assert outcome.code == 0, outcome.err
     assert outcome.out.count("### ") == 2
-    assert "| nin_one_1x1 | train |" in outcome.out
+    assert re.search(r"\| nin_one_1x1 +\| train +\|", outcome.out)
     assert "not available" in outcome.out  # nothing was measured
 
 
@@ -214,8 +214,9 @@ def test_no_label_of_the_variants_meets_another(on_paper):
 
 
 def test_the_committed_results_are_of_all_variants(on_paper):
-    table = markdown(variant_table(on_paper))
-    assert table in (RESULTS / "all.md").read_text(encoding="utf-8")
+    committed = (RESULTS / "all.md").read_text(encoding="utf-8")
+    for row in variant_table(on_paper).rows:
+        assert f"| {' | '.join(map(text_of, row))} |" in re.sub(" +", " ", committed)
     with Image.open(RESULTS / "variants.png") as image:
         assert image.info["Description"] == ", ".join(nin_jax.list_variants())
 
