@@ -1,16 +1,13 @@
-"""Pictures: the sweep, as cost over batch size and image size and the roofline; the scale model."""
+"""The figure of a sweep: cost over batch size, cost over image size, and the roofline."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.speed.scale_model import Prediction
-
-Row = dict[str, Any]
+from benchmarks.speed.work import Row
 
 
 def draw_sweep(rows: Sequence[Row], path: Path) -> Path:
@@ -70,43 +67,3 @@ def _draw_roof(axes: Axes, roof: Row, intensities: Sequence[float]) -> None:
     )
     axes.set(xlabel="FLOP a byte moved, on paper", ylabel="GFLOP/s of direct convolution")
     axes.grid(alpha=0.3, which="both")
-
-
-def draw_scale_model(
-    weak: Mapping[str, Sequence[Sequence[Prediction]]],
-    strong: Mapping[str, Sequence[Prediction]],
-    path: Path,
-) -> Path:
-    """Two panels over the number of GPUs: efficiency as the batch grows, speed-up as it stays.
-
-    Args:
-        weak: of each variant, predictions as assumed and at the machine's roof.
-        strong: of each variant, predictions for the same batch divided over ever more GPUs.
-        path: of the PNG.
-    """
-    figure = Figure(figsize=(10, 4.2), layout="constrained")
-    figure.suptitle("H200 GPUs on paper: nothing is measured", fontsize=11)
-    efficiency, speed_up = figure.subplots(1, 2)
-    for number, variant in enumerate(weak):
-        style = {"color": f"C{number}", "marker": "o", "markersize": 4}
-        for found, line in zip(weak[variant], ("-", "--"), strict=False):
-            label = f"{variant}, at {found[0].fraction:.0%} of the roof"
-            x = [each.devices for each in found]
-            efficiency.plot(x, [each.efficiency for each in found], line, **style, label=label)
-        found = strong[variant]
-        x = [each.devices for each in found]
-        speed_up.plot(x, [found[0].step / each.step for each in found], **style, label=variant)
-    ideal = [each.devices for each in next(iter(strong.values()))]
-    speed_up.plot(ideal, ideal, color="0.6", linewidth=1, label="one GPU's time / GPUs")
-    batch = next(iter(weak.values()))[0][0].work.batch_size
-    _label(efficiency, f"GPUs, {batch:,} images on each", "compute / step", log_x=True)
-    total = next(iter(strong.values()))[0].work.batch_size
-    _label(speed_up, f"GPUs, {total:,} images in all", "times as fast as one", log_x=True)
-    speed_up.set_yscale("log", base=2)
-    for axes in (efficiency, speed_up):
-        axes.set_xticks(ideal, [f"{n:,}" for n in ideal])
-        axes.legend(fontsize=8)
-    speed_up.set(ylim=(1, None))
-    speed_up.set_yticks(ideal, [f"{n:,}" for n in ideal])
-    figure.savefig(path, dpi=120)
-    return path

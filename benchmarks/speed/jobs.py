@@ -12,7 +12,6 @@ from benchmarks.speed import (
     accuracy,
     machine,
     ours,
-    paper,
     pipelines,
     probe,
     pytorch,
@@ -20,9 +19,8 @@ from benchmarks.speed import (
     startup,
 )
 from benchmarks.speed.timing import Timing, interleave
-from benchmarks.speed.work import OURS, Call, Task, Work, error_text, last_line
+from benchmarks.speed.work import OURS, Call, Row, Task, Work, error_text, last_line, training_cost
 
-Row = dict[str, Any]
 EPOCH_IMAGES = 1280
 SWEEP_IMAGE_SIZES = (96, 128, 160, 192, 224, 256, 320)
 SWEEP_BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -243,7 +241,7 @@ def _sweep_row(plan: Plan, work: Work, swept: str) -> Iterator[Row]:
     if OURS in errors:
         yield row | {"error": errors[OURS]}
         return
-    flops, moved = paper.image_cost(work)
+    flops, moved = training_cost(work)
     row |= timings[OURS].row(work.batch_size)
     seconds = timings[OURS].median / work.batch_size
     yield row | {

@@ -1,13 +1,14 @@
-"""What the contenders are given to do: the same work, the same images."""
+"""The work that every contender is given, and what it costs on paper."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
-from nin_jax.models.geometry import as_height_width
-from nin_jax.models.variants import ImageSize
+from nin_jax.models.geometry import Layer, as_height_width, trace
+from nin_jax.models.variants import ImageSize, get_variant
 
 LEARNING_RATE = 0.01
 
@@ -16,6 +17,7 @@ OURS = "nin_jax"
 TORCH = "torch eager channels_last"
 TORCH_WITH_GRADIENTS = "torch eager channels_last, gradients on"
 
+Row = dict[str, Any]
 Task = Literal["train", "predict"]
 Call = Callable[[], Any]
 """Does one training step or one batch, and returns when it is done."""
@@ -23,9 +25,18 @@ Call = Callable[[], Any]
 
 @dataclass(frozen=True)
 class Work:
-    """What is to be done: one training step, or the logits of one batch.
+    """One training step, or the logits of one batch.
 
-    The variant is a name or a file, the image size a side or (height, width).
+    Attributes:
+        task: which of the two.
+        variant: a name or a file.
+        batch_size: images in the batch.
+        image_size: side or (height, width), in pixels.
+        in_channels: channels of the images.
+        precision: of the computation.
+        optimizer: of the training step.
+        momentum: of the optimizer.
+        num_classes: classes to tell apart.
     """
 
     task: Task
@@ -42,17 +53,28 @@ class Work:
     def sides(self) -> tuple[int, int]:
         return as_height_width(self.image_size)
 
+    @property
+    def layers(self) -> list[Layer]:
+        """The layers of the network, with their shapes."""
+        return trace(get_variant(self.variant), self.in_channels, self.num_classes, self.sides)
+
+    @property
+    def params(self) -> int:
+        """The number of parameters."""
+        return sum(layer.params for layer in self.layers)
+
     def images(self) -> np.ndarray:
-        """uint8 [B, H, W, C], the same for everyone."""
+        """Return uint8 [B, H, W, C], the same for every contender."""
         shape = (self.batch_size, *self.sides, self.in_channels)
         return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
 
     def labels(self) -> np.ndarray:
-        return (
-            np.random.default_rng(1).integers(0, self.num_classes, self.batch_size).astype(np.int32)
-        )
+        """Return int32 [B], the same for every contender."""
+        labels = np.random.default_rng(1).integers(0, self.num_classes, self.batch_size)
+        return labels.astype(np.int32)
 
-    def row(self) -> dict[str, Any]:
+    def row(self) -> Row:
+        """Return the columns of a result row that describe the work."""
         return {
             "benchmark": self.task,
             "variant": self.variant,
@@ -63,11 +85,27 @@ class Work:
         }
 
 
+def training_cost(work: Work) -> tuple[float, float]:
+    """Count the FLOPs of one image's training step, and the least bytes that it moves.
+
+    FLOPs: 2 a MAC, three times: forward, input gradient, weight gradient (the first layer has no
+    input gradient). Bytes: each activation is written and read in the forward pass; in the
+    backward pass it is read again, and its gradient is written once and read twice: 6 passes.
+    """
+    layers = work.layers
+    macs = sum(layer.macs for layer in layers)
+    first = next(layer.macs for layer in layers if layer.macs)
+    width = 2 if work.precision == "bfloat16" else 4
+    activations = sum(math.prod(layer.out_shape) for layer in layers)
+    return 2.0 * (3 * macs - first), 6.0 * width * activations
+
+
 def error_text(error: Exception) -> str:
-    """Return what a row says of an exception: its type and the last line of its message."""
+    """Return the text of an error row: the exception's type and the last line of its message."""
     return f"{type(error).__name__}: {last_line(str(error))}"
 
 
 def last_line(text: str) -> str:
+    """Return the last line of a message, 200 characters of it at most."""
     lines = text.strip().splitlines()
     return lines[-1][:200] if lines else "no message"

@@ -5,9 +5,9 @@ import json
 
 import pytest
 
-from benchmarks.speed import figures, jobs, machine, ours, output, paper, pytorch
+from benchmarks.speed import figures, jobs, machine, ours, output, pytorch
 from benchmarks.speed.timing import Timing, interleave
-from benchmarks.speed.work import OURS, Work
+from benchmarks.speed.work import OURS, Work, training_cost
 
 PLAN = jobs.Plan(
     variants=("nin_one_1x1",),
@@ -138,7 +138,7 @@ def test_a_sweep_is_drawn_under_a_measured_roof(monkeypatch, tmp_path):
 
 
 def test_paper_costs_follow_the_macs():
-    flops, _ = paper.image_cost(Work("train", "nin", 1))
+    flops, _ = training_cost(Work("train", "nin", 1))
     first_layer = 54 * 54 * 96 * 121
     assert flops == 2 * (3 * 762_297_352 - first_layer)
 
