@@ -14,7 +14,7 @@ import nin_torch_ref
 from nin_jax.data import transforms
 from nin_jax.training.config import Recipe
 from nin_jax.training.optimizer import make_optimizer
-from nin_jax.training.step import TrainState, make_train_step
+from nin_jax.training.step import init_train_state, make_train_step
 from parity_tests.frameworks import as_array, as_nchw, as_tensor, assert_close
 from parity_tests.pairs import make_pair
 from parity_tests.tolerances import OPTIMIZER_STEPS
@@ -46,9 +46,7 @@ def test_epochs_of_the_compiled_step(micro_batch_size):
     images, labels = _examples()
     graphdef, params = nnx.split(pair.model, nnx.Param)
     optimizer = make_optimizer(RECIPE, total_steps=9)
-    state = TrainState(
-        params, optimizer.init(params), jax.numpy.zeros((), "int32"), jax.random.key(0)
-    )
+    state = init_train_state(params, optimizer)
     step = make_train_step(graphdef, optimizer, RECIPE, SIZE, micro_batch_size)
     reference = torch.optim.SGD(pair.reference.parameters(), 0.1, momentum=0.9, nesterov=True)
     losses, expected_losses = [], []

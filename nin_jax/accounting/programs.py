@@ -21,7 +21,7 @@ from nin_jax.models.variants import ImageSize, Variant
 from nin_jax.training.config import Precision, Recipe
 from nin_jax.training.device import default_micro_batch_size
 from nin_jax.training.optimizer import make_optimizer
-from nin_jax.training.step import TrainState, cross_entropy, make_train_step
+from nin_jax.training.step import cross_entropy, init_train_state, make_train_step
 
 Shape = jax.ShapeDtypeStruct
 TOTAL_STEPS = 1_000_000  # of the schedule; its length changes no operation
@@ -101,12 +101,7 @@ class Programs:
         graphdef, params = nnx.split(self.model, nnx.Param)
         optimizer = make_optimizer(self.recipe, TOTAL_STEPS)
         step = make_train_step(graphdef, optimizer, self.recipe, self.model.image_size, micro)
-        state = TrainState(
-            params,  # pyright: ignore[reportArgumentType]
-            jax.eval_shape(optimizer.init, params),
-            Shape((), jnp.int32),  # pyright: ignore[reportArgumentType]
-            jax.eval_shape(lambda: jax.random.key(0)),  # pyright: ignore[reportArgumentType]
-        )
+        state = jax.eval_shape(lambda params: init_train_state(params, optimizer), params)
         return step.lower(
             state,
             self._images(batch_size, jnp.uint8),

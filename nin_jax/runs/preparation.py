@@ -24,7 +24,7 @@ from nin_jax.training.feed import Resident, Shares, evaluation_parts
 from nin_jax.models.nin import NiN, new_model
 from nin_jax.training.optimizer import for_head_only, make_optimizer, make_schedule
 from nin_jax.training.sharding import EVERYWHERE, Layout, make_layout
-from nin_jax.training.step import EvalState, StepFigures, TrainState, make_eval_step, make_train_step, make_train_steps
+from nin_jax.training.step import EvalState, StepFigures, TrainState, init_train_state, make_eval_step, make_train_step, make_train_steps
 from nin_jax.data.streaming import open_dataset
 from nin_jax.models.variants import get_variant
 
@@ -170,10 +170,7 @@ def prepare_run(
         optimizer = for_head_only(optimizer)
     if config.skip_nonfinite:
         optimizer = optax.apply_if_finite(optimizer, max_consecutive_errors=2**31 - 1)
-    start, key = jnp.zeros((), jnp.int32), jax.random.key(config.seed)
-    # A step consumes its state's arrays; the model keeps its own.
-    state = TrainState(jax.tree.map(jnp.copy, params), optimizer.init(params), start, key)
-    state = layout.place(state, layout.specs(state))
+    state = init_train_state(params, optimizer, config.seed, layout)
     micro = min(micro_batch_size(config, recipe, model), layout.columns(recipe.batch_size))
     at_once = config.steps_per_dispatch or default_steps_per_dispatch()
     train_step = make_train_step(graphdef, optimizer, recipe, model.image_size, micro, layout)

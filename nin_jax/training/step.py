@@ -85,6 +85,26 @@ class EvalState:
     confusion: jax.Array
 
 
+def init_train_state(
+    params: Any,
+    optimizer: optax.GradientTransformation,
+    seed: int = 0,
+    layout: Layout | None = None,
+) -> TrainState:
+    """Return the state before the first step.
+
+    Args:
+        params: the model's `nnx.Param` state. It is copied, because a step consumes its state.
+        optimizer: as `optimizer.make_optimizer` makes it.
+        seed: of the run's PRNG key.
+        layout: the devices to place the state on; the default device if None.
+    """
+    params = jax.tree.map(jnp.copy, params)
+    step = jnp.zeros((), jnp.int32)
+    state = TrainState(params, optimizer.init(params), step, jax.random.key(seed))
+    return state if layout is None else layout.place(state, layout.specs(state))
+
+
 def cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing: float = 0.0) -> jax.Array:
     """Each example's softmax cross-entropy, in nats.
 

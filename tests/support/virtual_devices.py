@@ -41,7 +41,12 @@ from nin_jax.training.evaluate import Score, evaluate, initial, total
 from nin_jax.training.feed import Resident, Shares, evaluation_parts
 from nin_jax.training.optimizer import make_optimizer
 from nin_jax.training.sharding import EVERYWHERE, Layout, make_layout
-from nin_jax.training.step import TrainState, make_eval_step, make_train_step, make_train_steps
+from nin_jax.training.step import (
+    init_train_state,
+    make_eval_step,
+    make_train_step,
+    make_train_steps,
+)
 
 SIZE = (16, 16)
 NETWORK = Variant("small", stages=(Stage(8, 3, padding=1), Stage(16, 3, padding=1)), dropout=0.5)
@@ -75,7 +80,7 @@ def train(layout: Layout | None, dtype: str, recipe: Recipe, text: Path | None =
     )
     graphdef, params = nnx.split(model, nnx.Param)
     optimizer = make_optimizer(recipe, STEPS)
-    state = TrainState(params, optimizer.init(params), jnp.int32(0), jax.random.key(0))
+    state = init_train_state(params, optimizer, layout=layout)
     step = make_train_step(graphdef, optimizer, recipe, SIZE, 2, layout)
     split = examples(130)  # 7 batches an epoch, 10 in the last one
     losses = []
@@ -85,7 +90,6 @@ def train(layout: Layout | None, dtype: str, recipe: Recipe, text: Path | None =
             state, figures = step(state, split.images, split.labels, order)
             losses.append(figures.sums.loss / figures.sums.count)
         return np.array(losses, np.float64), jax.device_get(state.params)
-    state = layout.place(state, layout.specs(state))
     if text is not None:
         leaves = jax.tree.leaves(state.opt_state)
         held = [leaf.addressable_shards[0].data.size for leaf in leaves]

@@ -18,7 +18,7 @@ from nin_jax.training.evaluate import evaluate
 from nin_jax.training.feed import evaluation_parts
 from nin_jax.training.optimizer import make_optimizer, make_schedule
 from nin_jax.training.sharding import make_layout
-from nin_jax.training.step import TrainState, cross_entropy, make_eval_step, make_train_step
+from nin_jax.training.step import cross_entropy, init_train_state, make_eval_step, make_train_step
 
 TINY = Variant("tiny", stages=(Stage(4, 3, padding=1), Stage(8, 3, padding=1)), dropout=0.0)
 SIZE = (16, 16)
@@ -37,7 +37,7 @@ def start(variant=TINY, recipe=RECIPE, param_dtype=jnp.float32, steps=40):
     )
     graphdef, params = nnx.split(model, nnx.Param)
     optimizer = make_optimizer(recipe, steps)
-    state = TrainState(params, optimizer.init(params), jnp.int32(0), jax.random.key(0))
+    state = init_train_state(params, optimizer)
     return graphdef, optimizer, state
 
 
