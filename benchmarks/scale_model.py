@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from benchmarks.speed.work import Work, training_cost
 from nin_jax import cli
 from nin_jax.errors import UserError
-from nin_jax.tables import Cell, Table, markdown
+from nin_jax.tables import Cell, Table, markdown_section
 from nin_jax.training.config import Precision
 
 # NVIDIA's data sheets of the H200 SXM and the DGX H200, in FLOP/s and bytes/s. The rates of the
@@ -107,8 +107,8 @@ def run(config: ScaleModelConfig) -> None:
         raise UserError(f"--fraction must be a number in (0, 1], got {config.fraction:g}")
     if min(config.batch_size, config.image_size) < 1:
         raise UserError("--batch-size and --image-size must be whole numbers >= 1")
-    print(markdown(growing_batch(config)))
-    print(markdown(fixed_batch(config)), end="")
+    print(markdown_section(growing_batch(config)))
+    print(markdown_section(fixed_batch(config)), end="")
 
 
 if __name__ == "__main__":
