@@ -1,4 +1,4 @@
-"""See whether this machine is fit for a run: python scripts/doctor.py."""
+"""Check whether this machine is ready to train: python scripts/doctor.py."""
 
 import sys
 from dataclasses import dataclass
@@ -10,30 +10,30 @@ from nin_jax import cli
 
 @dataclass(frozen=True)
 class DoctorConfig:
-    """Look at versions, devices, CUDA, precision, cache, data, memory and disk; say what to do.
+    """Check versions, devices, CUDA, precision, cache, data, memory and disk; print advice.
 
-    Nothing is downloaded or written. The exit code is 0 also with warnings.
+    Nothing is downloaded or written. The exit code is 0 even if there are warnings.
     """
 
     data_dir: Path | None = None
-    """Folder of the data sets, as for scripts/train.py. Default: $NIN_DATA_DIR, or the user's."""
+    """Folder of the datasets, as for scripts/train.py. Default: $NIN_DATA_DIR, or the user's."""
 
     workdir: Path = Path()
-    """Folder that runs are to be written into, for its free disk."""
+    """Folder that runs will be written to; its free disk space is checked."""
 
     format: Literal["table", "json", "markdown"] = "table"
-    """How to print the findings."""
+    """Output format of the findings."""
 
     strict: bool = False
     """Exit with code 1 if there is any warning."""
 
 
 def run(config: DoctorConfig) -> None:
-    from nin_jax import doctor
+    from nin_jax.doctor.report import count_warnings, examine, report
 
-    findings = doctor.examine(config.data_dir, config.workdir)
-    doctor.report(findings, config.format)
-    if config.strict and doctor.count_warnings(findings):
+    findings = examine(config.data_dir, config.workdir)
+    report(findings, config.format)
+    if config.strict and count_warnings(findings):
         sys.exit(1)
 
 

@@ -1,7 +1,1 @@
-"""What stands in a run's way on this machine, and what to do about it."""
-
-from nin_jax.doctor.check import Check, Findings, count_warnings
-from nin_jax.doctor.examination import examine
-from nin_jax.doctor.output import Format, report
-
-__all__ = ["Check", "Findings", "Format", "count_warnings", "examine", "report"]
+"""Find what on this machine would prevent or disturb a run, and say what to do about it."""

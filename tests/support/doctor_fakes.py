@@ -1,7 +1,7 @@
-"""Machines that are made up, and what a check should say of them."""
+"""Simulated machines, and helpers that compare a check with what it should say."""
 
-from nin_jax.doctor.check import Check
-from nin_jax.doctor.processes import Gpu, Nvidia, Torch
+from nin_jax.doctor.checks import Check
+from nin_jax.doctor.facts import Gpu, Nvidia, Torch
 
 GPU = Gpu("NVIDIA H100", "580.65.06", 70 * 2**30, 80 * 2**30)
 ONE_GPU = Nvidia((GPU,))
@@ -14,9 +14,9 @@ def is_ok(check: Check, *texts: str) -> bool:
 
 
 def warns(check: Check, *texts: str) -> bool:
-    """It says what is found and what to do, in the words given."""
-    said = all(text in f"{check.found} {check.advice}" for text in texts)
-    return check.status == "warning" and bool(check.found) and bool(check.advice) and said
+    """Return whether the check warns, gives advice, and contains the texts."""
+    complete = all(text in f"{check.found} {check.advice}" for text in texts)
+    return check.status == "warning" and bool(check.found) and bool(check.advice) and complete
 
 
 def by_name(checks: list[Check]) -> dict[str, Check]:
