@@ -260,13 +260,14 @@ def test_names_are_no_markup_and_no_formulas(script, place, tmp_path):
 
 def test_titles_are_no_formulas(tmp_path):
     from nin_jax import plotting
+    from nin_jax.accounting import figures
 
     score = Score(1.0, np.eye(3, dtype=np.int64))
     names = (HOSTILE, "$\\frac$", "$")
     plotting.plot_confusion(score.confusion, names, HOSTILE, tmp_path / "a.png")
     plotting.plot_curves([], HOSTILE, tmp_path / "b.png")
     account = nin_jax.account(nin_jax.Variant("$}$", ()), image_size=16, xla=False)
-    plotting.plot_layers(account, tmp_path / "c.png")
+    figures.plot_layers(account, tmp_path / "c.png")
 
 
 def test_a_report_of_a_network_named_as_markup(script, tmp_path):

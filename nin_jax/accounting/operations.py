@@ -1,26 +1,28 @@
-"""A program's operations one by one, by the rules of XLA's own cost analysis.
+"""Count the operations of a program, instruction by instruction, by XLA's own rules.
 
-XLA's cost analysis gives one number a program, summed in float32, so a billion operations are
-known to the hundred. Here the same rules are applied to each instruction of the same program, as
-it stands before XLA's optimisation, in whole numbers: the sum is exact, it says where the
-operations are, and added up in float32 it must be XLA's number again.
+XLA's cost analysis returns one sum for a program, in float32, which has about seven digits. This
+file applies the same rules to each instruction of the same program, before XLA's optimization, in
+whole numbers. The result is exact and is known for each opcode; added up in float32 it must equal
+XLA's sum.
 
-The rules are those of XLA's ``hlo_cost_analysis.cc``: two operations for a multiply-add, taps of a
-convolution that fall on padding or between spread-out elements left out; one for each element of an
-elementwise result, also of whole numbers and of comparisons; exponentials and the like counted
-apart, as transcendentals; nothing for moving data. The body of a loop is counted once, and of
-branches the one with the most operations.
+The rules are those of XLA's ``hlo_cost_analysis.cc``. A multiply-add is two operations; taps of a
+convolution on padding, or between the elements of a dilated array, are left out. An elementwise
+instruction is one operation for each element of its result, integers and comparisons included.
+Transcendentals, such as exponentials, and data movement count as none. The body of a loop is
+counted once; of the branches of a conditional, the one with the most operations is counted.
 """
 
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-# Opcodes, by what XLA counts for them: one for each element, none, none.
+from nin_jax.accounting.hlo import Instruction, Program, parse
+
+# Opcodes by their operations: one for each element, none, none.
 ELEMENTWISE = frozenset(
     {"abs", "add", "and", "bitcast-convert", "ceil", "clamp", "compare", "convert", "divide"}
     | {"floor", "is-finite", "maximum", "minimum", "multiply", "negate", "not", "or", "popcnt"}
@@ -38,34 +40,15 @@ MOVES = frozenset(
 )
 
 
-@dataclass(frozen=True)
-class Instruction:
-    """One line of HLO text: what it computes, from what, and the rest of the line."""
-
-    name: str
-    opcode: str
-    shape: tuple[int, ...]
-    operands: tuple[str, ...]
-    attributes: str
-
-    def attribute(self, name: str) -> str:
-        """The value of ``name=...``, without braces; "" where there is none."""
-        found = re.search(rf"\b{name}=(?:\{{([^}}]*)\}}|([^\s,]+))", self.attributes)
-        return "" if found is None else (found[1] if found[1] is not None else found[2])
-
-    def numbers(self, name: str) -> list[int]:
-        return [int(n) for n in self.attribute(name).split(",") if n]
-
-
 @dataclass
 class Operations:
-    """What a program computes.
+    """The operations of a program.
 
     Attributes:
-        flops: exact number of operations, by opcode.
-        flops_float32: their sum as XLA adds it up.
-        unknown: opcodes that no rule here counts, and computations that are called but not there;
-            their operations are missing from the sums.
+        flops: exact number of operations by opcode.
+        flops_float32: their sum in float32, in XLA's order.
+        unknown: opcodes without a rule, and called computations that are missing from the text.
+            The sums do not include them.
         loops: number of loops; their bodies are counted once.
     """
 
@@ -80,65 +63,19 @@ class Operations:
 
     @property
     def products(self) -> int:
-        """Those of convolutions and matrix products."""
+        """Operations of convolutions and matrix products."""
         return self.flops["convolution"] + self.flops["dot"]
 
     def add(self, other: "Operations", times: int) -> None:
+        """Add the operations of a computation that is called ``times`` times."""
         for opcode, count in other.flops.items():
             self.flops[opcode] += times * count
         self.unknown |= other.unknown
         self.loops += other.loops
 
 
-Program = Mapping[str, Sequence[Instruction]]
-
-_HEAD = re.compile(r"^(ENTRY )?%?([\w.-]+) .*\{$|^(ENTRY )?%?([\w.-]+) \{$")
-_LINE = re.compile(
-    r"^\s+(?:ROOT )?%?(?P<name>[\w.-]+) = "
-    r"(?P<shape>\(.*?\)|\w+\[[\d,]*\](?:\{[^}]*\})?) "
-    r"(?P<opcode>[\w-]+)\((?P<operands>[^)]*)\)(?P<attributes>.*)$"
-)
-_ANY_INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?[\w.-]+ = ")
-
-
-def parse(text: str) -> tuple[Program, str]:
-    """Computations by name, and the entry's name.
-
-    Raises:
-        ValueError: there is no entry computation in the text, or an instruction cannot be read.
-    """
-    program: dict[str, list[Instruction]] = {}
-    current, entry = "", ""
-    for line in text.splitlines():
-        if head := _HEAD.match(line):
-            current = head[2] or head[4]
-            entry = current if line.startswith("ENTRY") else entry
-            program[current] = []
-        elif (found := _LINE.match(line)) and current:
-            program[current].append(
-                Instruction(
-                    found["name"],
-                    found["opcode"],
-                    _dimensions(found["shape"]),
-                    tuple(re.findall(r"%?([\w.-]+)(?:,|$)", found["operands"])),
-                    found["attributes"],
-                )
-            )
-        elif _ANY_INSTRUCTION.match(line):
-            raise ValueError(f"cannot read the HLO instruction {line.strip()!r}")
-    if not entry:
-        raise ValueError("no entry computation in the HLO text")
-    return program, entry
-
-
-def _dimensions(shape: str) -> tuple[int, ...]:
-    """Of an array; a tuple's are not asked for."""
-    found = re.match(r"\w+\[([\d,]*)\]", shape)
-    return tuple(int(side) for side in found[1].split(",") if side) if found else ()
-
-
 def count(text: str) -> Operations:
-    """All operations of the program whose HLO text this is.
+    """Count the operations of the program in an HLO text.
 
     Raises:
         ValueError: the text cannot be read.
@@ -177,8 +114,13 @@ def _count_computation(program: Program, name: str, done: dict[str, Operations])
     return total
 
 
-# Custom calls that compute nothing: notes on where arrays are.
-_NOTES = ("Sharding", "SPMDFullToShardShape", "SPMDShardToFullShape", "annotate_device_placement")
+# Custom calls that compute nothing: they annotate where arrays are placed.
+_ANNOTATIONS = (
+    "Sharding",
+    "SPMDFullToShardShape",
+    "SPMDShardToFullShape",
+    "annotate_device_placement",
+)
 _CALLING = ("call", "conditional", "map", "reduce", "reduce-window", "scatter")
 _KNOWN = (
     ELEMENTWISE
@@ -189,18 +131,18 @@ _KNOWN = (
 
 
 def _unknown(instruction: Instruction) -> set[str]:
-    """What of an instruction no rule counts."""
+    """Name the part of an instruction that has no rule."""
     opcode = instruction.opcode
     if opcode == "custom-call":
         target = instruction.attribute("custom_call_target").strip('"')
-        return set() if target in _NOTES else {f"custom-call {target}"}
+        return set() if target in _ANNOTATIONS else {f"custom-call {target}"}
     if opcode == "conditional" and not _branches(instruction):
         return {opcode}
     return set() if opcode in _KNOWN or opcode in _CALLING else {opcode}
 
 
 def _branches(instruction: Instruction) -> list[str]:
-    """The computations of which an instruction applies one."""
+    """Return the computations of a conditional, which applies one of them."""
     if instruction.opcode != "conditional":
         return []
     names = ("branch_computations", "true_computation", "false_computation")
@@ -209,7 +151,7 @@ def _branches(instruction: Instruction) -> list[str]:
 
 
 def _calls(instruction: Instruction, operands: Sequence[tuple[int, ...]]) -> list[tuple[str, int]]:
-    """The computations that an instruction applies, and how often each."""
+    """Return the computations that an instruction applies, and how many times."""
     outputs = math.prod(instruction.shape)
     match instruction.opcode:
         case "call":
@@ -223,13 +165,13 @@ def _calls(instruction: Instruction, operands: Sequence[tuple[int, ...]]) -> lis
             times = math.prod(arrays[0]) - math.prod(_reduced(arrays[0], instruction))
             return [(instruction.attribute("to_apply"), times)]
         case "reduce-window":
-            window = math.prod(_window(instruction, "size"))
+            window = math.prod(instruction.window("size"))
             return [(instruction.attribute("to_apply"), (window - 1) * outputs)]
         case "scatter":
             return [(instruction.attribute("to_apply"), math.prod(operands[-1]))]
         case "select-and-scatter":
             sources = math.prod(operands[1])
-            window = math.prod(_window(instruction, "size"))
+            window = math.prod(instruction.window("size"))
             return [
                 (instruction.attribute("select"), (window - 1) * sources),
                 (instruction.attribute("scatter"), sources),
@@ -252,30 +194,22 @@ def _own_flops(instruction: Instruction, operands: Sequence[tuple[int, ...]]) ->
     if instruction.opcode == "convolution":
         return 2 * _convolution_macs(instruction, *operands)
     if instruction.opcode == "custom-call":
-        return -1  # XLA's mark for what it cannot know; before its optimisation, a note on sharding
+        return -1  # XLA's value for an unknown cost; without optimization, these are annotations
     return 0
-
-
-def _window(instruction: Instruction, name: str) -> list[int]:
-    """A field of ``window={size=3x3 stride=2x2 ...}``; of ``pad=1_2x1_2`` the lower ones."""
-    found = re.search(rf"\b{name}=([\dx_-]+)", instruction.attribute("window"))
-    if found is None:
-        return []
-    return [int(side.split("_")[0]) for side in found[1].split("x")]
 
 
 def _convolution_macs(
     instruction: Instruction, image: tuple[int, ...], kernel: tuple[int, ...]
 ) -> int:
-    """Multiply-adds of which both factors are elements of the arrays."""
+    """Count multiply-adds whose two factors are both elements of the arrays."""
     images, kernels, outputs = re.split("_|->", instruction.attribute("dim_labels"))
-    sizes = _window(instruction, "size")
+    sizes = instruction.window("size")
     axes = len(sizes)
     ones = [1] * axes
-    strides = _window(instruction, "stride") or ones
-    pads = _window(instruction, "pad") or [0] * axes
-    image_spread = _window(instruction, "lhs_dilate") or ones
-    kernel_spread = _window(instruction, "rhs_dilate") or ones
+    strides = instruction.window("stride") or ones
+    paddings = instruction.window("pad") or [0] * axes
+    image_dilations = instruction.window("lhs_dilate") or ones
+    kernel_dilations = instruction.window("rhs_dilate") or ones
     macs = instruction.shape[outputs.index("b")] * instruction.shape[outputs.index("f")]
     macs *= kernel[kernels.index("i")]
     for axis in range(axes):
@@ -284,17 +218,23 @@ def _convolution_macs(
             sizes[axis],
             instruction.shape[outputs.index(str(axis))],
             strides[axis],
-            pads[axis],
-            image_spread[axis],
-            kernel_spread[axis],
+            paddings[axis],
+            image_dilations[axis],
+            kernel_dilations[axis],
         )
     return macs
 
 
 def _valid_positions(
-    side: int, size: int, out_side: int, stride: int, pad: int, spread: int, kernel_spread: int
+    side: int,
+    size: int,
+    out_side: int,
+    stride: int,
+    padding: int,
+    dilation: int,
+    kernel_dilation: int,
 ) -> int:
-    """Pairs of an output and a tap that meet an element, along one axis."""
+    """Count the pairs of an output and a tap that read an element, along one axis."""
     outputs = stride * np.arange(out_side)[:, None]
-    at = outputs + kernel_spread * np.arange(size) - pad  # [outputs, taps]
-    return int(((at >= 0) & (at % spread == 0) & (at // spread < side)).sum())
+    at = outputs + kernel_dilation * np.arange(size) - padding  # [outputs, taps]
+    return int(((at >= 0) & (at % dilation == 0) & (at // dilation < side)).sum())

@@ -123,7 +123,7 @@ def explanation(config: ReportConfig, accounts: Sequence[Account]) -> str:
 
 def plot(config: ReportConfig, accounts: Sequence[Account]) -> list[Path]:
     """Draws into the folder that was asked for; the files written."""
-    from nin_jax.plotting import plot_layers, plot_variants  # matplotlib is slow to import
+    from nin_jax.accounting.figures import plot_layers, plot_variants  # matplotlib loads slowly
 
     assert config.plots is not None
     written = []

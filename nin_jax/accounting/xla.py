@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from nin_jax.accounting import hlo
+from nin_jax.accounting import operations
 
 
 @dataclass(frozen=True)
@@ -73,11 +73,11 @@ def program_cost(
     )
 
 
-def _counted(lowered: Any) -> hlo.Operations | None:
+def _counted(lowered: Any) -> operations.Operations | None:
     """The program's operations one by one; None if its text is not to be had, or to be read."""
     try:
         text = lowered.as_text(dialect="hlo")
-        return hlo.count(text) if isinstance(text, str) else None
+        return operations.count(text) if isinstance(text, str) else None
     except (AttributeError, ValueError, NotImplementedError, jax.errors.JaxRuntimeError):
         return None
 

@@ -89,7 +89,7 @@ def explain_files(
         workdir.make_folder("--out", out)
         for path, explanation in zip(readable, found, strict=True):
             written.append(_free_name(out, path.stem, written))
-            plot_class_maps(explanation, names, path.name, written[-1])
+            plot_class_maps(explanation.image, explanation.maps, names, path.name, written[-1])
     return written, faults
 
 

@@ -252,7 +252,8 @@ def _gallery(
     for i in chosen:
         truth, answer = (dataset.class_names[n] for n in (labels[i], said[i]))
         caption = f"{given.name}, test image {i}: {truth}, taken for {answer}"
-        plot_class_maps(found[i], dataset.class_names, caption, out / GALLERY / f"{i:05d}.png")
+        path = out / GALLERY / f"{i:05d}.png"
+        plot_class_maps(found[i].image, found[i].maps, dataset.class_names, caption, path)
         pictures.append({"file": f"{i:05d}.png", "caption": caption})
     return pictures
 

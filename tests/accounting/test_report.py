@@ -9,7 +9,6 @@ import re
 from pathlib import Path
 
 import pytest
-from matplotlib.text import Text
 from PIL import Image
 
 import nin_jax
@@ -19,7 +18,6 @@ from nin_jax.accounting import account, report
 from nin_jax.accounting.account_tables import variant_table
 from nin_jax.accounting.memory_tables import Measured, measured_table
 from nin_jax.accounting.request import parse_memory
-from nin_jax.plotting import variants_figure
 from nin_jax.tables import Bytes, text_of
 from parity_tests.test_counts import GOLDEN
 from tests.test_bad_input import is_one_line
@@ -199,18 +197,6 @@ def test_pictures(script, tmp_path):
 @pytest.fixture(scope="module")
 def on_paper():
     return [account(name, batch_size=128, xla=False) for name in nin_jax.list_variants()]
-
-
-def test_no_label_of_the_variants_meets_another(on_paper):
-    figure = variants_figure(on_paper)
-    figure.draw_without_rendering()  # moves each text to its place
-    (axes,) = figure.axes
-    boxes = [Text.get_window_extent(text) for text in axes.texts]
-    assert len(boxes) == len(on_paper)
-    for i, box in enumerate(boxes):
-        assert axes.get_window_extent().containsx(box.x0)
-        assert axes.get_window_extent().containsx(box.x1)
-        assert not any(box.overlaps(other) for other in boxes[:i]), axes.texts[i]
 
 
 def test_the_committed_results_are_of_all_variants(on_paper):

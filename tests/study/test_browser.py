@@ -56,7 +56,7 @@ def url(tmp_path_factory) -> str:
     names = ["T-shirt", "trousers", "bag"]
     model = create_model("nin_one_1x1", num_classes=3, image_size=131)
     (found,) = explain_images(model, np.zeros((1, 28, 28, 1), np.uint8))
-    plot_class_maps(found, names, "a picture", folder / "maps.png")
+    plot_class_maps(found.image, found.maps, names, "a picture", folder / "maps.png")
     gallery = [content.Picture((folder / "maps.png").read_bytes(), "a picture, taken for a bag")]
     text = page.as_html(study(everything(), gallery=gallery))
     (folder / "index.html").write_text(text, encoding="utf-8")
