@@ -1,10 +1,10 @@
-"""By how much a process grows within a call, beyond what XLA plans: programs of one operation.
+"""Measure by how much a process grows within a call, beyond what XLA plans.
 
-    MALLOC_MMAP_THRESHOLD_=131072 python benchmarks/beyond_plan.py
-    MALLOC_MMAP_THRESHOLD_=131072 python benchmarks/beyond_plan.py predict nin 16
+    MALLOC_MMAP_THRESHOLD_=131072 python -m benchmarks.beyond_plan
+    MALLOC_MMAP_THRESHOLD_=131072 python -m benchmarks.beyond_plan predict nin 16
 
-The first prints programs of one operation; the second a network's step, one call at a time and
-three in a row, as `benchmarks.speed.probe` measures. On Linux, with a CPU.
+The first command measures programs of one operation; the second a network's step, one call at a
+time and three in a row, as `benchmarks.speed.probe` does. On Linux, with a CPU.
 """
 
 import sys
@@ -17,15 +17,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.speed.ours import nin_jax_call
-from benchmarks.speed.probe import _forget_peak, _peak_resident
+from benchmarks.speed.probe import peak_resident, reset_peak
 from benchmarks.speed.work import Work
 from nin_jax.accounting.xla import xla_memory
 from nin_jax.models import ops
+from nin_jax.tables import markdown
 
 TIMES = 5
 
 
 def conv(operations: ops.Operations, stride: int, padding: int) -> Callable[..., Any]:
+    """Return a program of one convolution."""
     return lambda x, kernel: operations.conv(x, kernel, stride, padding)
 
 
@@ -62,20 +64,21 @@ PROGRAMS: dict[str, tuple[Callable[..., Any], tuple[int, ...], tuple[int, ...]]]
 
 
 def growth(call: Callable[[], Any], calls: int) -> str:
-    """Of the process, in MiB, the least and the most of a few times."""
+    """Return the growth of the process in MiB, the least and the most of a few measurements."""
     found = []
     for _ in range(TIMES):
-        time.sleep(0.5)  # XLA's threads give back the last call's blocks
-        before = _forget_peak()
+        time.sleep(0.5)  # XLA's threads free the blocks of the last call
+        before = reset_peak()
         if before is None:
-            raise SystemExit("this system does not tell a process's peak")
+            raise SystemExit("this system does not report the peak memory of a process")
         for _ in range(calls):
             call()
-        found.append((_peak_resident() - before) / 2**20)
+        found.append((peak_resident() - before) / 2**20)
     return f"{min(found):.1f} to {max(found):.1f}"
 
 
-def one_operation(name: str) -> None:
+def one_operation(name: str) -> tuple[str, str, str]:
+    """Return a program's name, and the MiB that XLA plans and that the process grows."""
     function, *shapes = PROGRAMS[name]
     arguments = [jax.device_put(np.zeros(shape, np.float32)) for shape in shapes]
     compiled = jax.jit(function).lower(*arguments).compile()
@@ -86,21 +89,21 @@ def one_operation(name: str) -> None:
         jax.block_until_ready(compiled(*arguments))
 
     call()
-    print(f"| {name} | {planned:.1f} | {growth(call, 1)} |", flush=True)
+    return name, f"{planned:.1f}", growth(call, 1)
 
 
-def network(task: Any, variant: str, batch_size: int) -> None:
+def network(task: Any, variant: str, batch_size: int) -> tuple[str, str, str]:
+    """Return a step's name, and the MiB that the process grows in one call and in three."""
     call = nin_jax_call(Work(task, variant, batch_size))
     call()
-    alone, in_a_row = growth(call, 1), growth(call, 3)
-    print(f"| {variant}, {task}, {batch_size} images | {alone} | {in_a_row} |")
+    return f"{variant}, {task}, {batch_size} images", growth(call, 1), growth(call, 3)
 
 
 if __name__ == "__main__":
     if sys.argv[1:]:
-        print("| step | MiB, one call | MiB, three in a row |\n| --- | ---: | ---: |")
-        network(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+        headings = ("step", "MiB, one call", "MiB, three in a row")
+        rows = [network(sys.argv[1], sys.argv[2], int(sys.argv[3]))]
     else:
-        print("| program | MiB planned | MiB grown |\n| --- | ---: | ---: |")
-        for each in PROGRAMS:
-            one_operation(each)
+        headings = ("program", "MiB planned", "MiB grown")
+        rows = [one_operation(name) for name in PROGRAMS]
+    print(markdown(headings, rows, ("left", "right", "right")))

@@ -1,1 +1,1 @@
-"""Runs disturbed on purpose, many times over: nothing may be lost, nothing wrong may be loaded."""
+"""Runs that are disturbed on purpose: no data may be lost, no damaged checkpoint loaded."""

@@ -1,4 +1,4 @@
-"""The run that is disturbed: a small network on the digits, as a process of its own."""
+"""A small run on the digits, in a process of its own, that the trials disturb."""
 
 import json
 import os
@@ -15,15 +15,15 @@ from nin_jax.runs import workdir, writers
 
 TRAIN = Path(__file__).resolve().parent.parent.parent / "scripts" / "train.py"
 NETWORK = "dropout = 0.5\n[[stages]]\nchannels = 8\nkernel = 3\npadding = 1\n"
-TIMES = ("seconds", "images_per_second", "time")  # what may differ between two equal runs
+TIMES = ("seconds", "images_per_second", "time")  # these may differ between equal runs
 
 
 @dataclass(frozen=True)
 class SmallRun:
-    """How to start it.
+    """How to start the run.
 
     Attributes:
-        scratch: folder for the variant's file and the compiled programs.
+        scratch: folder for the variant's file and the compilation cache.
         options: further options of scripts/train.py.
     """
 
@@ -31,7 +31,7 @@ class SmallRun:
     options: tuple[str, ...]
 
     def start(self, folder: Path) -> subprocess.Popen[str]:
-        """Begins the run in a folder, or goes on with it if there is one to go on with."""
+        """Start the run in a folder, or resume it if the folder has one."""
         network = self.scratch / "small.toml"
         if not network.exists():
             network.write_text(NETWORK, encoding="utf-8")
@@ -49,7 +49,7 @@ class SmallRun:
 
 
 def differences(folder: Path, other: Path) -> list[str]:
-    """In what two finished runs differ, times aside; empty if they are the same bit for bit."""
+    """Return the differences of two finished runs, bit for bit, apart from times."""
     found = []
     weights, others = (load_safetensors(f / workdir.WEIGHTS) for f in (folder, other))
     if weights.keys() != others.keys():
@@ -65,6 +65,6 @@ def differences(folder: Path, other: Path) -> list[str]:
 
 
 def rows_of(folder: Path) -> list[dict[str, Any]]:
-    """A run's metrics, times aside."""
+    """Return a run's rows of metrics, without times."""
     rows = writers.read_metrics(folder / workdir.METRICS)
     return [{k: v for k, v in row.items() if k not in TIMES} for row in rows]

@@ -1,4 +1,4 @@
-"""The disturbances: kills at random moments, damaged files, a run of many epochs."""
+"""The trials: kills at random moments, damaged files, a run of many epochs."""
 
 import os
 import random
@@ -27,13 +27,13 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a trial came to.
+    """The outcome of a trial.
 
     Attributes:
         trial: its name.
-        tried: how often something was disturbed.
-        lost: how often that cost more than time; what this is all about.
-        details: figures by name.
+        tried: how many times something was disturbed.
+        lost: how many times that cost more than time.
+        details: further results by name.
     """
 
     trial: str
@@ -46,13 +46,17 @@ class Outcome:
 
 
 def kill_runs(small: SmallRun, kills: int, seed: int, say: Say) -> Outcome:
-    """Kills runs at random moments and resumes them until they are done.
+    """Kill runs at random moments and resume them until they are done.
 
-    A moment is drawn uniformly from what an undisturbed run takes from start to end, so that
-    start-up, steps, writing, evaluation and the end all have their share.
+    Moments are uniform over the duration of an undisturbed run, from start to end, so that
+    start-up, steps, writing, evaluation and the end are all hit. A finished run must equal the
+    undisturbed one, bit for bit.
+
+    Raises:
+        UserError: the undisturbed run fails.
     """
     folder = small.scratch / "undisturbed"
-    for attempt in range(2):  # the second one finds its programs compiled, as all that follow
+    for attempt in range(2):  # from the second on, programs are in the cache
         shutil.rmtree(folder, ignore_errors=True)
         started = time.monotonic()
         error = small.start(folder).communicate()[1]
@@ -96,7 +100,7 @@ def _run_for(small: SmallRun, folder: Path, seconds: float | None) -> tuple[int,
 
 
 def _moment(folder: Path) -> str:
-    """What a killed run was doing, by what it has left."""
+    """Return what a killed run was doing, by the files that it left."""
     if (folder / workdir.SUMMARY).exists():
         return "after its end"
     if not (folder / workdir.CONFIG).exists():
@@ -130,9 +134,10 @@ DAMAGES: dict[str, Callable[[Path, random.Random], None]] = {
 
 
 def damage_files(small: SmallRun, seed: int, say: Say) -> Outcome:
-    """Damages every file of the newest checkpoint in turn, in each way, and restores.
+    """Damage every file of the newest checkpoint in turn, in each way, and restore.
 
-    Right is the state of the checkpoint before, to the bit, and the damaged one named.
+    The result must be the state of the previous checkpoint, bit for bit, and a warning that names
+    the damaged one.
     """
     source = small.scratch / "undisturbed"
     config = manifest.read_config(source)
@@ -154,12 +159,12 @@ def damage_files(small: SmallRun, seed: int, say: Say) -> Outcome:
             if path.stat().st_size == 0 and name != "removed":
                 continue
             damage(folder / relative, random.Random(f"{seed} {relative} {name}"))
-            with warnings.catch_warnings(record=True) as told:
+            with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
                 found = _restored(folder, like)
             tried += 1
-            if not any(newest in str(warning.message) for warning in told):
-                faults.append(f"{relative} {name}: not told of")
+            if not any(newest in str(warning.message) for warning in caught):
+                faults.append(f"{relative} {name}: no warning")
             elif found is None or not _equal(found, expected):
                 faults.append(f"{relative} {name}: not the state of {before}")
     say(f"{tried} damages of {newest}, {len(faults)} faults")
@@ -190,9 +195,13 @@ FLAT = 1.05  # the last quarter's resident memory over the second's
 
 
 def run_long(small: SmallRun, epochs: int, say: Say) -> Outcome:
-    """A run of many epochs: its resident memory and its number of files do not grow.
+    """Watch the resident memory and the number of files of a run of many epochs.
 
-    The first quarter is left out, in which programs are compiled and caches fill.
+    Neither may grow from the second quarter to the last. The first quarter is not counted: there
+    programs are compiled and caches fill.
+
+    Raises:
+        UserError: the run fails, or ends before it can be watched.
     """
     folder = small.scratch / "long"
     process = small.start(folder)
@@ -204,7 +213,7 @@ def run_long(small: SmallRun, epochs: int, say: Say) -> Outcome:
     if process.returncode != 0:
         raise UserError(f"the long run failed: {error}")
     if not samples:
-        raise UserError(f"{epochs} epochs are over before the run can be watched: give more")
+        raise UserError(f"{epochs} epochs end before the run can be watched: give more")
     quarter = max(1, len(samples) // 4)
     resident = [float(np.median([s[0] for s in part])) for part in _parts(samples, quarter)]
     files = [max(s[1] for s in part) for part in _parts(samples, quarter)]
@@ -224,7 +233,7 @@ def _parts(samples: list[tuple[int, int]], quarter: int) -> tuple[list, list]:
 
 
 def _samples(process: Any, folder: Path, say: Say) -> Iterator[tuple[int, int]]:
-    """Resident bytes and number of files, ten times a second from the first row of metrics on."""
+    """Yield resident bytes and number of files, ten times a second after the first metrics."""
     while process.poll() is None:
         time.sleep(0.1)
         rows = folder / workdir.METRICS
@@ -233,9 +242,9 @@ def _samples(process: Any, folder: Path, say: Say) -> Iterator[tuple[int, int]]:
                 continue
             resident = int(Path(f"/proc/{process.pid}/statm").read_text().split()[1])
             files = sum(SAVING not in path.parts for path in folder.rglob("*"))
-        except (OSError, IndexError):  # a file that was there is there no more, or the process
+        except (OSError, IndexError):  # a file or the process is gone
             continue
-        if not resident:  # it is ending
+        if not resident:  # the process is ending
             continue
         resident *= os.sysconf("SC_PAGE_SIZE")
         say(f"long run: {resident / 2**20:.0f} MiB, {files} files")

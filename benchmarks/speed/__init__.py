@@ -1,5 +1,5 @@
-"""Benchmarks: nin_jax against PyTorch and plain Flax, in one process, in interleaved rounds.
+"""Benchmarks of nin_jax against PyTorch and plain Flax, in interleaved rounds in one process.
 
 ``python scripts/bench.py`` is the command line. Every benchmark yields flat rows with units in
-their names; what fails is a row with an error in it, and the others go on.
+their names. If a contender fails, its row holds the error and the others continue.
 """

@@ -1,9 +1,9 @@
 """Time to accuracy: `modern` in nin_jax, then the published recipe in PyTorch, on the same data.
 
-Counted: reading the data set, building the network, compiling, resizing, and every training step.
-Not counted: imports of Python's libraries, and evaluation on the test set, which both sides do
-after the same numbers of images. A contender runs until it has reached every target, its planned
-epochs are over, or an evaluation finds the cap passed.
+Counted: reading the dataset, building the network, compiling, resizing, and every training step.
+Not counted: imports of Python libraries, and evaluation on the test set, which both sides do after
+the same numbers of images. A contender stops when it has reached every target, at the end of its
+planned epochs, or at the first evaluation after the time limit.
 """
 
 import itertools
@@ -19,7 +19,7 @@ import torch
 
 import nin_torch_ref
 from benchmarks.speed import pytorch
-from benchmarks.speed.work import OURS, TORCH, Work, error_text
+from benchmarks.speed.work import OURS, TORCH, Row, Work, error_text
 from nin_jax.data.datasets import Split, load_dataset
 from nin_jax.models.geometry import trace
 from nin_jax.models.variants import get_variant
@@ -28,7 +28,7 @@ from nin_jax.training.config import Recipe, TrainConfig, recipe_of
 from nin_jax.training.evaluate import evaluate
 from nin_jax.training.sharding import EVERYWHERE
 
-# Images of an epoch between two evaluations: whole batches of either recipe, 64 and 128.
+# Images between two evaluations: a whole number of batches of both recipes, 64 and 128.
 EVALUATE_EVERY = 3200
 
 Evaluation = tuple[int, Callable[[], float]]
@@ -37,17 +37,17 @@ Evaluation = tuple[int, Callable[[], float]]
 
 @dataclass(frozen=True)
 class Comparison:
-    """What both contenders train on, and for how long.
+    """The data and limits of both contenders.
 
     Attributes:
-        variants: names or files; each is trained from seed 0.
+        variants: names or files. Each is trained from seed 0.
         image_size: side in pixels.
-        dataset: as `load_dataset` knows it.
+        dataset: a name for `load_dataset`.
         data_dir: folder with its files, or None for the default.
-        epochs: planned length of `modern`, whose cosine schedule needs one.
+        epochs: planned length of `modern`, which its cosine schedule needs.
         targets: test accuracies to reach, in (0, 1).
         cap_seconds: counted seconds after which a contender is stopped.
-        precision: of both.
+        precision: of both contenders.
     """
 
     variants: tuple[str, ...] = ("nin",)
@@ -60,14 +60,18 @@ class Comparison:
     precision: Any = "float32"
 
     def check(self) -> None:
-        """Raise UserError unless the data set can be had and every network takes its images."""
+        """Check the options against the data.
+
+        Raises:
+            UserError: the dataset is missing, or a network cannot take its images.
+        """
         variants = [get_variant(variant) for variant in self.variants]
         dataset = load_dataset(self.dataset, self.data_dir)
         for variant in variants:
             trace(variant, dataset.image_shape[2], dataset.num_classes, self.image_size)
 
     def recipe(self, variant: str, name: str) -> tuple[TrainConfig, Recipe]:
-        """Return a recipe for this comparison; only `modern` has a planned length."""
+        """Return configuration and recipe; only `modern` has a planned length."""
         config = TrainConfig(
             variant,
             name,
@@ -80,7 +84,7 @@ class Comparison:
 
 
 def train_ours(comparison: Comparison, variant: str) -> Iterator[Evaluation]:
-    """Train nin_jax by `modern` for its planned epochs; yield when an evaluation is due."""
+    """Train nin_jax with `modern` for the planned epochs; yield when an evaluation is due."""
     dataset = load_dataset(comparison.dataset, comparison.data_dir)
     config, recipe = comparison.recipe(variant, "modern")
     run = prepare_run(config, recipe, dataset)
@@ -114,10 +118,10 @@ def train_ours(comparison: Comparison, variant: str) -> Iterator[Evaluation]:
 
 
 def train_torch(comparison: Comparison, variant: str) -> Iterator[Evaluation]:
-    """Train the PyTorch reference by `d2l`, eager and channels_last; yield, without an end.
+    """Train the PyTorch reference with `d2l`, eager and channels_last, without an end.
 
-    The training images are resized once, before the first step: after one epoch that has cost less
-    than resizing each batch.
+    Yields when an evaluation is due. The training images are resized once, before the first step:
+    after one epoch that is cheaper than resizing each batch.
     """
     dataset = load_dataset(comparison.dataset, comparison.data_dir)
     _, recipe = comparison.recipe(variant, "d2l")
@@ -175,10 +179,10 @@ def _scaled(images: torch.Tensor) -> torch.Tensor:
 CONTENDERS = {OURS: ("modern", train_ours), TORCH: ("d2l", train_torch)}
 
 
-def measure(comparison: Comparison, say: Callable[[str], None]) -> Iterator[dict[str, Any]]:
-    """Yield a row for each variant, contender and target, or one with an error for what fails.
+def measure(comparison: Comparison, say: Callable[[str], None]) -> Iterator[Row]:
+    """Yield a row for each variant, contender and target, or one with the error of a failure.
 
-    A row's ``seconds`` are counted up to the first evaluation at or above its target.
+    The ``seconds`` of a row end at the first evaluation at or above its target.
     """
     for variant in comparison.variants:
         ours: dict[float, float] = {}  # seconds by target
@@ -193,8 +197,8 @@ def measure(comparison: Comparison, say: Callable[[str], None]) -> Iterator[dict
 
 def _rows(
     comparison: Comparison, variant: str, contender: str, say: Callable[[str], None]
-) -> Iterator[dict[str, Any]]:
-    """Train one contender; its generator's time is what counts."""
+) -> Iterator[Row]:
+    """Train one contender; only the time inside its generator counts."""
     name, train = CONTENDERS[contender]
     what = f"accuracy {variant}: {contender}, recipe {name}"
     row = {"benchmark": "accuracy", "variant": variant, "contender": contender, "recipe": name}

@@ -11,7 +11,7 @@ from benchmarks.speed.work import Row
 
 
 def draw_sweep(rows: Sequence[Row], path: Path) -> Path:
-    """Three panels: ms an image over batch size, over image size, and GFLOP/s under the roof."""
+    """Draw three panels: ms an image over batch size and over image size, and the roofline."""
     swept = [row for row in rows if row["benchmark"] == "sweep" and "gflops" in row]
     (roof,) = [row for row in rows if row["benchmark"] == "roof"]
     variants = list(dict.fromkeys(row["variant"] for row in swept))
@@ -54,7 +54,7 @@ def _label(axes: Axes, x: str, y: str, log_x: bool) -> None:
 
 
 def _draw_roof(axes: Axes, roof: Row, intensities: Sequence[float]) -> None:
-    """Attainable rate = min(peak, intensity x bandwidth) (Williams et al. 2009)."""
+    """Draw the attainable rate, min(peak, intensity x bandwidth) (Williams et al. 2009)."""
     peak, bandwidth = roof["matmul_gflops"], roof["copy_gb_per_s"]
     ridge = peak / bandwidth
     x = np.geomspace(min(ridge, *intensities) / 4, 4 * max(ridge, *intensities), 200)
@@ -65,5 +65,5 @@ def _draw_roof(axes: Axes, roof: Row, intensities: Sequence[float]) -> None:
     axes.text(
         x[8], x[8] * bandwidth, f"  copy {bandwidth:.0f} GB/s", ha="left", va="top", fontsize=8
     )
-    axes.set(xlabel="FLOP a byte moved, on paper", ylabel="GFLOP/s of direct convolution")
+    axes.set(xlabel="FLOP a byte moved, on paper", ylabel="GFLOP/s, counted as direct convolution")
     axes.grid(alpha=0.3, which="both")

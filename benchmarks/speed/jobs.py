@@ -1,35 +1,43 @@
-"""The benchmarks: each yields flat rows, and an error row in place of what fails."""
+"""The benchmarks. Each yields flat rows; a contender that fails yields a row with its error."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from benchmarks.speed import (
-    accuracy,
-    machine,
-    ours,
-    pipelines,
-    probe,
-    pytorch,
-    scale,
-    startup,
-)
+from benchmarks.speed import accuracy, ours, pipelines, probe, pytorch, scale, timing
 from benchmarks.speed.timing import Timing, interleave
 from benchmarks.speed.work import OURS, Call, Row, Task, Work, error_text, last_line, training_cost
 
 EPOCH_IMAGES = 1280
 SWEEP_IMAGE_SIZES = (96, 128, 160, 192, 224, 256, 320)
 SWEEP_BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
-DATA_SET_SIZES = (1_000, 4_000, 15_000, 60_000)
+DATASET_SIZES = (1_000, 4_000, 15_000, 60_000)
+# The networks of the published comparison.
+MAIN = ("nin", "nin15")
+
+Builders = Mapping[str, Callable[[], Call]]
+"""A function for each contender that builds it and returns its call."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is measured, and how often."""
+    """What to measure, and how often.
+
+    Attributes:
+        variants: names or files.
+        batch_sizes: None for each benchmark's own variants and batch sizes.
+        image_size: side in pixels.
+        in_channels: channels of the images.
+        precision: of our computation; PyTorch uses autocast.
+        rounds: measured rounds.
+        workers: processes of PyTorch's DataLoader.
+        comparison: what `accuracy` trains.
+        say: receives a text about what is being measured.
+    """
 
     variants: Sequence[str]
     batch_sizes: Sequence[int] | None
@@ -41,121 +49,116 @@ class Plan:
     comparison: accuracy.Comparison = field(default_factory=accuracy.Comparison)
     say: Callable[[str], None] = lambda text: None
 
+    def works(self, task: Task, variants: Sequence[str], *batch_sizes: int) -> Iterator[Work]:
+        """Yield work for these variants and batch sizes, or for the plan's if it has any."""
+        for variant in self.variants if self.batch_sizes else variants:
+            for batch_size in self.batch_sizes or batch_sizes:
+                yield self.work(task, variant, batch_size)
+
     def work(self, task: Task, variant: str, batch_size: int) -> Work:
         return Work(task, variant, batch_size, self.image_size, self.in_channels, self.precision)
 
 
-# The networks that the published comparison is about; the others are measured once.
-MAIN = ("nin", "nin15")
+@dataclass(frozen=True)
+class Measured:
+    """The timings of some contenders, and the errors of the others."""
+
+    names: Sequence[str]
+    timings: Mapping[str, Timing]
+    errors: Mapping[str, str]
+
+    def rows(self, common: Row, images: int) -> Iterator[tuple[str, Row]]:
+        """Yield each contender's name and row, for calls that process that many images."""
+        for name in self.names:
+            figures = {"error": self.errors[name]} if name in self.errors else {}
+            figures = figures or self.timings[name].row(images)
+            yield name, common | {"contender": name} | figures
+
+    def rows_with_ratio(self, common: Row, images: int, rivals: Iterable[str]) -> Iterator[Row]:
+        """Yield each contender's row, ours with the best of the rivals and its time over ours."""
+        measured = [name for name in rivals if name in self.timings]
+        best = min(measured, key=lambda name: self.timings[name].median, default=None)
+        for name, row in self.rows(common, images):
+            if name == OURS and best is not None and "error" not in row:
+                ratio = self.timings[best].median / self.timings[OURS].median
+                row |= {"best_rival": best, "best_rival_over_ours": round(ratio, 3)}
+            yield row
 
 
 def train(plan: Plan) -> Iterator[Row]:
-    """One training step, of every variant, against PyTorch and plain Flax."""
+    """Time one training step of every variant against PyTorch and plain Flax."""
     for variant in plan.variants:
         for batch_size in plan.batch_sizes or ((32, 128) if variant in MAIN else (32,)):
             work = plan.work("train", variant, batch_size)
-            more: dict[str, Callable[[], Call]] = {}
-            if batch_size <= 32:  # beyond, a step of it takes 20 s and tells nothing new
-                more[ours.PLAIN] = lambda work=work: ours.plain_flax_call(work)
-            yield from _against_rivals(plan, work, more)
+            # With larger batches a step of plain Flax takes 20 s.
+            plain = {ours.PLAIN: partial(ours.plain_flax_call, work)} if batch_size <= 32 else {}
+            yield from _against_rivals(plan, work, plain)
 
 
 def predict(plan: Plan) -> Iterator[Row]:
-    """The logits of one batch."""
-    for variant in plan.variants if plan.batch_sizes else MAIN:
-        for batch_size in plan.batch_sizes or (1, 128):
-            yield from _against_rivals(plan, plan.work("predict", variant, batch_size), {})
+    """Time the logits of one batch."""
+    for work in plan.works("predict", MAIN, 1, 128):
+        yield from _against_rivals(plan, work, {})
 
 
-def _against_rivals(
-    plan: Plan, work: Work, more: Mapping[str, Callable[[], Call]]
-) -> Iterator[Row]:
+def _against_rivals(plan: Plan, work: Work, more: Builders) -> Iterator[Row]:
     rivals = pytorch.rivals(work)
-    contenders = {OURS: lambda: ours.nin_jax_call(work)} | rivals | dict(more)
-    timings, errors = _measure(plan, contenders, f"{work.task} {work.variant} {work.batch_size}")
-    best = _best(timings, rivals)
-    for name in contenders:
-        row = work.row() | {"contender": name}
-        if name in errors:
-            yield row | {"error": errors[name]}
-            continue
-        row |= timings[name].row(work.batch_size)
-        if name == OURS and best is not None:
-            row |= {
-                "best_rival": best,
-                "best_rival_over_ours": round(timings[best].median / timings[name].median, 3),
-            }
-        yield row
+    contenders = {OURS: partial(ours.nin_jax_call, work), **rivals, **more}
+    measured = _measure(plan, contenders, f"{work.task} {work.variant} {work.batch_size}")
+    yield from measured.rows_with_ratio(work.row(), work.batch_size, rivals)
 
 
 def ops(plan: Plan) -> Iterator[Row]:
-    """What each of our operations earns: the training step with one of them given up."""
-    for variant in plan.variants:
-        for batch_size in plan.batch_sizes or (32,):
-            work = plan.work("train", variant, batch_size)
-            contenders = {OURS: lambda work=work: ours.nin_jax_call(work)}
-            contenders |= ours.ablations(work)
-            timings, errors = _measure(plan, contenders, f"ops {variant}", screening=plan.rounds)
-            base = timings[OURS].median
-            for name in contenders:
-                row = work.row() | {"benchmark": "ops", "contender": name}
-                if name in errors:
-                    yield row | {"error": errors[name]}
-                else:
-                    timing = timings[name]
-                    ratio = {"over_ours": round(timing.median / base, 3)}
-                    yield row | timing.row(batch_size) | ratio
+    """Time the training step with one of our operations replaced at a time."""
+    for work in plan.works("train", plan.variants, 32):
+        contenders = {OURS: partial(ours.nin_jax_call, work), **ours.ablations(work)}
+        measured = _measure(plan, contenders, f"ops {work.variant}", screening=plan.rounds)
+        for name, row in measured.rows(work.row() | {"benchmark": "ops"}, work.batch_size):
+            if name in measured.timings and OURS in measured.timings:
+                ratio = measured.timings[name].median / measured.timings[OURS].median
+                row["over_ours"] = round(ratio, 3)
+            yield row
 
 
 def epoch(plan: Plan) -> Iterator[Row]:
-    """The whole job, data included: an epoch of the published pipeline against ours."""
+    """Time an epoch of the published pipeline against ours, data included."""
+    images, labels = _random_pixels(EPOCH_IMAGES)
+    few = replace(plan, rounds=min(plan.rounds, 3))
+    for work in plan.works("train", ("nin",), 128):
+        job = (replace(work, in_channels=1), images, labels)
+        published = {
+            f"published pipeline, {name}": partial(
+                pipelines.torch_epoch, *job, channels_last=channels_last, workers=plan.workers
+            )
+            for name, channels_last in (("NCHW", False), ("channels_last", True))
+        }
+        contenders = {OURS: partial(pipelines.nin_jax_epoch, *job), **published}
+        measured = _measure(few, contenders, f"epoch {work.variant}", screening=1)
+        common = job[0].row() | {"benchmark": "epoch"}
+        common |= {"images": EPOCH_IMAGES, "workers": plan.workers}
+        yield from measured.rows_with_ratio(common, EPOCH_IMAGES, published)
+
+
+def _random_pixels(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return uint8 [N, 28, 28, 1] and int32 [N]."""
     rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (EPOCH_IMAGES, 28, 28, 1), np.uint8)
-    labels = rng.integers(0, 10, EPOCH_IMAGES).astype(np.int32)
-    for variant in plan.variants if plan.batch_sizes else ("nin",):
-        for batch_size in plan.batch_sizes or (128,):
-            work = replace(plan.work("train", variant, batch_size), in_channels=1)
-            job = (work, images, labels)
-            published = {
-                "published pipeline, NCHW": lambda job=job: pipelines.torch_epoch(
-                    *job, channels_last=False, workers=plan.workers
-                ),
-                "published pipeline, channels_last": lambda job=job: pipelines.torch_epoch(
-                    *job, channels_last=True, workers=plan.workers
-                ),
-            }
-            contenders = {OURS: lambda job=job: pipelines.nin_jax_epoch(*job)} | published
-            few = replace(plan, rounds=min(plan.rounds, 3))
-            timings, errors = _measure(few, contenders, f"epoch {variant}", screening=1)
-            best = _best(timings, published)
-            for name in contenders:
-                row = work.row() | {"benchmark": "epoch", "contender": name}
-                row |= {"images": EPOCH_IMAGES, "workers": plan.workers}
-                if name in errors:
-                    yield row | {"error": errors[name]}
-                    continue
-                row |= timings[name].row(EPOCH_IMAGES)
-                if name == OURS and best is not None:
-                    ratio = timings[best].median / timings[name].median
-                    row |= {"best_rival": best, "best_rival_over_ours": round(ratio, 3)}
-                yield row
+    images = rng.integers(0, 256, (count, 28, 28, 1), np.uint8)
+    return images, rng.integers(0, 10, count).astype(np.int32)
 
 
 def memory(plan: Plan) -> Iterator[Row]:
-    """Peak memory of each side, each in a process of its own."""
-    for variant in plan.variants if plan.batch_sizes else MAIN:
-        for batch_size in plan.batch_sizes or (128,):
-            for task in ("train", "predict"):
-                work = plan.work(task, variant, batch_size)
-                rivals = [name for name in pytorch.rivals(work) if "compile" not in name]
-                rows = [_probe(plan, work, name) for name in (OURS, *rivals)]
-                column = "peak_device_mib" if "peak_device_mib" in rows[0] else "peak_resident_mib"
-                theirs = {row["contender"]: row[column] for row in rows[1:] if column in row}
-                if column in rows[0] and theirs:
-                    best = min(theirs, key=lambda name: theirs[name])
-                    ratio = round(theirs[best] / rows[0][column], 3)
-                    rows[0] |= {"best_rival": best, "best_rival_over_ours": ratio}
-                yield from rows
+    """Measure the peak memory of each contender, each in a process of its own."""
+    for trained in plan.works("train", MAIN, 128):
+        for work in (trained, replace(trained, task="predict")):
+            rivals = [name for name in pytorch.rivals(work) if "compile" not in name]
+            rows = [_probe(plan, work, name) for name in (OURS, *rivals)]
+            column = "peak_device_mib" if "peak_device_mib" in rows[0] else "peak_resident_mib"
+            theirs = {row["contender"]: row[column] for row in rows[1:] if column in row}
+            if column in rows[0] and theirs:
+                best = min(theirs, key=lambda name: theirs[name])
+                ratio = round(theirs[best] / rows[0][column], 3)
+                rows[0] |= {"best_rival": best, "best_rival_over_ours": ratio}
+            yield from rows
 
 
 def _probe(plan: Plan, work: Work, contender: str) -> Row:
@@ -164,109 +167,87 @@ def _probe(plan: Plan, work: Work, contender: str) -> Row:
     measured = probe.measure(work, contender)
     if "error" in measured:
         return row | measured
-    mib = {
-        name: f"peak_{name}_mib"
-        for name in ("resident", "device")
-        if f"peak_{name}_bytes" in measured
-    }
-    return row | {
-        column: round(measured[f"peak_{name}_bytes"] / 2**20, 1) for name, column in mib.items()
-    }
+    for kind in ("resident", "device"):
+        if (peak := measured.get(f"peak_{kind}_bytes")) is not None:
+            row[f"peak_{kind}_mib"] = round(peak / 2**20, 1)
+    return row
 
 
-def first_step(plan: Plan) -> Iterator[Row]:
-    """Time to the first step of scripts/train.py, cold and with a compilation cache."""
-    for variant in plan.variants if plan.batch_sizes else MAIN:
-        for batch_size in plan.batch_sizes or (128,):
-            plan.say(f"startup: {variant}")
-            try:
-                yield from startup.first_step(variant, batch_size, plan.image_size)
-            except (RuntimeError, OSError) as error:
-                row = {"benchmark": "startup", "variant": variant, "contender": OURS}
-                yield row | {"error": last_line(str(error))}
+def startup(plan: Plan) -> Iterator[Row]:
+    """Time the first step of scripts/train.py, without and with a compilation cache."""
+    for work in plan.works("train", MAIN, 128):
+        plan.say(f"startup: {work.variant}")
+        try:
+            yield from pipelines.first_step(work.variant, work.batch_size, plan.image_size)
+        except (RuntimeError, OSError) as error:
+            row = {"benchmark": "startup", "variant": work.variant, "contender": OURS}
+            yield row | {"error": last_line(str(error))}
 
 
 def images(plan: Plan) -> Iterator[Row]:
-    """Cost per image of an epoch as the data set grows: order, gather, resize and step."""
+    """Time an image of an epoch by size of the dataset: order, gather, resize and step."""
+    batch_size = (plan.batch_sizes or (32,))[0]
+    pixels, labels = _random_pixels(max(DATASET_SIZES))
     for variant in plan.variants if plan.batch_sizes else ("nin",):
-        batch_size = (plan.batch_sizes or (32,))[0]
         work = replace(plan.work("train", variant, batch_size), in_channels=1)
-        rng = np.random.default_rng(0)
-        pixels = rng.integers(0, 256, (max(DATA_SET_SIZES), 28, 28, 1), np.uint8)
-        labels = rng.integers(0, 10, max(DATA_SET_SIZES)).astype(np.int32)
-        steps: dict[str, Callable[[], Call]] = {
-            str(n): partial(ours.step_call, work, pixels[:n], labels[:n]) for n in DATA_SET_SIZES
+        steps = {
+            str(n): partial(ours.step_call, work, pixels[:n], labels[:n]) for n in DATASET_SIZES
         }
-        orders = {str(n): partial(ours.order_call, n, batch_size) for n in DATA_SET_SIZES}
-        timings, errors = _measure(plan, steps, f"images {variant}", screening=plan.rounds)
-        order_timings, _ = _measure(plan, orders, "order", screening=plan.rounds)
-        for name in steps:
-            row = work.row() | {"benchmark": "images", "contender": OURS, "images": int(name)}
-            if name in errors:
-                yield row | {"error": errors[name]}
-                continue
-            order_ms = 1e3 * order_timings[name].median / int(name)
-            per_image = 1e3 * timings[name].median / batch_size + order_ms
-            yield (
-                row
-                | timings[name].row(batch_size)
-                | {
-                    "order_ms_per_image": round(order_ms, 6),
-                    "ms_per_image": round(per_image, 4),
-                }
-            )
+        orders = {str(n): partial(ours.order_call, n, batch_size) for n in DATASET_SIZES}
+        measured = _measure(plan, steps, f"images {variant}", screening=plan.rounds)
+        ordered = _measure(plan, orders, "order", screening=plan.rounds)
+        for name, row in measured.rows(work.row() | {"benchmark": "images"}, batch_size):
+            row |= {"contender": OURS, "images": int(name)}
+            if name in measured.timings and name in ordered.timings:
+                order_ms = 1e3 * ordered.timings[name].median / int(name)
+                step_ms = 1e3 * measured.timings[name].median / batch_size
+                row["order_ms_per_image"] = round(order_ms, 6)
+                row["ms_per_image"] = round(step_ms + order_ms, 4)
+            yield row
 
 
 def sweep(plan: Plan) -> Iterator[Row]:
-    """How the cost grows with batch and image size; and the machine's roof."""
+    """Time the training step by batch and image size, and measure the machine's peak rates."""
     yield {
         "benchmark": "roof",
         "precision": plan.precision,
-        "matmul_gflops": round(machine.matmul_gflops(plan.precision), 1),
-        "copy_gb_per_s": round(machine.copy_gb_per_s(), 2),
+        "matmul_gflops": round(timing.matmul_gflops(plan.precision), 1),
+        "copy_gb_per_s": round(timing.copy_gb_per_s(), 2),
     }
     for variant in plan.variants:
         base = plan.work("train", variant, 16)
         for size in SWEEP_IMAGE_SIZES:
-            yield from _sweep_row(plan, replace(base, image_size=size), "image_size")
+            yield _sweep_row(plan, replace(base, image_size=size), "image_size")
         for size in SWEEP_BATCH_SIZES:
-            yield from _sweep_row(plan, replace(base, batch_size=size), "batch_size")
+            yield _sweep_row(plan, replace(base, batch_size=size), "batch_size")
 
 
-def _sweep_row(plan: Plan, work: Work, swept: str) -> Iterator[Row]:
+def _sweep_row(plan: Plan, work: Work, swept: str) -> Row:
     few = replace(plan, rounds=min(plan.rounds, 3))
-    name = f"sweep {work.variant} {swept}"
-    timings, errors = _measure(few, {OURS: lambda: ours.nin_jax_call(work)}, name)
-    row = work.row() | {"benchmark": "sweep", "swept": swept, "contender": OURS}
-    if OURS in errors:
-        yield row | {"error": errors[OURS]}
-        return
-    flops, moved = training_cost(work)
-    row |= timings[OURS].row(work.batch_size)
-    seconds = timings[OURS].median / work.batch_size
-    yield row | {
-        "ms_per_image": round(1e3 * seconds, 4),
-        "gflops": round(flops / seconds / 1e9, 1),
-        "flop_per_byte": round(flops / moved, 2),
-    }
+    contenders = {OURS: partial(ours.nin_jax_call, work)}
+    measured = _measure(few, contenders, f"sweep {work.variant} {swept}")
+    common = work.row() | {"benchmark": "sweep", "swept": swept}
+    ((_, row),) = measured.rows(common, work.batch_size)
+    if "error" not in row:
+        flops, moved = training_cost(work)
+        seconds = measured.timings[OURS].median / work.batch_size
+        row["ms_per_image"] = round(1e3 * seconds, 4)
+        row["gflops"] = round(flops / seconds / 1e9, 1)
+        row["flop_per_byte"] = round(flops / moved, 2)
+    return row
 
 
 def scaling(plan: Plan) -> Iterator[Row]:
-    """What a mesh costs, how a step grows with devices, and what they send each other."""
+    """Time a step with a mesh and with more devices, and count their communication."""
+    batch_size = (plan.batch_sizes or (32,))[0]
     for variant in plan.variants if plan.batch_sizes else ("nin",):
-        work = plan.work("train", variant, (plan.batch_sizes or (32,))[0])
         for part in scale.PARTS:
             plan.say(f"scale: {variant}, {part}")
-            yield from scale.measure(part, work, plan.rounds)
+            yield from scale.measure(part, plan.work("train", variant, batch_size), plan.rounds)
 
 
-def _measure(
-    plan: Plan,
-    contenders: Mapping[str, Callable[[], Call]],
-    what: str,
-    screening: int = 2,
-) -> tuple[dict[str, Timing], dict[str, str]]:
-    """Builds and warms up every contender, then times those that work; and what the others say."""
+def _measure(plan: Plan, contenders: Builders, what: str, screening: int = 2) -> Measured:
+    """Build and warm up every contender, then time those that work."""
     calls: dict[str, Call] = {}
     expected: dict[str, float] = {}
     errors: dict[str, str] = {}
@@ -274,27 +255,19 @@ def _measure(
         plan.say(f"{what}: preparing {name}")
         try:
             calls[name] = build()
-            calls[name]()  # some compile now
+            calls[name]()  # some contenders compile now
             start = time.perf_counter()
             calls[name]()
             expected[name] = time.perf_counter() - start
         except Exception as error:  # whatever a framework raises becomes its row
             calls.pop(name, None)
             errors[name] = error_text(error)
-    timings = interleave(
-        calls,
-        plan.rounds,
-        OURS,
-        lambda text: plan.say(f"{what}, {text}"),
-        screening,
-        expected,
-    )
-    return timings, errors
 
+    def say(text: str) -> None:
+        plan.say(f"{what}, {text}")
 
-def _best(timings: Mapping[str, Timing], among: Mapping[str, Any]) -> str | None:
-    measured = [name for name in among if name in timings]
-    return min(measured, key=lambda name: timings[name].median, default=None)
+    timings = interleave(calls, plan.rounds, OURS, say, screening, expected)
+    return Measured(list(contenders), timings, errors)
 
 
 JOBS: Mapping[str, Callable[[Plan], Iterator[Row]]] = {
@@ -302,7 +275,7 @@ JOBS: Mapping[str, Callable[[Plan], Iterator[Row]]] = {
     "predict": predict,
     "epoch": epoch,
     "memory": memory,
-    "startup": first_step,
+    "startup": startup,
     "images": images,
     "ops": ops,
     "sweep": sweep,

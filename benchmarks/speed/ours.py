@@ -1,8 +1,9 @@
-"""Our side: nin_jax, nin_jax with an operation given up, and plain Flax."""
+"""Our side: nin_jax, nin_jax with one of its operations replaced, and plain Flax."""
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any
 from unittest.mock import patch
 
@@ -13,12 +14,12 @@ from flax import nnx
 import nin_jax
 from benchmarks.speed.work import LEARNING_RATE, Call, Work
 from nin_jax.data import transforms
-from nin_jax.models import ops
+from nin_jax.models import ops, winograd
 from nin_jax.models.nin import drop, with_operations
 from nin_jax.training.config import Recipe
 from nin_jax.training.device import default_micro_batch_size
 from nin_jax.training.optimizer import make_optimizer
-from nin_jax.training.step import init_train_state, make_train_step
+from nin_jax.training.step import TrainState, make_train_step
 
 PLAIN = "plain Flax: nnx.Conv, nnx.max_pool"
 
@@ -27,30 +28,30 @@ def nin_jax_call(
     work: Work,
     micro_batch_size: int | None = None,
     patched: AbstractContextManager[Any] | None = None,
-    make_model: Callable[[Work], nnx.Module] | None = None,
+    convert: Callable[[nin_jax.NiN], nnx.Module] = lambda model: model,
 ) -> Call:
-    """Our step or batch.
+    """Build and compile our training step or prediction.
 
     Args:
         work: what to do.
         micro_batch_size: None for the default.
-        patched: a context that replaces some of our operations, open while we compile.
-        make_model: builds another model to put in ours' place.
+        patched: a context that replaces some of our code, open during compilation.
+        convert: returns the model to use in place of ours.
     """
     with patched or nullcontext():
-        model = (make_model or _our_model)(work)
+        model = convert(_our_model(work))
         if work.task == "predict":
             return _our_prediction(work, model)
         return _our_training(work, model, micro_batch_size, work.images(), work.labels())
 
 
 def step_call(work: Work, images: np.ndarray, labels: np.ndarray) -> Call:
-    """Our training step on a batch out of these images, uint8 [N, H, W, C] of any size."""
+    """Build our training step on a batch of these images, uint8 [N, H, W, C] of any size."""
     return _our_training(work, _our_model(work), None, images, labels)
 
 
 def order_call(images: int, batch_size: int) -> Call:
-    """The order of an epoch over that many images."""
+    """Build the order of an epoch over that many images."""
     make_order = jax.jit(transforms.epoch_order, static_argnums=(2, 3))
     key = jax.random.key(0)
     return lambda: jax.block_until_ready(make_order(key, 0, images, batch_size))
@@ -83,11 +84,12 @@ def _our_training(
     optimizer = make_optimizer(recipe, 1_000_000)
     micro = micro_batch_size or default_micro_batch_size(_our_model(work)) or work.batch_size
     step = make_train_step(graphdef, optimizer, recipe, work.sides, min(micro, work.batch_size))
-    state = init_train_state(params, optimizer)
+    state = TrainState(
+        params, optimizer.init(params), jax.device_put(np.int32(0)), jax.random.key(0)
+    )
     order = np.random.default_rng(2).permutation(len(labels))[None, : work.batch_size]
     arguments = jax.device_put((images, labels, order.astype(np.int32)))
-    # Here and now, while the patches hold.
-    compiled = step.lower(state, *arguments).compile()
+    compiled = step.lower(state, *arguments).compile()  # here, while a patch is in effect
 
     def call() -> None:
         nonlocal state
@@ -104,7 +106,7 @@ def _our_prediction(work: Work, model: Any) -> Call:
 
 
 class PlainNiN(nnx.Module):
-    """The network as Flax's guide would have it: nnx.Conv, nnx.max_pool, nothing of ours."""
+    """The network as Flax's guide builds one: nnx.Conv, nnx.max_pool, no operation of ours."""
 
     def __init__(self, ours: nin_jax.NiN):
         self.stages, self.dropout = ours.variant.stages, nnx.Dropout(ours.variant.dropout)
@@ -142,42 +144,37 @@ def _plain_block(block: nin_jax.NiNBlock) -> nnx.List:
 
 
 def plain_flax_call(work: Work) -> Call:
-    """The training step around a plain Flax model, the whole batch at once."""
-    return nin_jax_call(work, work.batch_size, make_model=lambda work: PlainNiN(_our_model(work)))
-
-
-@contextmanager
-def without(*replacements: tuple[Any, str, Any]) -> Iterator[None]:
-    """A context in which attributes are replaced: (owner, name, value) each."""
-    with ExitStack() as stack:
-        for owner, name, value in replacements:
-            stack.enter_context(patch.object(owner, name, value))
-        yield
+    """Build the training step of a plain Flax model, the whole batch at once."""
+    return nin_jax_call(work, work.batch_size, convert=PlainNiN)
 
 
 def ablations(work: Work) -> dict[str, Callable[[], Call]]:
-    """Our step with one of its operations given up, by what is given up."""
-    plain_gradient = (ops, "_conv", ops._plain_conv)
-    plain_pool = replace(ops.FAST, max_pool=ops.PLAIN.max_pool)
-    no_winograd = (ops, "_winograd_pays", lambda *_: False)
+    """Return functions that build our step with one operation replaced, by what is replaced."""
 
-    def plain_pointwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        return ops._plain_conv(x, kernel[None, None], 1, 0)
+    def is_pointwise(kernel: jax.Array) -> bool:
+        return kernel.shape[:2] == (1, 1)
 
-    def call(*patches: tuple[Any, str, Any], whole: bool = False) -> Callable[[], Call]:
-        micro = work.batch_size if whole else None
-        return lambda: nin_jax_call(work, micro, without(*patches))
+    def xla_gradients(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+        chosen = ops.FAST if is_pointwise(kernel) else ops.PLAIN
+        return chosen.conv(x, kernel, stride, padding)
 
+    def plain_pointwise(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+        chosen = ops.PLAIN if is_pointwise(kernel) else ops.FAST
+        return chosen.conv(x, kernel, stride, padding)
+
+    def build(micro_batch_size: int | None = None, **operations: Any) -> Callable[[], Call]:
+        changed = replace(ops.FAST, **operations)
+        convert = partial(with_operations, operations=changed)
+        return lambda: nin_jax_call(work, micro_batch_size, convert=convert)
+
+    no_winograd = patch.object(winograd, "applies", lambda *_: False)
+    whole = work.batch_size
     return {
-        "without Winograd": call(no_winograd),
-        "max pool as nnx.max_pool": lambda: nin_jax_call(
-            work, make_model=lambda work: with_operations(_our_model(work), plain_pool)
-        ),
-        "without micro-batches": call(whole=True),
-        # XLA's own gradients of convolutions fall to naive loops inside a loop.
-        "without micro-batches, XLA's gradients": call(plain_gradient, whole=True),
-        "without micro-batches, 1x1 as convolution": call(
-            (ops, "_pointwise", plain_pointwise), whole=True
-        ),
+        "without Winograd": lambda: nin_jax_call(work, patched=no_winograd),
+        "max pool as nnx.max_pool": build(max_pool=ops.PLAIN.max_pool),
+        "without micro-batches": build(whole),
+        # Inside a loop, XLA's own gradients of convolutions become naive loops.
+        "without micro-batches, XLA's gradients": build(whole, conv=xla_gradients),
+        "without micro-batches, 1x1 as convolution": build(whole, conv=plain_pointwise),
         PLAIN: lambda: plain_flax_call(work),
     }

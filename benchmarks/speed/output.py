@@ -1,22 +1,20 @@
-"""Rows as tables, JSON, CSV and Markdown, and the pictures of a sweep."""
+"""Result rows as tables, JSON, CSV and Markdown, and the figure of a sweep."""
 
 import csv
 import io
 import json
 import os
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.table import Table
 
+from benchmarks.speed.work import Row
+from nin_jax import tables
 from nin_jax.runs.manifest import device_name, versions
-
-Row = dict[str, Any]
 
 # The columns of each benchmark's table, and their short headings.
 HEADINGS = {
@@ -26,7 +24,7 @@ HEADINGS = {
     "image_size": "image",
     "images": "images",
     "contender": "contender",
-    "dataset": "data set",
+    "dataset": "dataset",
     "recipe": "recipe",
     "planned_epochs": "planned epochs",
     "target_accuracy": "target accuracy",
@@ -63,7 +61,7 @@ HEADINGS = {
 
 
 def header() -> dict[str, Any]:
-    """What the figures depend on: versions, device, threads."""
+    """Return what the results depend on: versions, device, threads, allocator settings."""
     return versions() | {
         "torch": version("torch"),
         "device": device_name(),
@@ -83,15 +81,8 @@ def _processor() -> str:
     return names[0] if names else platform.processor()
 
 
-def _sections(rows: Iterable[Row]) -> dict[str, list[Row]]:
-    sections: dict[str, list[Row]] = {}
-    for row in rows:
-        sections.setdefault(row["benchmark"], []).append(row)
-    return sections
-
-
 def _columns(rows: Sequence[Row]) -> list[str]:
-    """Those that say something: present, and not the published image size all over."""
+    """Return the columns with a value in any row, without an image size that is always 224."""
     present = [name for name in HEADINGS if any(row.get(name) is not None for row in rows)]
     published = {row.get("image_size") for row in rows} == {224}
     return [name for name in present if not (name == "image_size" and published)]
@@ -105,49 +96,49 @@ def _text(value: Any) -> str:
     return str(value)
 
 
-def _is_number(rows: Sequence[Row], column: str) -> bool:
-    return any(isinstance(row.get(column), int | float) for row in rows)
-
-
 def line(row: Row) -> str:
-    """A row on one line, for those who watch."""
+    """Return a row on one line, as progress."""
     return "  ".join(_text(row[name]) for name in ("benchmark", *HEADINGS) if name in row)
 
 
-def print_tables(rows: Sequence[Row]) -> None:
-    """A table a benchmark, on standard output."""
-    console = Console(soft_wrap=True)
-    if not console.is_terminal:
-        console.width = 160
-    for name, section in _sections(rows).items():
-        table = Table(title=name, title_justify="left")
+def _tables(rows: Iterable[Row], form: Callable[..., str]) -> Iterator[tuple[str, str]]:
+    """Yield each benchmark's name and table, written by a function of `nin_jax.tables`."""
+    sections: dict[str, list[Row]] = {}
+    for row in rows:
+        sections.setdefault(row["benchmark"], []).append(row)
+    for name, section in sections.items():
         columns = _columns(section)
-        for column in columns:
-            justify = "right" if _is_number(section, column) else "left"
-            table.add_column(HEADINGS[column], justify=justify)
-        for row in section:
-            table.add_row(*(_text(row.get(column)) for column in columns))
-        console.print(table)
+        numbers = [any(isinstance(r.get(c), int | float) for r in section) for c in columns]
+        align: list[tables.Align] = ["right" if number else "left" for number in numbers]
+        cells = [[_text(row.get(column)) for column in columns] for row in section]
+        yield name, form([HEADINGS[column] for column in columns], cells, align)
 
 
-def markdown(rows: Sequence[Row], head: dict[str, Any], command: str) -> str:
-    """The tables in Markdown, with the command and what the figures depend on."""
-    parts = [f"`{command}`", ", ".join(f"{k} {v}" for k, v in head.items() if v)]
-    for name, section in _sections(rows).items():
-        columns = _columns(section)
-        rule = ["---:" if _is_number(section, c) else "---" for c in columns]
-        cells = [[HEADINGS[c] for c in columns], rule]
-        cells += [[_text(row.get(c)) for c in columns] for row in section]
-        lines = [f"| {' | '.join(line)} |" for line in cells]
-        parts.append(f"## {name}\n\n" + "\n".join(lines))
+def as_text(rows: Sequence[Row], head: dict[str, Any], command: str) -> str:
+    """Return a table for each benchmark, after the command and the header, for a terminal."""
+    parts = [f"{command}\n{_summary(head)}"]
+    parts += [f"{name}\n\n{table}" for name, table in _tables(rows, tables.plain_text)]
     return "\n\n".join(parts) + "\n"
 
 
+def as_markdown(rows: Sequence[Row], head: dict[str, Any], command: str) -> str:
+    """Return the same in Markdown."""
+    parts = [f"`{command}`", _summary(head)]
+    parts += [f"## {name}\n\n{table}" for name, table in _tables(rows, tables.markdown)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _summary(head: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in head.items() if value)
+
+
 def as_json(rows: Sequence[Row], head: dict[str, Any], command: str) -> str:
+    """Return rows, header and command as JSON."""
     return json.dumps({"command": command, "header": head, "rows": list(rows)}, indent=1) + "\n"
 
 
-def as_csv(rows: Sequence[Row]) -> str:
+def as_csv(rows: Sequence[Row], head: dict[str, Any], command: str) -> str:
+    """Return the rows alone, with raw values and all columns that any row has."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
@@ -156,17 +147,17 @@ def as_csv(rows: Sequence[Row]) -> str:
     return text.getvalue()
 
 
+FORMATS = {"table": as_text, "json": as_json, "csv": as_csv, "markdown": as_markdown}
+
+
 def write(folder: Path, rows: Sequence[Row], head: dict[str, Any], command: str) -> list[Path]:
-    """results.json, .csv and .md, and the sweep's pictures if there was one."""
+    """Write results.json, .csv and .md, and the figure of a sweep if there was one."""
     folder.mkdir(parents=True, exist_ok=True)
-    texts = {
-        "results.json": as_json(rows, head, command),
-        "results.csv": as_csv(rows),
-        "results.md": markdown(rows, head, command),
-    }
-    for name, text in texts.items():
-        (folder / name).write_text(text, encoding="utf-8")
-    written = [folder / name for name in texts]
+    written = []
+    for name in ("json", "csv", "markdown"):
+        path = folder / f"results.{'md' if name == 'markdown' else name}"
+        path.write_text(FORMATS[name](rows, head, command), encoding="utf-8")
+        written.append(path)
     if any(row["benchmark"] == "sweep" for row in rows):
         from benchmarks.speed.figures import draw_sweep  # matplotlib is slow to import
 

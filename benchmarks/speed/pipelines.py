@@ -1,6 +1,12 @@
-"""The whole job that a user waits for: an epoch of training, data included."""
+"""What a user waits for: a whole epoch, data included, and the first step after a start."""
 
-from collections.abc import Callable
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -9,12 +15,14 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 import nin_torch_ref
-from benchmarks.speed.work import LEARNING_RATE, Work
+from benchmarks.speed.work import LEARNING_RATE, OURS, Row, Work
 from nin_jax.data import transforms
 from nin_jax.data.datasets import Dataset as NinDataset
 from nin_jax.data.datasets import Split
 from nin_jax.runs.preparation import prepare_run
 from nin_jax.training.config import Recipe, TrainConfig
+
+TRAIN = Path(__file__).resolve().parent.parent.parent / "scripts" / "train.py"
 
 
 class _Pictures(Dataset):
@@ -35,9 +43,12 @@ class _Pictures(Dataset):
 
 
 def torch_epoch(
-    work: Work, images: np.ndarray, labels: np.ndarray, channels_last: bool, workers: int
+    work: Work, images: np.ndarray, labels: np.ndarray, *, channels_last: bool, workers: int
 ) -> Callable[[], None]:
-    """The published training loop: a shuffling DataLoader with workers, SGD, loss read a step."""
+    """Return an epoch of the published training loop.
+
+    A shuffling DataLoader with worker processes, SGD, and the loss read after each step.
+    """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     layout = torch.channels_last if channels_last else torch.contiguous_format
     model = nin_torch_ref.create_model(work.variant, image_size=work.sides)
@@ -55,7 +66,7 @@ def torch_epoch(
 
 
 def nin_jax_epoch(work: Work, images: np.ndarray, labels: np.ndarray) -> Callable[[], None]:
-    """Our epoch: images to the device, order, and every step; the sums read at the end."""
+    """Return our epoch: images to the device, order, every step, and the sums at the end."""
     dataset = NinDataset(
         name="benchmark",
         source="memory",
@@ -85,3 +96,47 @@ def nin_jax_epoch(work: Work, images: np.ndarray, labels: np.ndarray) -> Callabl
         epochs += 1
 
     return epoch
+
+
+def first_step(variant: str, batch_size: int, image_size: int) -> Iterator[Row]:
+    """Time `scripts/train.py` from its start to its first step.
+
+    Yields:
+        A row for a start with an empty compilation cache, then one for a second start.
+
+    Raises:
+        RuntimeError: the run printed no first step; the message is its last line.
+    """
+    options = ["--dataset", "digits", "--image-size", image_size, "--batch-size", batch_size]
+    options += ["--limit-train", batch_size, "--limit-test", 1, "--epochs", 1]
+    with tempfile.TemporaryDirectory() as scratch:
+        for start in ("cold", "cached"):
+            given = ["--variant", variant, *options, "--workdir", Path(scratch, start)]
+            environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(Path(scratch, "cache"))}
+            seconds = _seconds_to_first_step([*map(str, given)], environment)
+            yield {
+                "benchmark": "startup",
+                "variant": variant,
+                "batch_size": batch_size,
+                "image_size": image_size,
+                "contender": OURS,
+                "start": start,
+                "first_step_seconds": round(seconds, 2),
+            }
+
+
+def _seconds_to_first_step(options: list[str], environment: dict[str, str]) -> float:
+    command = [sys.executable, str(TRAIN), *options]
+    start, seconds = time.perf_counter(), None
+    with subprocess.Popen(
+        command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        for line in process.stdout:
+            if seconds is None and line.startswith("first step"):
+                seconds = time.perf_counter() - start
+        errors = process.stderr.read().strip()
+    if seconds is None:
+        raise RuntimeError(errors.splitlines()[-1] if errors else "no first step")
+    return seconds

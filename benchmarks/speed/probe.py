@@ -1,4 +1,4 @@
-"""One contender in a process of its own, for its memory: python -m benchmarks.speed.probe JSON.
+"""Memory of one contender in a process of its own: python -m benchmarks.speed.probe JSON.
 
 Only the contender's own framework is imported.
 """
@@ -15,36 +15,37 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.speed.work import OURS, TORCH_WITH_GRADIENTS, Call, Work
+from benchmarks.speed.work import OURS, TORCH_WITH_GRADIENTS, Call, Row, Work
 
+ROOT = Path(__file__).resolve().parent.parent.parent  # benchmarks/ is not installed
 STEPS = 3
-# Blocks of 128 KiB or more go back to the system when they are freed, as glibc has it at first: a
-# threshold that rises as it runs would keep some, and hide growth that comes later.
+# glibc returns freed blocks of 128 KiB or more to the system, but raises this threshold as it
+# runs. A fixed threshold returns them always: kept blocks would hide later growth.
 GLIBC = {"MALLOC_MMAP_THRESHOLD_": str(128 * 1024)}
 
 
-def measure(work: Work, contender: str) -> dict[str, Any]:
-    """Runs the probe in a fresh process.
+def measure(work: Work, contender: str) -> Row:
+    """Run the probe in a fresh process.
 
     Returns:
-        A row: peak_resident_bytes of the process; before_steps_bytes, which it holds between two
-        steps, with its libraries, network and data; steps_bytes, by how much it grows within a
-        step; on a GPU also peak_device_bytes. Or the row of an "error". What the system does not
-        tell is left out.
+        A row: peak_resident_bytes of the process; before_steps_bytes, resident between two steps
+        (libraries, network and data); steps_bytes, the growth within a step; on a GPU also
+        peak_device_bytes. Values that the system does not report are missing. If the process
+        fails, only an "error".
     """
     return answer("benchmarks.speed.probe", {"work": asdict(work), "contender": contender}, GLIBC)
 
 
-ROOT = Path(__file__).resolve().parent.parent.parent  # benchmarks/ is not installed
-
-
 def answer(module: str, request: dict[str, Any], environment: dict[str, str]) -> Any:
-    """What ``python -m module JSON`` prints as JSON on its last line; or the row of an "error".
+    """Run ``python -m module JSON`` and parse the last line that it prints as JSON.
 
     Args:
-        module: that is run.
+        module: what to run.
         request: its argument.
-        environment: what is added to this process's own.
+        environment: variables to add to those of this process.
+
+    Returns:
+        The parsed line, or ``{"error": ...}`` if the process fails.
     """
     command = [sys.executable, "-m", module, json.dumps(request)]
     paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
@@ -59,35 +60,42 @@ def answer(module: str, request: dict[str, Any], environment: dict[str, str]) ->
 
 
 def probe(work: Work, contender: str) -> dict[str, int]:
-    """Builds the contender and lets it run a few steps, in this process."""
+    """Build the contender, run a few steps in this process, and return the row of `measure`."""
     call, device_peak = _ours(work) if contender == OURS else _torch(work, contender)
-    call()  # a first step compiles, and touches library code that stays
-    built = _peak_resident()
-    before = _forget_peak()
+    call()  # the first step compiles, and loads library code that stays
+    built = peak_resident()
+    before = reset_peak()
     for _ in range(STEPS):
         call()
-    row = {"peak_resident_bytes": max(built, _peak_resident())}
+    row = {"peak_resident_bytes": max(built, peak_resident())}
     if before is not None:
         row["before_steps_bytes"] = before
-        row["steps_bytes"] = _peak_resident() - before
+        row["steps_bytes"] = peak_resident() - before
     if (on_device := device_peak()) is not None:
         row["peak_device_bytes"] = on_device
     return row
 
 
-def _forget_peak() -> int | None:
-    """Returns what is free to the system and starts the peak anew; what is held now, or None."""
+def reset_peak() -> int | None:
+    """Return free memory to the system and reset this process's peak.
+
+    Returns:
+        The bytes resident now, or None where the system cannot do this.
+    """
     gc.collect()
     try:
-        ctypes.CDLL(None).malloc_trim(0)  # glibc's: what compiling left would hide later growth
+        ctypes.CDLL(None).malloc_trim(0)  # glibc: blocks left by compilation would hide growth
         Path("/proc/self/clear_refs").write_text("5")
     except (OSError, AttributeError):
         return None
-    return _peak_resident()
+    return peak_resident()
 
 
-def _peak_resident() -> int:
-    """Of this process alone: Linux's ru_maxrss begins with that of the process that started it."""
+def peak_resident() -> int:
+    """Return the peak resident bytes of this process alone.
+
+    On Linux ru_maxrss starts with that of the parent process, so VmHWM is read instead.
+    """
     status = Path("/proc/self/status")
     if status.exists():
         return 1024 * int(status.read_text().split("VmHWM:")[1].split()[0])

@@ -1,4 +1,4 @@
-"""The other side: PyTorch, in the ways its documentation recommends."""
+"""The PyTorch side, in the ways that its documentation recommends."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -20,7 +20,7 @@ def torch_call(
     cuda_graphs: bool = False,
     inference: bool = True,
 ) -> Call:
-    """PyTorch's step or batch, in one of the ways its documentation recommends."""
+    """Build PyTorch's training step or prediction, in one of the recommended ways."""
     model, device = create_model(work, channels_last)
     layout = torch.channels_last if channels_last else torch.contiguous_format
     images = torch.from_numpy(work.images().transpose(0, 3, 1, 2).astype(np.float32) / 255)
@@ -58,7 +58,7 @@ def torch_call(
 
 
 def create_model(work: Work, channels_last: bool) -> tuple[torch.nn.Module, torch.device]:
-    """Return the network in training mode, on a GPU if there is one, and its device."""
+    """Return the network in training mode and its device, a GPU if there is one."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cuda":  # as JAX does by default
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
@@ -74,13 +74,13 @@ def create_model(work: Work, channels_last: bool) -> tuple[torch.nn.Module, torc
 
 
 def finish(device: torch.device) -> None:
-    """Wait until the device has done all that it was given."""
+    """Wait until the device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize()
 
 
 def _architecture(name: str) -> nin_torch_ref.Architecture:
-    """The reference's own, or that of a variant file."""
+    """Return the architecture of a built-in variant or of a variant file."""
     if name in nin_torch_ref.ARCHITECTURES:
         return nin_torch_ref.ARCHITECTURES[name]
     variant = get_variant(name)
@@ -95,7 +95,7 @@ def _architecture(name: str) -> nin_torch_ref.Architecture:
 
 
 def rivals(work: Work) -> dict[str, Callable[[], Call]]:
-    """What PyTorch offers, by name; the fastest of them is the rival."""
+    """Return functions that build PyTorch's contenders, by name; the fastest is the best rival."""
     found: dict[str, Callable[[], Call]] = {
         "torch eager NCHW": lambda: torch_call(work, channels_last=False),
         TORCH: lambda: torch_call(work, channels_last=True),
@@ -109,8 +109,8 @@ def rivals(work: Work) -> dict[str, Callable[[], Call]]:
 
 
 def predict_with_gradients(work: Work) -> Call:
-    """A prediction without ``no_grad``: PyTorch keeps every activation for a backward pass.
+    """Build a prediction without ``no_grad``, which keeps every activation for a backward pass.
 
-    Not a rival but a mistake, and the way the exercise's published figure was measured.
+    This is a mistake and no rival, but the exercise's published figure was measured this way.
     """
     return torch_call(work, channels_last=True, inference=False)

@@ -1,18 +1,25 @@
-"""Interleaved timing: what is compared is measured in turns, so that it meets the same machine."""
+"""Interleaved timing, and the peak rates of this machine.
+
+Contenders are timed in turns, so that a change of the machine's speed affects all of them.
+"""
 
 import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-PAUSE_SECONDS = 0.05  # lets the other side's threads fall asleep
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+PAUSE_SECONDS = 0.05  # lets the threads of the other framework fall asleep
 LEAST_SECONDS = 0.2  # of one measurement; shorter calls are repeated
-CLOSE = 1.3  # contenders this much slower than the best rival are not measured further
+CLOSE = 1.3  # contenders that take this many times as long as the best rival drop out
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of every measured round of one contender."""
+    """The seconds of every measured round of one contender."""
 
     seconds: tuple[float, ...]
 
@@ -21,7 +28,7 @@ class Timing:
         return statistics.median(self.seconds)
 
     def row(self, images: int) -> dict[str, float]:
-        """The columns of a result row, for a call that works on that many images."""
+        """Return the columns of a result row, for a call that processes that many images."""
         return {
             "median_ms": round(1e3 * self.median, 3),
             "min_ms": round(1e3 * min(self.seconds), 3),
@@ -39,19 +46,23 @@ def interleave(
     screening: int = 2,
     expected: Mapping[str, float] | None = None,
 ) -> dict[str, Timing]:
-    """Times every call once a round; each must return when its work is done.
+    """Time every call once a round; each must return when its work is done.
 
-    All take part in the first rounds. Then only ``keep`` goes on, and of the others those that
-    are close to the best of them: the slow ones would take most of the time and decide nothing.
+    All calls take part in the first rounds. After those, ``keep`` continues, and so do the others
+    that are close to the best of them: the slow ones would take most of the time and change no
+    result.
 
     Args:
-        calls: what to time, by name; warmed up already.
-        rounds: measured rounds of those that go on.
-        keep: the name that always goes on.
-        say: is told what is being measured.
-        screening: rounds that all take part in.
-        expected: about how many seconds a call takes; from it follows how often it is repeated
-            in a round. Without it, once.
+        calls: what to time, by name; already warmed up.
+        rounds: measured rounds.
+        keep: the name that always continues.
+        say: receives a text about what is being measured.
+        screening: rounds in which all calls take part.
+        expected: about how many seconds each call takes. A short call is repeated within a round
+            to fill `LEAST_SECONDS`. Default: no call is repeated.
+
+    Returns:
+        Timings by name.
     """
     repeats = {
         name: max(1, round(LEAST_SECONDS / (expected or {}).get(name, LEAST_SECONDS)))
@@ -76,3 +87,27 @@ def _still_close(seconds: Mapping[str, list[float]], keep: str) -> list[str]:
     others = {name: min(values) for name, values in seconds.items() if name != keep}
     best = min(others.values(), default=0.0)
     return [name for name in seconds if name == keep or others[name] <= CLOSE * best]
+
+
+def matmul_gflops(precision: str = "float32", side: int = 2048, rounds: int = 7) -> float:
+    """Return the rate of a square matrix product in GFLOP/s (2 side^3 operations)."""
+    a = jnp.asarray(np.random.default_rng(0).standard_normal((side, side)), precision)
+    product = jax.jit(lambda a: a @ a)
+    return 2 * side**3 / _median_seconds(lambda: product(a), rounds) / 1e9
+
+
+def copy_gb_per_s(mib: int = 256, rounds: int = 7) -> float:
+    """Return the rate of reading plus writing an array larger than any cache, in GB/s."""
+    a = jnp.zeros(mib * 2**18, jnp.float32)
+    add = jax.jit(lambda a: a + 1)
+    return 2 * a.nbytes / _median_seconds(lambda: add(a), rounds) / 1e9
+
+
+def _median_seconds(call: Callable[[], jax.Array], rounds: int) -> float:
+    jax.block_until_ready(call())
+    seconds = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        jax.block_until_ready(call())
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)

@@ -14,21 +14,21 @@ from typing import Any
 
 import jax
 
-from nin_jax.runs import failure, writers, multihost, manifest, workdir
-from nin_jax.runs.checkpoint import Checkpoints
-from nin_jax.training.config import Recipe, TrainConfig, recipe_of
-from nin_jax.training.device import make_deterministic, select_device, use_compilation_cache
 from nin_jax.errors import Interrupted, RunError, UserError
 from nin_jax.models.geometry import check_image_size, trace
-from nin_jax.runs.signals import Interruption
-from nin_jax.runs.preparation import Run, load_data, prepare_run, with_steps
+from nin_jax.models.summary import describe
+from nin_jax.models.variants import get_variant
+from nin_jax.runs import failure, manifest, multihost, workdir, writers
+from nin_jax.runs.checkpoint import Checkpoints
+from nin_jax.runs.loop import train
 from nin_jax.runs.multihost import agree, in_all, is_first
+from nin_jax.runs.preparation import Run, load_data, prepare_run, with_steps
 from nin_jax.runs.progress import NotFinite, Progress, Recorder
 from nin_jax.runs.saving import Cadence, Saver
-from nin_jax.models.summary import describe
+from nin_jax.runs.signals import Interruption
 from nin_jax.runs.trained import read_weights
-from nin_jax.runs.loop import train
-from nin_jax.models.variants import get_variant
+from nin_jax.training.config import Recipe, TrainConfig, recipe_of
+from nin_jax.training.device import make_deterministic, select_device, use_compilation_cache
 
 
 def fit(config: TrainConfig) -> dict[str, Any]:

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 import jax
 import numpy as np
 
-from nin_jax.runs import multihost
 from nin_jax.errors import Interrupted
-from nin_jax.training.evaluate import Score, evaluate
-from nin_jax.training.feed import Chunk
-from nin_jax.runs.signals import Interruption
+from nin_jax.runs import multihost
 from nin_jax.runs.preparation import Run, epoch_order, evaluation_images, make_feed
 from nin_jax.runs.progress import Recorder
 from nin_jax.runs.saving import Saver
+from nin_jax.runs.signals import Interruption
+from nin_jax.training.evaluate import Score, evaluate
+from nin_jax.training.feed import Chunk
 from nin_jax.training.sharding import EVERYWHERE
 
 

@@ -11,14 +11,14 @@ from typing import Any
 
 import jax
 
-from nin_jax.models import convert
-from nin_jax.training.config import Recipe, TrainConfig, recipe_of
 from nin_jax.data.datasets import Dataset
 from nin_jax.errors import UserError
+from nin_jax.models import convert
 from nin_jax.models.nin import NiN, new_model
-from nin_jax.reading import from_plain, read_json, shown
 from nin_jax.models.variants import Variant, get_variant, variant_from_dict, variant_to_dict
+from nin_jax.reading import from_plain, read_json, shown
 from nin_jax.runs.workdir import CONFIG, WEIGHTS
+from nin_jax.training.config import Recipe, TrainConfig, recipe_of
 
 # What may differ when a run is resumed; all else would make it another run.
 MAY_CHANGE = {

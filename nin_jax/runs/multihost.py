@@ -25,8 +25,8 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from nin_jax.training.config import TrainConfig
 from nin_jax.errors import RunError, UserError, first_line
+from nin_jax.training.config import TrainConfig
 from nin_jax.training.sharding import EVERYWHERE, Layout
 
 T = TypeVar("T")

@@ -14,19 +14,31 @@ import numpy as np
 import optax
 from flax import nnx
 
-from nin_jax.models import convert
 from nin_jax.data import transforms
-from nin_jax.training.config import Recipe, TrainConfig
 from nin_jax.data.datasets import FOLDER_PREFIX, TFDS_PREFIX, Dataset, Split, load_dataset
-from nin_jax.training.device import default_micro_batch_size, default_steps_per_dispatch, devices_for
+from nin_jax.data.streaming import open_dataset
 from nin_jax.errors import UserError
-from nin_jax.training.feed import Resident, Shares, evaluation_parts
+from nin_jax.models import convert
 from nin_jax.models.nin import NiN, new_model
+from nin_jax.models.variants import get_variant
+from nin_jax.training.config import Recipe, TrainConfig
+from nin_jax.training.device import (
+    default_micro_batch_size,
+    default_steps_per_dispatch,
+    devices_for,
+)
+from nin_jax.training.feed import Resident, Shares, evaluation_parts
 from nin_jax.training.optimizer import for_head_only, make_optimizer, make_schedule
 from nin_jax.training.sharding import EVERYWHERE, Layout, make_layout
-from nin_jax.training.step import EvalState, StepFigures, TrainState, init_train_state, make_eval_step, make_train_step, make_train_steps
-from nin_jax.data.streaming import open_dataset
-from nin_jax.models.variants import get_variant
+from nin_jax.training.step import (
+    EvalState,
+    StepFigures,
+    TrainState,
+    init_train_state,
+    make_eval_step,
+    make_train_step,
+    make_train_steps,
+)
 
 MAX_STEPS = 10_000_000
 

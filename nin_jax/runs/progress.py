@@ -8,8 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from nin_jax.training.evaluate import Score
 from nin_jax.runs.writers import JsonlWriter, Screen, TensorBoardWriter
+from nin_jax.training.evaluate import Score
 from nin_jax.training.step import StepFigures
 
 LOG_EVERY = 10  # steps to a row in metrics.jsonl

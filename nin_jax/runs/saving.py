@@ -10,14 +10,14 @@ import jax
 from flax import nnx
 from safetensors import SafetensorError
 
+from nin_jax.errors import RunError, UserError
 from nin_jax.models import convert
 from nin_jax.runs import workdir
 from nin_jax.runs.checkpoint import Checkpoints
-from nin_jax.errors import RunError, UserError
-from nin_jax.runs.writers import JsonlWriter, Nowhere
-from nin_jax.runs.preparation import Run
 from nin_jax.runs.multihost import agree, is_first
+from nin_jax.runs.preparation import Run
 from nin_jax.runs.progress import Recorder
+from nin_jax.runs.writers import JsonlWriter, Nowhere
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,13 @@ from typing import Literal
 
 import numpy as np
 
+from nin_jax.errors import UserError
 from nin_jax.models import convert, pretrained
+from nin_jax.models.nin import NiN
 from nin_jax.runs import manifest
+from nin_jax.runs.preparation import micro_batch_size
 from nin_jax.training.config import TrainConfig
 from nin_jax.training.device import select_device
-from nin_jax.errors import UserError
-from nin_jax.models.nin import NiN
-from nin_jax.runs.preparation import micro_batch_size
 
 PRETRAINED_PREFIX = "pretrained:"
 

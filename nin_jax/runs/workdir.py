@@ -8,8 +8,8 @@ import platform
 from collections.abc import Iterator
 from pathlib import Path
 
-from nin_jax.training.config import TrainConfig
 from nin_jax.errors import UserError
+from nin_jax.training.config import TrainConfig
 
 CONFIG, METRICS, SUMMARY = "config.json", "metrics.jsonl", "summary.json"
 WEIGHTS, CHECKPOINTS, TENSORBOARD = "model.safetensors", "checkpoints", "tensorboard"

@@ -1,4 +1,4 @@
-"""Time to accuracy, of a tiny network on the digits; no figure is asserted."""
+"""Time to accuracy, for a tiny network on the digits. No measured value is asserted."""
 
 import json
 
@@ -23,7 +23,7 @@ def say(text):
 
 
 def contender(*evaluations, seconds=0.0, clock=None):
-    """One that trains for so long before each evaluation, by the clock given."""
+    """Return a contender that trains for some seconds of the clock before each evaluation."""
 
     def train(comparison, variant):
         for images, found in evaluations:
@@ -32,7 +32,7 @@ def contender(*evaluations, seconds=0.0, clock=None):
 
             def evaluate(found=found):
                 if clock is not None:
-                    clock[0] += 1000  # which is not to be counted
+                    clock[0] += 1000  # evaluations are not counted
                 return found
 
             yield images, evaluate
@@ -52,7 +52,7 @@ def contenders(monkeypatch, ours, theirs):
     monkeypatch.setattr(accuracy, "CONTENDERS", found)
 
 
-def test_seconds_are_those_of_training_up_to_each_target(monkeypatch, clock):
+def test_seconds_count_training_up_to_each_target(monkeypatch, clock):
     ours = contender((64, 0.5), (128, 0.87), (192, 0.91), seconds=2, clock=clock)
     theirs = contender((64, 0.1), (128, 0.92), (192, 0.93), seconds=5, clock=clock)
     contenders(monkeypatch, ours, theirs)
@@ -72,7 +72,7 @@ def test_seconds_are_those_of_training_up_to_each_target(monkeypatch, clock):
     assert all(isinstance(v, str | int | float) for row in rows for v in row.values())
 
 
-def test_who_does_not_get_there_says_how_far(monkeypatch, clock):
+def test_a_missed_target_has_a_note(monkeypatch, clock):
     planned = contender((64, 0.86), (128, 0.88), seconds=2, clock=clock)
     capped = contender(*[(64 * n, 0.1) for n in range(1, 9)], seconds=5, clock=clock)
     contenders(monkeypatch, planned, capped)
@@ -85,7 +85,7 @@ def test_who_does_not_get_there_says_how_far(monkeypatch, clock):
     assert not any("over_ours" in row for row in rows)
 
 
-def test_what_fails_is_a_row_and_the_other_goes_on(monkeypatch):
+def test_a_failure_is_a_row_and_the_other_continues(monkeypatch):
     def broken(comparison, variant):
         yield 64, lambda: 0.86
         raise RuntimeError("a long story\nno memory here")
@@ -97,10 +97,11 @@ def test_what_fails_is_a_row_and_the_other_goes_on(monkeypatch):
     assert [row["target_accuracy"] for row in rows[2:]] == [0.85, 0.9]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("train", "name"), [(accuracy.train_ours, "modern"), (accuracy.train_torch, "d2l")]
 )
-def test_both_are_evaluated_after_the_same_images(monkeypatch, comparison, train, name):
+def test_both_sides_are_evaluated_after_the_same_images(monkeypatch, comparison, train, name):
     monkeypatch.setattr(accuracy, "EVALUATE_EVERY", 512)
     evaluations = train(comparison, comparison.variants[0])
     seen = [(images, evaluate()) for images, evaluate in (next(evaluations) for _ in range(6))]
@@ -113,7 +114,7 @@ def test_both_are_evaluated_after_the_same_images(monkeypatch, comparison, train
         assert next(evaluations)[0] == 3396
 
 
-def test_pytorch_is_given_the_published_pipelines_pixels():
+def test_pytorch_gets_the_pixels_of_the_published_pipeline():
     split = load_dataset("digits").train.part(0, 20)
     images, labels = accuracy._tensors(split, (24, 17), torch.device("cpu"))
     theirs = [
@@ -125,7 +126,8 @@ def test_pytorch_is_given_the_published_pipelines_pixels():
     assert accuracy._scaled(images).max() <= 1
 
 
-def test_the_command_prints_what_was_reached(script, tiny):
+@pytest.mark.slow
+def test_the_command_prints_reached_and_missed_targets(script, tiny):
     outcome = script(
         *("bench", "accuracy", "--variants", tiny, "--dataset", "digits", "--image-size", 8),
         *("--epochs", 1, "--targets", 0.01, 0.9999, "--cap-seconds", 1, "--format", "json"),

@@ -1,4 +1,4 @@
-"""The scale benchmark's own logic, on a tiny network; no figure is asserted."""
+"""The logic of the scale benchmark, on a tiny network. No measured value is asserted."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,7 @@ import pytest
 from jax.sharding import AbstractMesh
 
 import nin_jax
-from benchmarks.speed import jobs, scale, scale_probe
+from benchmarks.speed import jobs, scale
 from benchmarks.speed.timing import Timing
 from benchmarks.speed.work import Work
 from nin_jax.accounting.collectives import KINDS
@@ -24,7 +24,8 @@ def plan(tiny):
     return jobs.Plan((str(tiny),), (3,), 16, 1, "float32", rounds=1, workers=0)
 
 
-def test_the_job_has_all_its_rows(plan, monkeypatch):
+@pytest.mark.slow
+def test_the_job_yields_all_rows(plan, monkeypatch):
     monkeypatch.setattr(scale, "VIRTUAL_DEVICES", 2)
     rows = list(jobs.JOBS["scale"](plan))
     assert not [row["error"] for row in rows if "error" in row]
@@ -51,46 +52,44 @@ def test_the_job_has_all_its_rows(plan, monkeypatch):
     assert sent[0]["operand_bytes"] == sent[0]["parameter_bytes"] + (3 + 2 * 10) * 4
 
 
-def test_what_fails_is_a_row():
+def test_a_failure_is_a_row():
     (row,) = scale.measure("mesh overhead", Work("train", "nin", 1, 20), rounds=1)
     assert row["benchmark"] == "mesh overhead"
     assert "too small" in row["error"]
 
 
-def test_flags_that_are_set_stay(monkeypatch):
+def test_flags_of_the_environment_are_kept(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "--xla_a=1")
-    assert scale._virtual(4)["XLA_FLAGS"].split()[0] == "--xla_a=1"
+    assert scale.virtual_devices(4)["XLA_FLAGS"].split()[0] == "--xla_a=1"
 
 
-def test_virtual_devices_share_what_one_has_alone(tiny):
+def test_efficiency_of_virtual_devices_and_of_gpus(tiny):
     work = Work("train", str(tiny), 2, 16)
     mesh = AbstractMesh((4,), (AXIS,))
-    step = scale_probe.Step(work, Layout(mesh), lambda: None, "", 0)  # type: ignore[arg-type]
-    cpu = scale_probe._efficiency(step, Timing((8.0,)), Timing((2.0,)), "cpu")
+    step = scale.Step(work, Layout(mesh), lambda: None, "", 0)  # type: ignore[arg-type]
+    cpu = scale.efficiency(step, Timing((8.0,)), Timing((2.0,)), "cpu")
     assert cpu["efficiency"] == 1  # four times the work in four times the time
-    gpu = scale_probe._efficiency(step, Timing((2.5,)), Timing((2.0,)), "gpu")
-    assert gpu == {"efficiency": 0.8}  # four times the work, nearly as soon
+    gpu = scale.efficiency(step, Timing((2.5,)), Timing((2.0,)), "gpu")
+    assert gpu == {"efficiency": 0.8}  # four times the work in nearly the same time
 
 
-def test_busy_cores_are_processor_time_over_time(monkeypatch):
+def test_busy_cores_are_processor_time_over_wall_time(monkeypatch):
     clock = {"perf_counter": 0.0, "process_time": 0.0}
     for name in clock:
-        monkeypatch.setattr(
-            f"benchmarks.speed.scale_probe.time.{name}", lambda name=name: clock[name]
-        )
+        monkeypatch.setattr(f"benchmarks.speed.scale.time.{name}", lambda name=name: clock[name])
 
     def work():
         clock["perf_counter"] += 2.0
         clock["process_time"] += 3.0
 
-    call = scale_probe.Clocked(work)
+    call = scale.Clocked(work)
     call()
     call()
     assert call.cores == 1.5
 
 
 @pytest.mark.parametrize("variant", ["nin", "nin15"])
-def test_the_documented_bytes_are_those_of_the_layout(variant):
+def test_the_documented_bytes_follow_from_the_layout(variant):
     model = nnx.eval_shape(lambda: nin_jax.create_model(variant))
     leaves = jax.tree.leaves(nnx.state(model, nnx.Param))
     layout = Layout(AbstractMesh((8,), (AXIS,)), shard_params=True)  # type: ignore[arg-type]
@@ -105,6 +104,6 @@ def test_the_documented_bytes_are_those_of_the_layout(variant):
     assert sent.pop(("on every device", "all-reduce")) == whole + sum(divided) + 12
     assert sent.pop(("divided", "all-gather")) == sum(divided) // 8
     assert sent.pop(("divided", "reduce-scatter")) == sum(divided)
-    # Those that are whole, the three sums, and for each divided one a slice's part of the norm.
+    # Whole arrays, three sums, and for each divided array a slice's part of the norm.
     assert sent.pop(("divided", "all-reduce")) == whole + 12 + 4 * len(divided)
     assert not sent

@@ -1,8 +1,11 @@
-"""scripts/soak.py: a short one, and that it can see what it looks for."""
+"""scripts/soak.py: a short soak, and that it detects differences."""
 
 import json
+import random
+import re
 
 import numpy as np
+import pytest
 
 from benchmarks.soak import trials
 from benchmarks.soak.small_run import differences
@@ -10,6 +13,7 @@ from nin_jax.models.convert import load_safetensors
 from nin_jax.runs import workdir
 
 
+@pytest.mark.slow
 def test_a_short_soak_loses_nothing(script, tmp_path):
     outcome = script("soak", "--kills", 2, "--epochs", 40, "--out", tmp_path / "soak")
     assert outcome.code in (0, 1), outcome.out + outcome.err
@@ -18,9 +22,10 @@ def test_a_short_soak_loses_nothing(script, tmp_path):
     assert (kills["tried"], kills["lost"]) == (2, 0)
     assert damage["lost"] == 0
     assert damage["tried"] >= 3 * 8
-    assert long["tried"] == 40  # too few to judge whether memory grows, which makes the exit code
+    assert long["tried"] == 40  # too few to judge memory, which decides the exit code
     assert long["details"]["resident_mib_last_quarter"] > 50
-    assert "| SIGKILL at random moments | 2 | 0 |" in (tmp_path / "soak/results.md").read_text()
+    text = (tmp_path / "soak/results.md").read_text()
+    assert re.search(r"\| SIGKILL at random moments +\| +2 \| +0 \|", text)
 
 
 def finished(folder, weights, rows):
@@ -37,7 +42,7 @@ def finished(folder, weights, rows):
     return folder
 
 
-def test_it_sees_a_bit_and_a_row_that_differ(tmp_path):
+def test_a_different_bit_and_a_different_row_are_found(tmp_path):
     array = np.ones(3, np.float32)
     one = finished(tmp_path / "one", {"w": array}, [(1, 0.5), (2, 0.25)])
     same = finished(tmp_path / "same", {"w": array}, [(1, 0.5), (2, 0.25)])
@@ -48,9 +53,7 @@ def test_it_sees_a_bit_and_a_row_that_differ(tmp_path):
     assert load_safetensors(other / workdir.WEIGHTS)["w"][0] > 1
 
 
-def test_a_bit_is_flipped(tmp_path):
-    import random
-
+def test_exactly_one_bit_is_flipped(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(bytes(10))
     trials.DAMAGES["one bit flipped"](path, random.Random(0))

@@ -1,0 +1,57 @@
+"""Run the benchmarks that a configuration names, and print and save their results."""
+
+from rich.console import Console
+
+from benchmarks.speed import jobs, output
+from benchmarks.speed.accuracy import Comparison
+from benchmarks.speed.config import BenchConfig
+from benchmarks.speed.work import Row
+from nin_jax.models.variants import list_variants
+
+
+def run_benchmarks(config: BenchConfig, command: str) -> None:
+    """Run the benchmarks, print the results, and save them if the configuration has a folder.
+
+    Args:
+        config: checked.
+        command: the command line, for the results.
+
+    Raises:
+        UserError: the dataset of `accuracy` is missing, or a network cannot take its images.
+    """
+    comparison = Comparison(
+        variants=config.variants or ("nin",),
+        image_size=config.image_size or 96,
+        dataset=config.dataset,
+        data_dir=config.data_dir,
+        epochs=config.epochs,
+        targets=config.targets,
+        cap_seconds=config.cap_seconds,
+        precision=config.precision,
+    )
+    if "accuracy" in config.jobs:
+        comparison.check()
+    console = Console(stderr=True, highlight=False)
+    rows: list[Row] = []
+    with console.status("starting") as status:
+        plan = jobs.Plan(
+            variants=config.variants or tuple(list_variants()),
+            batch_sizes=config.batch_sizes or None,
+            image_size=config.image_size or 224,
+            in_channels=config.in_channels,
+            precision=config.precision,
+            rounds=config.rounds,
+            workers=config.workers,
+            comparison=comparison,
+            say=status.update,
+        )
+        swept = ("sweep", "images") if config.sweep else ()
+        for job in (*config.jobs, *swept) or jobs.HEADLINE:
+            for row in jobs.JOBS[job](plan):
+                rows.append(row)
+                console.print(output.line(row), soft_wrap=True)
+    head = output.header()
+    print(output.FORMATS[config.format](rows, head, command), end="")
+    if config.out is not None:
+        for path in output.write(config.out, rows, head, command):
+            console.print(f"wrote {path}")

@@ -1,0 +1,105 @@
+"""The options of scripts/bench.py."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from nin_jax.errors import UserError
+from nin_jax.models.geometry import trace
+from nin_jax.models.variants import get_variant
+from nin_jax.runs import workdir
+
+Job = Literal[
+    "train", "predict", "epoch", "memory", "startup", "images", "ops", "sweep", "scale", "accuracy"
+]
+
+
+@dataclass(frozen=True)
+class BenchConfig:
+    """Measure nin_jax against PyTorch and plain Flax, interleaved in one process.
+
+    Default: all benchmarks but ops, sweep, scale and accuracy. A ratio is the best rival's median
+    over ours; above 1, nin_jax is faster. Progress goes to standard error, results to standard
+    output.
+    """
+
+    jobs: Annotated[tuple[Job, ...], tyro.conf.Positional] = ()
+    """train and predict: one step or batch against PyTorch. epoch: a whole epoch, data included.
+    memory: peak memory of each contender. startup: seconds to the first step. images: cost per
+    image by size of the dataset. ops: the step with one of our operations replaced at a time.
+    sweep: cost by batch and image size, and the roofline. scale: the overhead of a mesh, several
+    devices, and the communication between them. accuracy: seconds to a test accuracy, with recipe
+    modern in nin_jax and recipe d2l in PyTorch."""
+
+    sweep: bool = False
+    """Run the benchmarks sweep and images: cost by batch size, image size and number of images."""
+
+    variants: tuple[str, ...] = ()
+    """Networks, for train, ops, sweep and accuracy, and with --batch-sizes for the others.
+    Default: all; for accuracy nin."""
+
+    batch_sizes: tuple[int, ...] = ()
+    """Images a step; for scale a step and device. Default: each benchmark's own. Not used by
+    accuracy, which takes the recipes' batch sizes."""
+
+    image_size: int | None = None
+    """Side of the images, in pixels. Default: 224; for accuracy 96."""
+
+    in_channels: int = 1
+    """Channels of the images; accuracy takes those of the dataset."""
+
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of our computation; PyTorch uses autocast. On a GPU float32 means TF32 on both sides."""
+
+    rounds: int = 7
+    """Measured rounds. Contenders that are far slower than the best drop out after two."""
+
+    workers: int = 2
+    """Processes of PyTorch's DataLoader, for epoch."""
+
+    dataset: str = "fashion_mnist"
+    """For accuracy: fashion_mnist, mnist, kmnist, digits, tfds:NAME or folder:PATH."""
+
+    data_dir: Path | None = None
+    """Folder with the dataset's files. Default: $NIN_DATA_DIR, or the user's data folder."""
+
+    epochs: int = 3
+    """For accuracy: planned length of recipe modern. The published recipe has none."""
+
+    targets: tuple[float, ...] = (0.85, 0.90)
+    """For accuracy: the test accuracies to reach, in (0, 1)."""
+
+    cap_seconds: float = 1800
+    """For accuracy: training seconds after which a contender is stopped."""
+
+    format: Literal["table", "json", "csv", "markdown"] = "table"
+    """Of the results on standard output."""
+
+    out: Path | None = None
+    """Folder for results.json, results.csv, results.md and sweep.png."""
+
+    def check(self) -> None:
+        """Check everything that needs neither PyTorch nor data.
+
+        Raises:
+            UserError: an option has a wrong value, or a network cannot take the images.
+        """
+        for name in ("image_size", "in_channels", "rounds", "workers", "epochs"):
+            least = 0 if name == "workers" else 1
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise UserError(f"--{name.replace('_', '-')} must be a whole number >= {least}")
+        if any(size < 1 for size in self.batch_sizes):
+            raise UserError("--batch-sizes must be whole numbers >= 1")
+        if not self.targets or not all(0 < target < 1 for target in self.targets):
+            raise UserError("--targets must be numbers in (0, 1)")
+        if not 1 <= self.cap_seconds < math.inf:
+            raise UserError("--cap-seconds must be a finite number >= 1")
+        if set(self.jobs) != {"accuracy"}:
+            for variant in self.variants:
+                trace(get_variant(variant), self.in_channels, 10, self.image_size or 224)
+        if self.out is not None:
+            workdir.check_folder("--out", self.out)
