@@ -19,7 +19,7 @@ from nin_jax.models.nin import drop, with_operations
 from nin_jax.training.config import Recipe
 from nin_jax.training.device import default_micro_batch_size
 from nin_jax.training.optimizer import make_optimizer
-from nin_jax.training.step import TrainState, make_train_step
+from nin_jax.training.step import init_train_state, make_train_step
 
 PLAIN = "plain Flax: nnx.Conv, nnx.max_pool"
 
@@ -84,9 +84,7 @@ def _our_training(
     optimizer = make_optimizer(recipe, 1_000_000)
     micro = micro_batch_size or default_micro_batch_size(_our_model(work)) or work.batch_size
     step = make_train_step(graphdef, optimizer, recipe, work.sides, min(micro, work.batch_size))
-    state = TrainState(
-        params, optimizer.init(params), jax.device_put(np.int32(0)), jax.random.key(0)
-    )
+    state = init_train_state(params, optimizer)
     order = np.random.default_rng(2).permutation(len(labels))[None, : work.batch_size]
     arguments = jax.device_put((images, labels, order.astype(np.int32)))
     compiled = step.lower(state, *arguments).compile()  # here, while a patch is in effect

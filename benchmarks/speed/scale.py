@@ -15,7 +15,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
@@ -30,7 +29,7 @@ from nin_jax.training.device import default_micro_batch_size
 from nin_jax.training.feed import Resident
 from nin_jax.training.optimizer import make_optimizer
 from nin_jax.training.sharding import EVERYWHERE, Layout, make_layout
-from nin_jax.training.step import TrainState, make_train_step, make_train_steps
+from nin_jax.training.step import init_train_state, make_train_step, make_train_steps
 
 Part = Literal["mesh overhead", "weak scaling"]
 PARTS: tuple[Part, ...] = ("mesh overhead", "weak scaling")
@@ -106,9 +105,7 @@ def build(work: Work, layout: Layout | None) -> Step:
     optimizer = make_optimizer(recipe, 1_000_000)
     micro = min(default_micro_batch_size(model) or work.batch_size, work.batch_size)
     step = make_train_step(graphdef, optimizer, recipe, work.sides, micro, layout)
-    state = TrainState(params, optimizer.init(params), jnp.int32(0), jax.random.key(0))
-    if layout is not None:
-        state = layout.place(state, layout.specs(state))
+    state = init_train_state(params, optimizer, layout=layout)
     arguments = _arguments(work, layout)
     compiled = make_train_steps(step, 1, layout, state).lower(state, *arguments).compile()
 
