@@ -1,0 +1,1 @@
+"""Training runs: `fit`, the loop, progress, checkpoints and the files of a run."""
