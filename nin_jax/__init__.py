@@ -1,6 +1,6 @@
 """The Network-in-Network family in JAX/Flax, held to a PyTorch reference."""
 
-from nin_jax.accounting import account
+from nin_jax.accounting.account import account
 from nin_jax.errors import UserError
 from nin_jax.inference.predictor import Predictor
 from nin_jax.models import convert

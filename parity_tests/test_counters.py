@@ -14,9 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import nin_jax
 import nin_torch_ref
-from nin_jax.accounting import layer_costs
 from nin_jax.accounting.conventions import CONVENTIONS, all_counts
-from nin_jax.accounting.layers import LayerCost
+from nin_jax.accounting.layers import LayerCost, layer_costs
 from nin_jax.accounting.memory import torch_kept_bytes
 from nin_jax.models.geometry import trace
 from parity_tests.test_random_architectures import networks

@@ -24,9 +24,9 @@ def measure_account(
     how = RECIPES[recipe](get_variant(variant))
     found = []
     jobs: list[tuple[Task, str, int | None]] = [
-        ("train", OURS, account.predicted_step_bytes("train")),
+        ("train", OURS, account.memory["train"].step_bytes),
         ("train", TORCH, account.predicted_torch_step_bytes(with_gradients=True)),
-        ("predict", OURS, account.predicted_step_bytes("predict")),
+        ("predict", OURS, account.memory["predict"].step_bytes),
         ("predict", TORCH, account.predicted_torch_step_bytes(with_gradients=False)),
         ("predict", TORCH_WITH_GRADIENTS, account.predicted_torch_step_bytes(with_gradients=True)),
     ]

@@ -1,4 +1,4 @@
-"""An account as tables: totals, conventions, layers, XLA's programs, the training step."""
+"""Tables of an account: totals, conventions, layers, XLA's programs, the training step."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,9 +8,31 @@ from nin_jax.accounting.memory_tables import Measured, largest_table, measured_t
 from nin_jax.accounting.xla import ProgramCost
 from nin_jax.tables import Bytes, Cell, Table
 
+TOTALS = {
+    "macs": ("MACs", "multiply-adds of convolutions and linear layers, with taps on padding"),
+    "macs_on_pixels": ("MACs on pixels", "the same without taps on padding"),
+    "bias_additions": ("bias additions", "one for each output"),
+    "relu_comparisons": ("ReLU comparisons", "one for each output"),
+    "pool_comparisons": ("pool comparisons", "eight for each output of a max pool"),
+    "mean_additions": ("mean additions", "H W - 1 for each map"),
+    "mean_divisions": ("mean divisions", "one for each map"),
+    "kept_elements": ("kept elements", "activations that the backward pass needs"),
+    "mask_elements": ("mask elements", "of the dropout mask, which the backward pass needs too"),
+}
+LAYER_COUNTS = {
+    "parameters": "params",
+    "MACs": "macs",
+    "MACs on pixels": "macs_on_pixels",
+    "bias additions": "bias_additions",
+    "ReLU comparisons": "relu_comparisons",
+    "pool comparisons": "pool_comparisons",
+    "mean additions": "mean_additions",
+    "kept": "kept_elements",
+}
+
 
 def title(account: Account) -> str:
-    """What was counted, on one line."""
+    """Return one line that names what was counted."""
     height, width = account.image_size
     return (
         f"{account.variant}: {height}x{width}x{account.in_channels} -> "
@@ -21,7 +43,7 @@ def title(account: Account) -> str:
 def account_tables(
     account: Account, *, per_layer: bool = False, measured: Sequence[Measured] = ()
 ) -> list[Table]:
-    """Every table about one network, those without figures left out."""
+    """Return all tables of one network that have figures."""
     tables = [_totals(account), _conventions(account)]
     if per_layer:
         tables.append(layer_table(account))
@@ -41,68 +63,41 @@ def account_tables(
 
 def _totals(account: Account) -> Table:
     rows: list[tuple[Cell, ...]] = [("parameters", account.params, "")]
-    for field, what in {
-        "macs": "multiply-adds of convolutions and linear layers, taps on padding included",
-        "macs_on_pixels": "the same without the taps on padding",
-        "bias_additions": "one for each output",
-        "relu_comparisons": "one for each output",
-        "pool_comparisons": "eight for each output of a max pool",
-        "mean_additions": "H W - 1 for each map",
-        "mean_divisions": "one for each map",
-        "kept_elements": "activations that the backward pass asks for again",
-        "mask_elements": "dropout's draws, asked for again too",
-    }.items():
-        name = field.replace("_", " ").replace("macs", "MACs").replace("relu", "ReLU")
-        rows.append((name, account.total(field), what))
+    rows += [(name, account.total(field), what) for field, (name, what) in TOTALS.items()]
     return Table(f"{title(account)}, one image", ("", "count", ""), rows)
 
 
 def _conventions(account: Account) -> Table:
+    counts, note = account.counts, ""
+    if extra := counts["thop"] - counts["macs"]:
+        note = (
+            f"thop's {counts['thop']:,} = {counts['macs']:,} MACs + {extra:,} for the global mean. "
+            'It is often published as "FLOPs", but counts multiply-adds: about half of the '
+            "operations."
+        )
     return Table(
-        "Computation of the forward pass, by who counts, one image",
-        ("convention", "count", "unit", "what is in it", "source"),
-        [(c.title, account.counts[c.key], c.unit, c.note, c.source) for c in CONVENTIONS],
-        _published(account),
-    )
-
-
-def _published(account: Account) -> str:
-    if account.counts["thop"] == account.counts["macs"]:
-        return ""
-    extra = account.counts["thop"] - account.counts["macs"]
-    return (
-        f"thop's {account.counts['thop']:,} = {account.counts['macs']:,} MACs + {extra:,} for the "
-        'global mean. Published as "FLOPs", it is multiply-adds: about half of the operations.'
+        "Operations of the forward pass by convention, one image",
+        ("convention", "count", "unit", "what it includes", "source"),
+        [(c.title, counts[c.key], c.unit, c.note, c.source) for c in CONVENTIONS],
+        note,
     )
 
 
 def layer_table(account: Account, *, named: bool = False) -> Table:
-    """A row for each layer; ``named`` puts the network's name before each."""
-    headings = (
-        *("layer", "kind", "output", "parameters", "MACs", "MACs on pixels", "bias additions"),
-        *("ReLU comparisons", "pool comparisons", "mean additions", "kept", "FLOP/byte"),
-    )
+    """Return a row for each layer; with ``named``, the network's name comes first in each."""
     rows: list[tuple[Cell, ...]] = [
         (
             cost.name,
             f"{cost.kind} {cost.detail}",
             "x".join(map(str, cost.out_shape)),
-            cost.params,
-            cost.macs,
-            cost.macs_on_pixels,
-            cost.bias_additions,
-            cost.relu_comparisons,
-            cost.pool_comparisons,
-            cost.mean_additions,
-            cost.kept_elements,
+            *(getattr(cost, field) for field in LAYER_COUNTS.values()),
             round(account.intensity(cost), 2),
         )
         for cost in account.layers
     ]
-    fields = ("params", "macs", "macs_on_pixels", "bias_additions", "relu_comparisons")
-    fields += ("pool_comparisons", "mean_additions", "kept_elements")
-    rows.append(("total", "", "", *(account.total(field) for field in fields)))
-    rows[-1] += (round(account.total_intensity, 2),)
+    totals = (account.total(field) for field in LAYER_COUNTS.values())
+    rows.append(("total", "", "", *totals, round(account.total_intensity, 2)))
+    headings = ("layer", "kind", "output", *LAYER_COUNTS, "FLOP/byte")
     if named:
         headings = ("variant", *headings)
         rows = [(account.variant, *row) for row in rows]
@@ -110,8 +105,8 @@ def layer_table(account: Account, *, named: bool = False) -> Table:
         f"Layers of {account.variant}, one image",
         headings,
         rows,
-        "kept: elements of the output that the backward pass asks for again. FLOP/byte: operations "
-        f"for each byte that a batch of {account.batch_size} has to move, each layer on its own.",
+        "kept: elements of the output that the backward pass needs. FLOP/byte: operations per byte "
+        f"moved for a batch of {account.batch_size}, each layer on its own.",
     )
 
 
@@ -125,36 +120,32 @@ def _forward(account: Account) -> Table:
             cost.flops_rounding,
             cost.flops_unexplained,
             cost.flops_products,
-            _minus(cost.flops, cost.flops_products),
-            cost.flops_optimised,
+            cost.flops_other,
+            cost.flops_optimized,
             cost.bytes_accessed,
         )
         for way, cost in account.forward.items()
     ]
-    plain = account.forward["plain"].flops
-    note = "XLA adds up in float32, which is the rounding. "
+    plain, paper = account.forward["plain"].flops, account.counts["xla"]
+    note = "Rounding: XLA adds up in float32. "
     if plain is not None:
-        note += (
-            f"On paper the first is {account.counts['xla']:,}: "
-            f"{plain - account.counts['xla']:,} operations differ. "
-        )
+        note += f"On paper the first row is {paper:,}; the difference is {plain - paper:,}. "
     note += "As it runs there are fewer products and more additions (Winograd along the rows)."
-    note += _not_counted(account.forward)
-    headings = (
-        *("forward pass, one image", "FLOPs by XLA", "exact", "rounding", "unexplained"),
-        *("in products", "elsewhere", "after XLA's optimisation", "bytes accessed"),
+    return Table(
+        f"XLA's cost analysis ({account.platform})",
+        (
+            *("forward pass, one image", "FLOPs by XLA", "exact", "rounding", "unexplained"),
+            *("in products", "elsewhere", "after XLA's optimization", "bytes accessed"),
+        ),
+        rows,
+        note + _not_counted(account.forward),
     )
-    return Table(f"XLA's cost analysis ({account.platform})", headings, rows, note)
 
 
 def _not_counted(programs: Mapping[str, ProgramCost]) -> str:
-    """What is missing from the exact counts, if anything is."""
+    """Name the operations that the exact counts leave out, if there are any."""
     names = sorted({name for cost in programs.values() for name in cost.unknown})
-    return f" No rule counts {', '.join(names)}: exact counts are without them." if names else ""
-
-
-def _minus(a: int | None, b: int | None) -> int | None:
-    return None if a is None or b is None else a - b
+    return f" No rule counts {', '.join(names)}: exact counts leave it out." if names else ""
 
 
 def _training(account: Account) -> Table:
@@ -163,14 +154,8 @@ def _training(account: Account) -> Table:
     return Table(
         f"Training step of {account.batch_size} images, recipe {account.recipe}: FLOPs",
         (
-            "part",
-            "on paper: products",
-            "on paper: other",
-            "plain: products",
-            "plain: other",
-            "plain: unexplained",
-            "as run: products",
-            "as run: other",
+            *("part", "on paper: products", "on paper: other", "plain: products"),
+            *("plain: other", "plain: unexplained", "as run: products", "as run: other"),
         ),
         [
             (
@@ -185,15 +170,14 @@ def _training(account: Account) -> Table:
             )
             for part in training.parts
         ],
-        "On paper, products: twice the MACs that meet pixels, forward and for each gradient; "
-        "nothing for the image's own gradient; Muon's iterations. Other: biases, ReLUs, pools, "
-        "means, dropout and the loss, forward and back; the rest of the optimiser; images to "
-        "floats, and the gradients' division and norm. Plain: XLA's own operations, of which "
-        "random keys and the counting of right answers are left unexplained. As run: "
-        f"{training.micro_batches} x {training.micro_batch_size} images. It has fewer products "
-        "where Winograd's filtering takes m + k - 1 of them for m outputs instead of m k, and "
-        "additions for its transforms; gradients written as products over padded rows count the "
-        "padding.",
+        "On paper, products: twice the MACs on pixels, for the forward pass and for each gradient "
+        "except that to the image, and Muon's iterations. On paper, other: biases, ReLUs, pools, "
+        "means, dropout and the loss, forward and backward; the rest of the optimizer; conversion "
+        "of images to floats; division and norm of the gradients. Plain: XLA's own operations; "
+        "unexplained are random keys and the count of correct predictions. As run: "
+        f"{training.micro_batches} x {training.micro_batch_size} images. Winograd filtering takes "
+        "m + k - 1 products for m outputs instead of m k, and additions for its transforms. "
+        "Gradients that are computed as products over padded rows count the padding.",
     )
 
 
@@ -220,7 +204,7 @@ def _training_programs(account: Account) -> Table:
 
 
 def training_layer_table(account: Account) -> Table:
-    """A row for each layer with products: those of its gradients."""
+    """Return a row for each layer with a product: the products of its gradients."""
     assert account.training is not None
     return Table(
         "Products of each layer's gradients, FLOPs for one image",
@@ -238,20 +222,14 @@ def training_layer_table(account: Account) -> Table:
 
 
 def variant_table(accounts: Sequence[Account]) -> Table:
-    """A row for each network, figures on paper."""
-    first = accounts[0]
-    batch = first.batch_size
+    """Return a row for each network, with figures by formula."""
+    first, batch = accounts[0], accounts[0].batch_size
     return Table(
         f"{first.image_size[0]}x{first.image_size[1]}x{first.in_channels}, "
         f"{first.num_classes} classes, {first.precision}, recipe {first.recipe}",
         (
-            *(
-                "variant",
-                "parameters",
-                "MACs",
-                "FLOPs, forward",
-                f"FLOPs, training step of {batch}",
-            ),
+            *("variant", "parameters", "MACs", "FLOPs, forward"),
+            f"FLOPs, training step of {batch}",
             *(f"MiB, training, {batch} images", f"MiB, prediction, {batch} images"),
         ),
         [

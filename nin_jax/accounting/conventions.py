@@ -1,9 +1,8 @@
-"""What "FLOPs" means to whom: one rule for each tool and kind of layer.
+"""What each tool counts as "FLOPs": for each convention a rule for each kind of layer.
 
 Published figures for one network differ by factors of two and more, because tools count different
-things under one name. Each convention below is a table from the kind of layer to a formula in
-`LayerCost`; the tests run the tools themselves on the PyTorch reference and demand the same number,
-to the unit. Counts are of one image.
+operations under one name. The tests run the tools on the PyTorch reference and require the same
+numbers. Counts are of one image.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,53 +11,20 @@ from dataclasses import dataclass
 from nin_jax.accounting.layers import LayerCost
 
 Rule = Callable[[LayerCost], int]
+NON_PRODUCTS = ("pool", "dropout", "mean")  # kinds of layers without a product
 
 
-def _nothing(cost: LayerCost) -> int:
-    del cost
-    return 0
-
-
-def _macs(cost: LayerCost) -> int:
-    return cost.macs
-
-
-def _twice_macs(cost: LayerCost) -> int:
-    return 2 * cost.macs
-
-
-def _macs_and_bias(cost: LayerCost) -> int:
-    return cost.macs + cost.bias_additions
-
-
-def _with_bias_and_relu_twice(cost: LayerCost) -> int:
-    return cost.macs + cost.bias_additions + 2 * cost.relu_comparisons
-
-
-def _inputs(cost: LayerCost) -> int:
-    return cost.inputs
-
-
-def _inputs_twice(cost: LayerCost) -> int:
-    return 2 * cost.inputs
-
-
-def _inputs_and_outputs(cost: LayerCost) -> int:
-    return cost.inputs + cost.outputs
-
-
-def _gradients(cost: LayerCost) -> int:
-    return 2 * (cost.macs_input_gradient + cost.macs_weight_gradient)
+def _rules(product: Rule, **others: Rule) -> Mapping[str, Rule]:
+    """Return a rule for each kind of layer: zero for a kind without a product and not given."""
+    return (
+        {"conv": product, "linear": product}
+        | {kind: lambda cost: 0 for kind in NON_PRODUCTS}
+        | others
+    )
 
 
 def _xla(cost: LayerCost) -> int:
     return cost.flops() - 2 * (cost.macs - cost.macs_on_pixels)
-
-
-def _rules(**changes: Rule) -> Mapping[str, Rule]:
-    """A rule for each kind of layer; nothing, unless it is said otherwise."""
-    kinds = ("conv", "pool", "dropout", "mean", "linear")
-    return dict.fromkeys(kinds, _nothing) | changes
 
 
 @dataclass(frozen=True)
@@ -68,10 +34,10 @@ class Convention:
     Attributes:
         key: its name in JSON and CSV.
         title: its name for people.
-        unit: what it counts, which is not always what it says it counts.
-        note: what is in it, in a sentence.
-        source: where the rule can be read.
-        rules: from the kind of layer to its count.
+        unit: what it counts, which may differ from what the tool says it counts.
+        note: what the count includes.
+        source: where the tool defines it.
+        rules: for each kind of layer, the function that counts it.
     """
 
     key: str
@@ -82,17 +48,15 @@ class Convention:
     rules: Mapping[str, Rule]
 
     def count(self, costs: Sequence[LayerCost]) -> int:
-        """For one image.
+        """Return the count of one image.
 
         Raises:
-            ValueError: a layer is of a kind that this convention has no rule for.
+            ValueError: the convention has no rule for the kind of a layer.
         """
-        return sum(self.count_layer(cost) for cost in costs)
-
-    def count_layer(self, cost: LayerCost) -> int:
-        if cost.kind not in self.rules:
-            raise ValueError(f"{self.title} has no rule for {cost.name} of kind {cost.kind!r}")
-        return self.rules[cost.kind](cost)
+        for cost in costs:
+            if cost.kind not in self.rules:
+                raise ValueError(f"{self.title} has no rule for {cost.name} of kind {cost.kind!r}")
+        return sum(self.rules[cost.kind](cost) for cost in costs)
 
 
 CONVENTIONS: tuple[Convention, ...] = (
@@ -102,7 +66,7 @@ CONVENTIONS: tuple[Convention, ...] = (
         "multiply-adds",
         "products of convolutions and linear layers; no biases",
         "the definition",
-        _rules(conv=_macs, linear=_macs),
+        _rules(lambda cost: cost.macs),
     ),
     Convention(
         "flops",
@@ -110,7 +74,7 @@ CONVENTIONS: tuple[Convention, ...] = (
         "multiplications and additions",
         "two for each multiply-add; no biases",
         "the definition",
-        _rules(conv=_twice_macs, linear=_twice_macs),
+        _rules(lambda cost: 2 * cost.macs),
     ),
     Convention(
         "thop",
@@ -118,7 +82,7 @@ CONVENTIONS: tuple[Convention, ...] = (
         "multiply-adds, published as FLOPs",
         "MACs, and k*k + 1 for each output of a mean over k x k",
         "thop 0.1.1, vision/calc_func.py: calculate_conv2d_flops, calculate_adaptive_avg",
-        _rules(conv=_macs, mean=_inputs_and_outputs, linear=_macs),
+        _rules(lambda cost: cost.macs, mean=lambda cost: cost.inputs + cost.outputs),
     ),
     Convention(
         "fvcore",
@@ -126,7 +90,7 @@ CONVENTIONS: tuple[Convention, ...] = (
         "multiply-adds, called flops",
         "MACs, and one for each input of the mean",
         "fvcore 0.1.5, nn/flop_count.py: _DEFAULT_SUPPORTED_OPS",
-        _rules(conv=_macs, mean=_inputs, linear=_macs),
+        _rules(lambda cost: cost.macs, mean=lambda cost: cost.inputs),
     ),
     Convention(
         "ptflops_pytorch",
@@ -136,10 +100,10 @@ CONVENTIONS: tuple[Convention, ...] = (
         "the module, and again the function that the module calls",
         "ptflops 0.7.5, pytorch_ops.py: MODULES_MAPPING, FUNCTIONAL_MAPPING",
         _rules(
-            conv=_with_bias_and_relu_twice,
-            pool=_inputs_twice,
-            mean=_inputs_twice,
-            linear=_macs_and_bias,
+            # A ReLU follows convolutions alone.
+            lambda cost: cost.macs + cost.bias_additions + 2 * cost.relu_comparisons,
+            pool=lambda cost: 2 * cost.inputs,
+            mean=lambda cost: 2 * cost.inputs,
         ),
     ),
     Convention(
@@ -148,7 +112,7 @@ CONVENTIONS: tuple[Convention, ...] = (
         "multiply-adds and bias additions mixed, called MACs",
         "MACs and biases",
         "ptflops 0.7.5, aten_ops.py: conv_flop_count, addmm_flop",
-        _rules(conv=_macs_and_bias, linear=_macs_and_bias),
+        _rules(lambda cost: cost.macs + cost.bias_additions),
     ),
     Convention(
         "flop_counter_mode",
@@ -156,7 +120,7 @@ CONVENTIONS: tuple[Convention, ...] = (
         "multiplications and additions",
         "2 x MACs; no biases",
         "torch 2.13, utils/flop_counter.py: conv_flop_count, addmm_flop",
-        _rules(conv=_twice_macs, linear=_twice_macs),
+        _rules(lambda cost: 2 * cost.macs),
     ),
     Convention(
         "flop_counter_mode_backward",
@@ -164,7 +128,7 @@ CONVENTIONS: tuple[Convention, ...] = (
         "multiplications and additions",
         "2 x MACs for each gradient to weights, and to inputs but for the first layer's",
         "torch 2.13, utils/flop_counter.py: conv_backward_flop",
-        _rules(conv=_gradients, linear=_gradients),
+        _rules(lambda cost: 2 * (cost.macs_input_gradient + cost.macs_weight_gradient)),
     ),
     Convention(
         "xla",
@@ -172,11 +136,11 @@ CONVENTIONS: tuple[Convention, ...] = (
         "operations",
         "2 x MACs without taps on padding, and every addition, comparison and division",
         "XLA, hlo_cost_analysis.cc: HandleConvolution, HandleElementwiseOp, HandleReduceWindow",
-        _rules(conv=_xla, pool=_xla, mean=_xla, linear=_xla),
+        _rules(_xla, pool=_xla, mean=_xla),
     ),
 )
 
 
 def all_counts(costs: Sequence[LayerCost]) -> dict[str, int]:
-    """Every convention's count of one image, by its key."""
+    """Return the count of one image by each convention, by its key."""
     return {convention.key: convention.count(costs) for convention in CONVENTIONS}

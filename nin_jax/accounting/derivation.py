@@ -1,4 +1,4 @@
-"""A worked derivation of a network's costs, layer by layer, for a student to follow."""
+"""A derivation of a network's costs, layer by layer, with all numbers, for students."""
 
 import math
 
@@ -11,28 +11,25 @@ from nin_jax.models.variants import POOL_SIZE, POOL_STRIDE, Variant
 
 
 def derivation(account: Account, variant: Variant) -> str:
-    """Markdown: each layer's map, parameters and operations with the numbers filled in.
+    """Return Markdown that derives each layer's map, parameters and operations.
 
     Args:
-        account: of that variant.
-        variant: what was counted.
+        account: of the variant.
+        variant: the network.
     """
     layers = trace(variant, account.in_channels, account.num_classes, account.image_size)
     parts = [
         f"# {title(account)}",
-        "A convolution with a k x k kernel from C to O maps has k * k * C * O weights and O "
-        "biases. Each of its H' x W' output positions takes every weight once, so it needs "
-        "H' * W' * k * k * C * O multiply-adds (MACs). Its side is "
+        "A convolution with a k x k kernel from C to O channels has k * k * C * O weights and O "
+        "biases. Each of its H' x W' output positions uses every weight once, so it needs "
+        "H' * W' * k * k * C * O multiply-adds (MACs). The side of its output is "
         "floor((side + 2 * padding - k) / stride) + 1. Counts are of one image.",
     ]
     costs = {cost.name: cost for cost in account.layers}
     for layer in layers:
-        if layer.name not in costs:  # dropout at a rate of 0
-            continue
-        cost = costs[layer.name]
-        parts.append(
-            f"**{layer.name}** ({_what(layer, cost)})\n\n" + "\n".join(_steps(layer, cost))
-        )
+        if (cost := costs.get(layer.name)) is not None:  # None: dropout with a rate of 0
+            steps = "\n".join(f"- {step}" for step in _steps(layer, cost))
+            parts.append(f"**{layer.name}** ({_what(layer, cost)})\n\n{steps}")
     return "\n\n".join([*parts, *_sums(account)]) + "\n"
 
 
@@ -51,14 +48,19 @@ def _steps(layer: Layer, cost: LayerCost) -> list[str]:
         case "conv":
             return _convolution(layer)
         case "pool":
-            return _pool(layer, cost)
+            outputs = " x ".join(map(str, layer.out_shape))
+            return [
+                f"map: {_side(layer, POOL_SIZE, POOL_STRIDE, 0)}",
+                f"comparisons: {outputs} outputs x ({POOL_SIZE} x {POOL_SIZE} - 1) = "
+                f"{cost.pool_comparisons:,}",
+            ]
         case "dropout":
-            return ["- no parameters and, in prediction, nothing to compute"]
+            return ["no parameters and, in prediction, no operations"]
         case "mean":
             height, width, maps = layer.in_shape
             return [
-                "- parameters: none",
-                f"- additions: {maps} maps x ({height} x {width} - 1) = {cost.mean_additions:,}; "
+                "parameters: none",
+                f"additions: {maps} maps x ({height} x {width} - 1) = {cost.mean_additions:,}; "
                 f"divisions: {cost.mean_divisions:,}",
             ]
         case "linear":
@@ -66,12 +68,12 @@ def _steps(layer: Layer, cost: LayerCost) -> list[str]:
             (outputs,) = layer.out_shape
             shape = " x ".join(map(str, layer.in_shape))
             return [
-                f"- inputs: {shape} = {inputs:,}",
-                f"- parameters: {inputs:,} x {outputs} + {outputs} = {layer.params:,}",
-                f"- MACs: {inputs:,} x {outputs} = {layer.macs:,}",
+                f"inputs: {shape} = {inputs:,}",
+                f"parameters: {inputs:,} x {outputs} + {outputs} = {layer.params:,}",
+                f"MACs: {inputs:,} x {outputs} = {layer.macs:,}",
             ]
-        case _:
-            raise ValueError(f"no derivation for {layer.name} of kind {layer.kind!r}")
+        case _:  # a kind without a formula here
+            return [f"parameters: {layer.params:,}", f"MACs: {layer.macs:,}"]
 
 
 def _convolution(layer: Layer) -> list[str]:
@@ -80,20 +82,10 @@ def _convolution(layer: Layer) -> list[str]:
     k, c, o = conv.kernel, conv.in_channels, conv.out_channels
     height, width, _ = layer.out_shape
     weights = f"{k} x {k} x {c} x {o}"
-    sides = _side(layer, k, conv.stride, conv.padding)
     return [
-        f"- map: {sides}",
-        f"- parameters: {weights} + {o} = {layer.params:,}",
-        f"- MACs: {height} x {width} x {weights} = {layer.macs:,}",
-    ]
-
-
-def _pool(layer: Layer, cost: LayerCost) -> list[str]:
-    outputs = " x ".join(map(str, layer.out_shape))
-    return [
-        f"- map: {_side(layer, POOL_SIZE, POOL_STRIDE, 0)}",
-        f"- comparisons: {outputs} outputs x ({POOL_SIZE} x {POOL_SIZE} - 1) = "
-        f"{cost.pool_comparisons:,}",
+        f"map: {_side(layer, k, conv.stride, conv.padding)}",
+        f"parameters: {weights} + {o} = {layer.params:,}",
+        f"MACs: {height} x {width} x {weights} = {layer.macs:,}",
     ]
 
 
@@ -113,39 +105,37 @@ def _sums(account: Account) -> list[str]:
     params = " + ".join(f"{cost.params:,}" for cost in products)
     macs = " + ".join(f"{cost.macs:,}" for cost in products)
     counts, batch = account.counts, account.batch_size
-    back = counts["flop_counter_mode_backward"]
+    backward = counts["flop_counter_mode_backward"]
     memory = account.memory["train"].paper
     lines = [
-        "## All together",
-        f"- parameters: {params} = **{account.params:,}**",
-        f"- MACs: {macs} = **{account.macs:,}**",
-        f"- FLOPs, two for each MAC: 2 x {account.macs:,} = **{counts['flops']:,}**",
+        f"parameters: {params} = **{account.params:,}**",
+        f"MACs: {macs} = **{account.macs:,}**",
+        f"FLOPs, two for each MAC: 2 x {account.macs:,} = **{counts['flops']:,}**",
     ]
-    step = f"{batch} x ({counts['flops']:,} + {back:,})"
-    if account.optimizer_products:
-        step += f" + {account.optimizer_products:,} for Muon"
     last = account.layers[-1]
     if last.kind == "mean":
         height, width, maps = last.in_shape
         lines.append(
-            f"- thop adds {maps} x ({height} x {width} + 1) = {last.inputs + last.outputs:,} for "
+            f"thop adds {maps} x ({height} x {width} + 1) = {last.inputs + last.outputs:,} for "
             f"the mean and prints **{counts['thop']:,}**, which is often published as FLOPs"
         )
+    step = f"{batch} x ({counts['flops']:,} + {backward:,})"
     if account.optimizer_products:
+        step += f" + {account.optimizer_products:,} for Muon"
         lines.append(
-            "- Muon orthogonalises the step of each kernel, a matrix of sides m <= n, in "
+            "Muon orthogonalizes the update of each kernel, a matrix of sides m <= n, in "
             f"{NEWTON_SCHULZ_ITERATIONS} iterations of 4 m m n + 2 m m m FLOPs in products: "
-            f"{account.optimizer_products:,} FLOPs a step, whatever the batch"
+            f"{account.optimizer_products:,} FLOPs a step for any batch size"
         )
     lines += [
-        "- going back, each layer takes its MACs twice, for the gradient to its weights and the "
-        "gradient to its input; the first layer once, as no one asks for the image's gradient: "
-        f"2 x (2 x {account.macs:,} - {products[0].macs:,}) = **{back:,}** FLOPs",
-        f"- a training step of {batch} images: {step} = "
+        "in the backward pass each layer needs its MACs twice, for the gradients to its weights "
+        "and to its input; the first layer once, because training does not need the gradient to "
+        f"the image: 2 x (2 x {account.macs:,} - {products[0].macs:,}) = **{backward:,}** FLOPs",
+        f"a training step of {batch} images: {step} = "
         f"**{account.flops_per_training_step:,}** FLOPs",
-        f"- memory of that step, in bytes: parameters {memory.params_bytes:,} + gradients "
-        f"{memory.gradients_bytes:,} + optimiser state {memory.optimizer_bytes:,} + images "
+        f"memory of that step, in bytes: parameters {memory.params_bytes:,} + gradients "
+        f"{memory.gradients_bytes:,} + optimizer state {memory.optimizer_bytes:,} + images "
         f"{memory.images_bytes:,} + activations kept {memory.activations_bytes:,} = "
         f"**{memory.total_bytes:,}**",
     ]
-    return [lines[0], "\n".join(lines[1:])]
+    return ["## Totals", "\n".join(f"- {line}" for line in lines)]

@@ -1,7 +1,10 @@
-"""What each layer of a network costs, counted on paper.
+"""The costs of each layer of a network, by formula ("on paper").
 
-All counts are of one image. They are exact: each is a formula in the layer's shapes, and the
-tests hold them to PyTorch's counters and to XLA's, to the unit. This file imports no framework.
+Counts are exact, of one image, and depend on the layer's shapes alone. The tests require that they
+equal the counts of PyTorch's tools and of XLA. This file imports no framework.
+
+A new kind of layer needs a rule in `RULES`, and one in each `accounting.conventions.Convention`
+that does not count it as zero.
 """
 
 import math
@@ -18,19 +21,20 @@ class LayerCost:
     """One layer's costs for one image.
 
     Attributes:
-        name, kind, detail, in_shape, out_shape, params: as `models.geometry.Layer` has them.
-        macs: multiply-adds of the products; taps that fall on padding are included.
-        macs_on_pixels: the same without the taps on padding, which multiply zeros.
+        name, kind, detail, in_shape, out_shape, params: as in `models.geometry.Layer`.
+        macs: multiply-adds of the products, including taps on padding.
+        macs_on_pixels: the same without taps on padding, which multiply zeros.
         bias_additions: one for each output of a convolution or linear layer.
-        relu_comparisons: one for each output that a ReLU follows.
-        pool_comparisons: one less than a window has elements, for each output of a max pool.
-        mean_additions, mean_divisions: of the global mean, H W - 1 and 1 for each map.
-        macs_input_gradient: going back, of the gradient to the layer's input. The first layer with
-            parameters has none: no one asks how to change the image.
-        macs_weight_gradient: of the gradient to its weights.
-        kept_elements: of its output, if the backward pass asks for it again: as the mask of its
-            ReLU, or as the input of the next layer's weights.
-        mask_elements: dropout's draws, which the backward pass has to find again too.
+        relu_comparisons: one for each output, if a ReLU follows.
+        pool_comparisons: for each output of a max pool, the window's elements minus one.
+        mean_additions: of the global mean, H W - 1 for each map.
+        mean_divisions: of the global mean, one for each map.
+        macs_input_gradient: of the gradient to the layer's input; 0 for the first layer with
+            parameters, because training does not need the gradient to the image.
+        macs_weight_gradient: of the gradient to the layer's weights.
+        kept_elements: of the output, if the backward pass needs it: for the mask of its ReLU, or
+            as the input of the next layer's product.
+        mask_elements: of the dropout mask, which the backward pass needs too.
     """
 
     name: str
@@ -53,21 +57,21 @@ class LayerCost:
 
     @property
     def inputs(self) -> int:
-        """Elements of the input."""
+        """Number of elements of the input."""
         return math.prod(self.in_shape)
 
     @property
     def outputs(self) -> int:
-        """Elements of the output."""
+        """Number of elements of the output."""
         return math.prod(self.out_shape)
 
     @property
     def biases(self) -> int:
-        """Parameters that are biases: one for each map, or output of a linear layer."""
+        """Number of biases: one for each output channel of a layer with parameters."""
         return self.out_shape[-1] if self.params else 0
 
     def flops(self) -> int:
-        """Two for a multiply-add, and one for each addition, comparison and division."""
+        """Count two for a multiply-add, one for an addition, a comparison or a division."""
         return (
             2 * self.macs
             + self.bias_additions
@@ -78,15 +82,15 @@ class LayerCost:
         )
 
     def elementwise_flops(self) -> int:
-        """`flops` without the products."""
+        """Count as `flops` does, without the products."""
         return self.flops() - 2 * self.macs
 
     def elementwise_flops_back(self, batch_size: int) -> int:
-        """Going back, of XLA's own operations on a whole batch, besides the products.
+        """Count the backward pass of a batch in XLA's own operations, without the products.
 
-        A ReLU compares and chooses for each output; a bias adds up its map's gradients over the
-        batch; a max pool searches each window again, eight comparisons, and adds to its winner; a
-        mean divides for each map; dropout chooses and divides for each element.
+        A ReLU compares and selects for each output. A bias gradient is a sum over the batch and
+        the map. A max pool repeats the comparisons of its forward pass and adds the gradient to
+        the maximum. A mean divides for each map. Dropout selects and divides for each element.
         """
         biases = batch_size * self.bias_additions - self.biases
         each = 2 * self.relu_comparisons + self.mean_divisions + 2 * self.mask_elements
@@ -94,67 +98,65 @@ class LayerCost:
             each += self.pool_comparisons + self.outputs
         return biases + batch_size * each
 
-    def intensity(self, batch_size: int, itemsize: int) -> float:
-        """FLOPs over the least bytes moved: input and parameters read, output written, once.
+    def moved_bytes(self, batch_size: int, itemsize: int) -> int:
+        """Return the least bytes to move for a batch: input and parameters read, output written.
 
-        Williams, Waterman and Patterson, "Roofline" (2009). Parameters are read once a batch.
+        Args:
+            batch_size: number of images.
+            itemsize: bytes of a number.
+        """
+        return itemsize * (batch_size * (self.inputs + self.outputs) + self.params)
+
+    def intensity(self, batch_size: int, itemsize: int) -> float:
+        """Return FLOPs per byte moved, the arithmetic intensity of a batch.
+
+        Source: Williams, Waterman and Patterson, "Roofline" (2009).
         """
         return batch_size * self.flops() / self.moved_bytes(batch_size, itemsize)
 
-    def moved_bytes(self, batch_size: int, itemsize: int) -> int:
-        """The least that a batch moves: input and parameters read, output written, once."""
-        return itemsize * (batch_size * (self.inputs + self.outputs) + self.params)
-
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, for JSON and CSV."""
+        """Return plain data, for JSON and CSV."""
         return asdict(self) | {"flops": self.flops()}
 
 
-def _convolution(layer: Layer, relu: bool) -> dict[str, int]:
+def _convolution(layer: Layer) -> dict[str, int]:
     conv = layer.convolution
     assert conv is not None
     taps = [
         taps_on_pixels(side, out_side, conv.kernel, conv.stride, conv.padding)
         for side, out_side in zip(layer.in_shape[:2], layer.out_shape[:2], strict=True)
     ]
-    outputs = math.prod(layer.out_shape)
+    return _product(layer, math.prod(taps) * conv.in_channels * conv.out_channels)
+
+
+def _linear(layer: Layer) -> dict[str, int]:
+    return _product(layer, layer.macs)
+
+
+def _product(layer: Layer, macs_on_pixels: int) -> dict[str, int]:
     return {
         "macs": layer.macs,
-        "macs_on_pixels": math.prod(taps) * conv.in_channels * conv.out_channels,
-        "bias_additions": outputs,
-        "relu_comparisons": outputs if relu else 0,
-        "macs_weight_gradient": layer.macs,
-    }
-
-
-def _pool(layer: Layer, relu: bool) -> dict[str, int]:
-    del relu
-    outputs = math.prod(layer.out_shape)
-    return {"pool_comparisons": (POOL_SIZE**2 - 1) * outputs}
-
-
-def _dropout(layer: Layer, relu: bool) -> dict[str, int]:
-    del relu
-    return {"mask_elements": math.prod(layer.out_shape)}
-
-
-def _mean(layer: Layer, relu: bool) -> dict[str, int]:
-    del relu
-    (maps,) = layer.out_shape
-    return {"mean_additions": math.prod(layer.in_shape) - maps, "mean_divisions": maps}
-
-
-def _linear(layer: Layer, relu: bool) -> dict[str, int]:
-    del relu
-    return {
-        "macs": layer.macs,
-        "macs_on_pixels": layer.macs,
+        "macs_on_pixels": macs_on_pixels,
         "bias_additions": math.prod(layer.out_shape),
         "macs_weight_gradient": layer.macs,
     }
 
 
-RULES: Mapping[str, Callable[[Layer, bool], dict[str, int]]] = {
+def _pool(layer: Layer) -> dict[str, int]:
+    return {"pool_comparisons": (POOL_SIZE**2 - 1) * math.prod(layer.out_shape)}
+
+
+def _dropout(layer: Layer) -> dict[str, int]:
+    return {"mask_elements": math.prod(layer.out_shape)}
+
+
+def _mean(layer: Layer) -> dict[str, int]:
+    (maps,) = layer.out_shape
+    return {"mean_additions": math.prod(layer.in_shape) - maps, "mean_divisions": maps}
+
+
+# For each kind of layer: its counts, by field of `LayerCost`.
+RULES: Mapping[str, Callable[[Layer], dict[str, int]]] = {
     "conv": _convolution,
     "pool": _pool,
     "dropout": _dropout,
@@ -164,7 +166,7 @@ RULES: Mapping[str, Callable[[Layer, bool], dict[str, int]]] = {
 
 
 def taps_on_pixels(side: int, out_side: int, kernel: int, stride: int, padding: int) -> int:
-    """Pairs of an output and a kernel's tap, along one axis, that meet a pixel, not padding."""
+    """Count the pairs of an output and a kernel tap, along one axis, that read a pixel."""
     starts = (stride * output - padding for output in range(out_side))
     return sum(max(0, min(start + kernel, side) - max(start, 0)) for start in starts)
 
@@ -172,15 +174,15 @@ def taps_on_pixels(side: int, out_side: int, kernel: int, stride: int, padding: 
 def layer_costs(
     layers: Sequence[Layer], logit_relu: bool = True, dropout: float = 0.5
 ) -> list[LayerCost]:
-    """The cost of each layer that `nin_jax.models.geometry.trace` found.
+    """Return the costs of the layers that `nin_jax.models.geometry.trace` returns.
 
     Args:
         layers: of one network, in the order they run.
-        logit_relu: whether the last convolution is followed by ReLU.
-        dropout: its rate; at 0 the layer is left out.
+        logit_relu: whether a ReLU follows the last convolution.
+        dropout: the dropout rate; at 0 the layer is left out.
 
     Raises:
-        ValueError: a layer is of a kind that no rule counts.
+        ValueError: there is no rule for the kind of a layer.
     """
     if dropout == 0:
         layers = [layer for layer in layers if layer.kind != "dropout"]
@@ -190,11 +192,12 @@ def layer_costs(
     for layer, following in zip(layers, [*layers[1:], None], strict=True):
         if layer.kind not in RULES:
             raise ValueError(f"no rule counts layer {layer.name} of kind {layer.kind!r}")
+        counts = RULES[layer.kind](layer)
         relu = layer.kind == "conv" and (logit_relu or layer is not last_convolution)
-        counts = RULES[layer.kind](layer, relu)
+        if relu:
+            counts["relu_comparisons"] = math.prod(layer.out_shape)
         if layer.macs and layer is not first:
             counts["macs_input_gradient"] = layer.macs
-        # For the mask of the ReLU, or as the input that the next layer's weights were applied to.
         if relu or (following is not None and following.macs):
             counts["kept_elements"] = math.prod(layer.out_shape)
         shapes = layer.in_shape, layer.out_shape

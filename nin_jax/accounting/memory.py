@@ -1,4 +1,4 @@
-"""Memory on paper, and the largest batch that fits into a given memory."""
+"""Memory by formula, and the largest batch that fits into a given memory."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -9,25 +9,25 @@ from nin_jax.errors import UserError
 from nin_jax.training.config import Precision, Recipe
 
 ITEMSIZE: dict[Precision, int] = {"float32": 4, "bfloat16": 2}
-PARAM_BYTES = 4  # parameters, gradients and optimiser state are float32 always
-MOST_IMAGES = 2**31 - 1  # of a batch: their indices are int32
-TORCH_INDEX_BYTES = 8  # torch.nn.MaxPool2d keeps each window's winner as int64
+PARAM_BYTES = 4  # parameters, gradients and optimizer state are always float32
+MAX_BATCH_SIZE = 2**31 - 1  # indices of images are int32
+TORCH_INDEX_BYTES = 8  # torch.nn.MaxPool2d keeps the index of each maximum as int64
 
 
 @dataclass(frozen=True)
 class PaperMemory:
-    """What has to be held at the same time, in bytes, by the shapes alone.
+    """Bytes that must be held at the same time, computed from the shapes alone.
 
-    No implementation can do with less, short of computing activations again; all need more, for
-    temporaries and for what their libraries hold.
+    An implementation that does not recompute activations needs at least this. Temporaries and
+    libraries come on top.
 
     Attributes:
         params_bytes: float32 parameters.
         images_bytes: the batch, in the precision of the computation.
-        gradients_bytes: one for each parameter; training only.
-        optimizer_bytes: momenta and the like; training only.
-        activations_bytes: training: all that the backward pass will ask for, dropout's mask at one
-            byte an element; prediction: the largest input and output of one layer.
+        gradients_bytes: one for each parameter; 0 in prediction.
+        optimizer_bytes: momenta and similar state; 0 in prediction.
+        activations_bytes: in training, all that the backward pass needs, with one byte for each
+            element of the dropout mask; in prediction, the largest input and output of one layer.
     """
 
     params_bytes: int
@@ -45,13 +45,13 @@ class PaperMemory:
 
 
 def optimizer_numbers(costs: Sequence[LayerCost], recipe: Recipe) -> int:
-    """Numbers that the optimiser keeps, its few counters left out."""
+    """Count the numbers in the optimizer's state, without its few counters."""
     params = sum(cost.params for cost in costs)
     biases = sum(cost.biases for cost in costs)
     match recipe.optimizer:
         case "adam":
             return 2 * params  # both moments
-        case "muon":  # the momentum of kernels, both moments of biases, three coefficients
+        case "muon":  # a momentum for kernels, both moments for biases, three coefficients
             return (params - biases) + 2 * biases + 3
         case "sgd":
             return params if recipe.momentum else 0
@@ -60,7 +60,7 @@ def optimizer_numbers(costs: Sequence[LayerCost], recipe: Recipe) -> int:
 def training_memory(
     costs: Sequence[LayerCost], batch_size: int, precision: Precision, recipe: Recipe
 ) -> PaperMemory:
-    """Of a training step on so many images at once."""
+    """Return the memory of a training step that computes the whole batch at once."""
     params = PARAM_BYTES * sum(cost.params for cost in costs)
     return PaperMemory(
         params,
@@ -74,13 +74,13 @@ def training_memory(
 def prediction_memory(
     costs: Sequence[LayerCost], batch_size: int, precision: Precision
 ) -> PaperMemory:
-    """Of the logits of so many images at once."""
+    """Return the memory of a prediction that computes the whole batch at once."""
     width = ITEMSIZE[precision]
-    # The first layer's input is the batch itself, which is counted already.
+    # The input of the first layer is the batch, which images_bytes counts. Dropout does nothing.
     largest = max(
         cost.outputs + (cost.inputs if cost is not costs[0] else 0)
         for cost in costs
-        if cost.kind != "dropout"
+        if not cost.mask_elements
     )
     return PaperMemory(
         PARAM_BYTES * sum(cost.params for cost in costs),
@@ -92,32 +92,33 @@ def prediction_memory(
 
 
 def kept_bytes(costs: Sequence[LayerCost], precision: Precision) -> int:
-    """Of one image's activations and masks, for the backward pass."""
+    """Return the bytes of activations and masks that the backward pass needs, for one image."""
     kept = sum(cost.kept_elements for cost in costs)
     return ITEMSIZE[precision] * kept + sum(cost.mask_elements for cost in costs)
 
 
 def torch_kept_bytes(costs: Sequence[LayerCost]) -> int:
-    """What PyTorch's autograd keeps of one image, in float32, the image itself left out.
+    """Return the bytes that PyTorch's autograd keeps of one image in float32, without the image.
 
-    The same activations; dropout's mask as float32, and the winner of each pool's window as int64.
-    The tests hold it to ``torch.autograd.graph.saved_tensors_hooks``.
+    These are the same activations, the dropout mask as float32, and the index of the maximum of
+    each pooling window as int64. The tests compare it with what
+    ``torch.autograd.graph.saved_tensors_hooks`` reports.
     """
-    winners = sum(cost.outputs for cost in costs if cost.kind == "pool")
+    maxima = sum(cost.outputs for cost in costs if cost.pool_comparisons)
     masks = sum(cost.mask_elements for cost in costs)
-    return kept_bytes(costs, "float32") - masks + 4 * masks + TORCH_INDEX_BYTES * winners
+    return kept_bytes(costs, "float32") - masks + 4 * masks + TORCH_INDEX_BYTES * maxima
 
 
 @dataclass(frozen=True)
 class LargestBatch:
-    """The largest batch, computed at once, whose program fits into a memory.
+    """The largest batch whose program fits into a given memory, computed at once.
 
     Attributes:
         task: "train" or "predict".
-        memory_bytes: what it has to fit into.
-        images: the batch, at most `MOST_IMAGES`; 0 if not even one image fits, None if XLA does
-            not tell.
-        needed_bytes: what XLA plans for that batch.
+        memory_bytes: the given memory.
+        images: batch size, at most `MAX_BATCH_SIZE`; 0 if not even one image fits, None if XLA
+            does not report memory.
+        needed_bytes: the memory that XLA plans for that batch.
     """
 
     task: str
@@ -125,12 +126,9 @@ class LargestBatch:
     images: int | None
     needed_bytes: int | None
 
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
 
 def check_memory(memory_bytes: int, params_bytes: int) -> None:
-    """Raises a UserError if the memory does not even hold the parameters."""
+    """Raise a UserError if the parameters alone do not fit into the memory."""
     if memory_bytes < params_bytes:
         raise UserError(
             f"a memory of {memory_bytes:,} bytes is smaller than the parameters alone: "
@@ -141,51 +139,50 @@ def check_memory(memory_bytes: int, params_bytes: int) -> None:
 def largest_batch(
     task: str, memory_bytes: int, params_bytes: int, needed: Callable[[int], int | None]
 ) -> LargestBatch:
-    """Searches for it; every guess is compiled and asked, none is only extrapolated.
+    """Search for the largest batch that fits; every batch size tried is compiled.
 
     Args:
-        task: for the answer.
-        memory_bytes: what there is.
-        params_bytes: of the parameters alone.
-        needed: what XLA plans for a batch, in bytes, or None if it does not tell.
+        task: "train" or "predict".
+        memory_bytes: the given memory.
+        params_bytes: size of the parameters.
+        needed: returns the bytes that XLA plans for a batch size, or None if unknown.
 
     Raises:
-        UserError: the memory does not even hold the parameters.
+        UserError: the parameters alone do not fit into the memory.
     """
     check_memory(memory_bytes, params_bytes)
     try:
-        images, plan = _search(memory_bytes, needed)
-    except _NotToldError:
+        return LargestBatch(task, memory_bytes, *_search(memory_bytes, needed))
+    except _UnknownError:
         return LargestBatch(task, memory_bytes, None, None)
-    return LargestBatch(task, memory_bytes, images, plan)
 
 
-class _NotToldError(Exception):
-    """The back end does not say what a program needs."""
+class _UnknownError(Exception):
+    """The back end does not report the memory of a program."""
 
 
 def _search(memory_bytes: int, needed: Callable[[int], int | None]) -> tuple[int, int]:
-    """The largest batch that fits, and its need; 0 and the need of one image if none does."""
+    """Return the largest batch size that fits and its bytes; (0, bytes of one image) if none."""
     known: dict[int, int] = {}
 
     def fits(batch: int) -> bool:
         if batch not in known:
             plan = needed(batch)
             if plan is None:
-                raise _NotToldError
+                raise _UnknownError
             known[batch] = plan
         return known[batch] <= memory_bytes
 
     if not fits(1):
         return 0, known[1]
-    low, high = 1, 2  # low fits; high is not known to
+    low, high = 1, 2  # low fits; high may not
     while fits(high):
-        if high == MOST_IMAGES:
+        if high == MAX_BATCH_SIZE:
             return high, known[high]
-        # Nearly proportional: the line through the last two finds it in a few steps.
+        # Memory is nearly linear in the batch size: extrapolate from the last two.
         slope = max(1, (known[high] - known[low]) // (high - low))
         more = max(high, min(15 * high, (memory_bytes - known[high]) // slope))
-        low, high = high, min(high + more, MOST_IMAGES)
+        low, high = high, min(high + more, MAX_BATCH_SIZE)
     while high - low > 1:
         slope = max(1, (known[high] - known[low]) / (high - low))
         guess = low + int((memory_bytes - known[low]) / slope)

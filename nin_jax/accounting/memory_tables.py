@@ -1,4 +1,4 @@
-"""Memory as tables: on paper, as XLA plans it, and as it was measured."""
+"""Tables of memory: by formula, as planned by XLA, and as measured."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,22 +7,22 @@ from nin_jax.accounting.account import Account, Task
 from nin_jax.accounting.memory import torch_kept_bytes
 from nin_jax.tables import Bytes, Cell, Table
 
-OURS = "nin_jax"  # the contender whose memory XLA plans
+OURS = "nin_jax"  # the contender with a plan by XLA
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What a process of its own was seen to take, in bytes; None where the system does not tell.
+    """Memory measured in a separate process, in bytes; None if the system does not report it.
 
     Attributes:
-        contender: whose process.
+        contender: the implementation.
         task: "train" or "predict".
-        peak_resident_bytes: the most that the process ever held.
-        between_steps_bytes: what it holds between two steps: libraries, network, data.
-        step_bytes: by how much it grows within a step.
-        peak_device_bytes: of a GPU's memory.
-        predicted_step_bytes: what was predicted for ``step_bytes``.
-        error: why there is nothing.
+        peak_resident_bytes: the peak of resident memory.
+        between_steps_bytes: resident memory between two steps: libraries, network, data.
+        step_bytes: growth of resident memory within a step.
+        peak_device_bytes: the peak of a GPU's memory.
+        predicted_step_bytes: the prediction for ``step_bytes``.
+        error: why there are no figures.
     """
 
     contender: str
@@ -38,24 +38,24 @@ class Measured:
 PAPER = {
     "params_bytes": "parameters",
     "gradients_bytes": "gradients",
-    "optimizer_bytes": "optimiser state",
+    "optimizer_bytes": "optimizer state",
     "images_bytes": "images",
-    "activations_bytes": "activations that live at the same time",
+    "activations_bytes": "activations held at the same time",
     "total_bytes": "total",
 }
 PLANNED = {
-    "argument_bytes": "arguments: parameters, optimiser state, images",
+    "argument_bytes": "arguments: parameters, optimizer state, images",
     "output_bytes": "outputs",
-    "alias_bytes": "outputs in place of arguments",
+    "alias_bytes": "outputs that reuse arguments",
     "temp_bytes": "temporaries",
     "total_bytes": "total",
-    "code_bytes": "the program's code",
-    "peak_bytes": "peak, as XLA says",
+    "code_bytes": "code of the program",
+    "peak_bytes": "peak, by XLA",
 }
 
 
 def memory_table(account: Account, task: Task) -> Table:
-    """What a task takes: on paper, and by XLA's plans."""
+    """Return the memory of a task: by formula and as planned by XLA."""
     memory = account.memory[task]
     rows: list[tuple[Cell | Bytes, ...]] = [
         ("on paper", name, Bytes(getattr(memory.paper, field)))
@@ -76,21 +76,21 @@ def memory_table(account: Account, task: Task) -> Table:
     note = "On paper the whole batch is computed at once."
     if memory.as_run:
         note += (
-            " XLA's total: arguments + outputs - outputs in place of arguments + temporaries. Its "
-            "own peak leaves temporaries out on a CPU."
+            " XLA's total: arguments + outputs - outputs that reuse arguments + temporaries. Its "
+            "own peak does not include temporaries on a CPU."
         )
     headings = ("provenance", "figure", "MiB")
     return Table(f"Memory of a {what}, {images}, {account.precision}", headings, rows, note)
 
 
-NEAR = 0.15  # measured over planned, off by more, is explained
+NEAR = 0.15  # a larger difference between measured and planned memory gets an explanation
 ABOVE = (
-    "On a CPU XLA's convolutions of several channels unfold their input outside its plan, "
-    "batch x height x width x kernel x kernel x channels floats at most: 16 MiB for nin's first "
-    "layer, of three channels and four images. What is above that differs from run to run and is "
-    "unexplained; benchmarks/results/README.md has figures."
+    "On a CPU, XLA's convolutions of several channels unfold their input outside the plan: at most "
+    "batch x height x width x kernel x kernel x channels floats, 16 MiB for nin's first layer with "
+    "three channels and four images. Growth above that differs from run to run and is unexplained; "
+    "benchmarks/results/README.md has figures."
 )
-BELOW = "A plan's memory counts as resident only where it is touched."
+BELOW = "Planned memory is resident only after it is touched."
 
 
 def _ratio(measured: int | None, predicted: int | None) -> float | None:
@@ -98,21 +98,21 @@ def _ratio(measured: int | None, predicted: int | None) -> float | None:
 
 
 def _explained(ratios: Mapping[str, float | None]) -> str:
-    """Why our processes take more or less than XLA plans, where the two are not near."""
+    """Explain ratios of measured to planned memory that are not near 1."""
     known = {name: ratio for name, ratio in ratios.items() if ratio is not None}
     parts = []
-    for off, word, why in (
+    for far, word, why in (
         ({n: r for n, r in known.items() if r > 1 + NEAR}, "above", ABOVE),
         ({n: r for n, r in known.items() if r < 1 - NEAR}, "below", BELOW),
     ):
-        if off:
-            listed = ", ".join(f"{name} {ratio:.2f}" for name, ratio in off.items())
-            parts.append(f" More than {NEAR:.0%} {word} what is planned: {listed}. {why}")
+        if far:
+            listed = ", ".join(f"{name} {ratio:.2f}" for name, ratio in far.items())
+            parts.append(f" More than {NEAR:.0%} {word} the plan: {listed}. {why}")
     return "".join(parts)
 
 
 def measured_table(measured: Sequence[Measured], batch_size: int) -> Table:
-    """What processes were seen to take, beside what was predicted for a step."""
+    """Return the memory measured in each process, beside the prediction for a step."""
     ratios: dict[str, float | None] = {}
     rows: list[tuple[Cell | Bytes, ...]] = []
     for row in measured:
@@ -133,20 +133,20 @@ def measured_table(measured: Sequence[Measured], batch_size: int) -> Table:
             )
         )
     return Table(
-        f"Memory measured, batch {batch_size}, each in a process of its own, MiB",
+        f"Memory measured, batch {batch_size}, each in a separate process, MiB",
         (
             *("task", "contender", "process, peak", "between steps", "within a step"),
             *("predicted", "measured / predicted", "GPU, peak", "error"),
         ),
         rows,
-        "Predicted: for nin_jax what XLA plans for temporaries and new outputs; for PyTorch what "
+        "Predicted: for nin_jax the temporaries and new outputs that XLA plans; for PyTorch what "
         "autograd keeps, or the largest layer's input and output. Between steps a process holds "
-        "its libraries, network and data." + _explained(ratios),
+        "libraries, network and data." + _explained(ratios),
     )
 
 
 def largest_table(accounts: Sequence[Account]) -> Table:
-    """A row for each network and task: the largest batch that fits into the memory asked about."""
+    """Return a row for each network and task: the largest batch that fits into the memory."""
     return Table(
         "Largest batch, computed at once",
         ("variant", "task", "memory, MiB", "images", "needed, MiB"),
@@ -161,21 +161,21 @@ def largest_table(accounts: Sequence[Account]) -> Table:
             for account in accounts
             for batch in account.largest_batches
         ],
-        "By what XLA plans for the program; what the process holds besides is not in it.",
+        "By the memory that XLA plans for the program. The process needs more for its libraries.",
     )
 
 
 def variant_memory_table(
     accounts: Sequence[Account], measured: Mapping[str, Sequence[Measured]]
 ) -> Table:
-    """A row for each network and task: what XLA plans, and what was measured."""
+    """Return a row for each network and task: memory planned by XLA and measured."""
     ratios: dict[str, float | None] = {}
     rows: list[tuple[Cell | Bytes, ...]] = []
     for account in accounts:
         for task in ("train", "predict"):
             found = [row for row in measured.get(account.variant, ()) if row.task == task]
             ours, theirs, *_ = *found, None, None
-            predicted = account.predicted_step_bytes(task)
+            predicted = account.memory[task].step_bytes
             step = ours.step_bytes if ours else None
             ratio = ratios[f"{account.variant}, {task}"] = _ratio(step, predicted)
             plain = account.memory[task].plain
@@ -196,12 +196,11 @@ def variant_memory_table(
     return Table(
         f"Memory of a batch of {accounts[0].batch_size}, MiB",
         (
-            *("variant", "task", "XLA, plain operations", "a step of ours, predicted", "measured"),
-            *("measured / predicted", "a step of PyTorch's", "our process", "PyTorch's process"),
+            *("variant", "task", "XLA, plain operations", "nin_jax, step, predicted", "measured"),
+            *("measured / predicted", "PyTorch, step", "nin_jax, process", "PyTorch, process"),
             "error",
         ),
         rows,
-        "Predicted: what XLA plans for the program as it runs, for temporaries and new outputs. "
-        "PyTorch is eager, channels_last. A process holds its libraries besides."
-        + _explained(ratios),
+        "Predicted: temporaries and new outputs that XLA plans for the program as it runs. "
+        "PyTorch is eager, channels_last. A process also holds its libraries." + _explained(ratios),
     )

@@ -1,7 +1,7 @@
-"""The programs that are analysed: a prediction, a training step, and a step's parts.
+"""The programs to analyze: a prediction, a training step, and the parts of a step.
 
-Nothing is computed here: models and batches are shapes only, so that a batch of any size costs
-the same to analyse.
+Nothing is computed: models and batches are shapes only, so the batch size does not change the cost
+of the analysis.
 """
 
 import math
@@ -24,7 +24,7 @@ from nin_jax.training.optimizer import make_optimizer
 from nin_jax.training.step import cross_entropy, init_train_state, make_train_step
 
 Shape = jax.ShapeDtypeStruct
-TOTAL_STEPS = 1_000_000  # of the schedule; its length changes no operation
+TOTAL_STEPS = 1_000_000  # of the schedule; the number does not change the operations
 
 
 def abstract_model(
@@ -35,7 +35,7 @@ def abstract_model(
     precision: Precision,
     logit_relu: bool,
 ) -> NiN:
-    """The network with shapes in place of parameters."""
+    """Return the network with shapes in place of parameters."""
     return nnx.eval_shape(
         lambda: new_model(
             variant,
@@ -53,10 +53,10 @@ class Programs:
     """Lowered programs of one network, recipe and batch.
 
     Attributes:
-        model: with shapes in place of parameters, or a real one.
-        recipe: optimiser and loss.
-        batch_size: images of a batch.
-        micro_batch_size: images worked on at a time in training; None for the device's default.
+        model: with shapes in place of parameters, or with arrays.
+        recipe: optimizer and loss.
+        batch_size: images in a batch.
+        micro_batch_size: images in a micro-batch of training; None for the device's default.
     """
 
     model: NiN
@@ -65,13 +65,17 @@ class Programs:
     micro_batch_size: int | None = None
 
     def plain(self) -> "Programs":
-        """The same network as XLA's own operations, the whole batch at once."""
+        """Return the same network in XLA's own operations, the whole batch at once."""
         model = with_operations(self.model, ops.PLAIN)
         return Programs(model, self.recipe, self.batch_size, self.batch_size)
 
+    def at_once(self, batch_size: int) -> "Programs":
+        """Return the same network for another batch size, the whole batch at once."""
+        return Programs(self.model, self.recipe, batch_size, batch_size)
+
     @property
     def micro(self) -> int:
-        """Images that are worked on at a time."""
+        """Images in a micro-batch."""
         wanted = self.micro_batch_size or default_micro_batch_size(self.model) or self.batch_size
         return min(wanted, self.batch_size)
 
@@ -80,21 +84,21 @@ class Programs:
         return -(-self.batch_size // self.micro)
 
     def forward(self, batch_size: int) -> jax.stages.Lowered:
-        """The logits of so many images, all at once."""
+        """Lower the logits of a batch, computed at once."""
         graphdef, params = nnx.split(self.model, nnx.Param)
         logits = jax.jit(lambda params, images: nnx.merge(graphdef, params)(images))
         return logits.lower(params, self._images(batch_size))
 
     def predict(self) -> jax.stages.Lowered:
-        """What `Predictor` runs for a batch."""
+        """Lower the program that `Predictor` runs for a batch."""
         return Predictor(self.model, self.batch_size).lower()
 
     def train_step(self) -> jax.stages.Lowered:
-        """What scripts/train.py runs for a batch of images that need no resize."""
+        """Lower the step that scripts/train.py runs on images that need no resize."""
         return self._train_step(self.batch_size, self.micro)
 
     def micro_step(self) -> jax.stages.Lowered:
-        """The training step of a single micro-batch: no loop that an analysis would miscount."""
+        """Lower the step of one micro-batch, without the loop whose body XLA would count once."""
         return self._train_step(self.micro, self.micro)
 
     def _train_step(self, batch_size: int, micro: int) -> jax.stages.Lowered:
@@ -110,11 +114,11 @@ class Programs:
         )
 
     def loss(self) -> jax.stages.Lowered:
-        """Forward pass and loss of one micro-batch, dropout on."""
+        """Lower the forward pass, with dropout, and the loss of one micro-batch."""
         return jax.jit(self._loss).lower(*self._loss_arguments())
 
     def draws(self) -> jax.stages.Lowered | None:
-        """Dropout's random numbers for one micro-batch; None where there is no dropout."""
+        """Lower the random numbers of dropout for one micro-batch; None without dropout."""
         model = self.model
         layers = trace(model.variant, model.in_channels, model.num_classes, model.image_size)
         shape = next(layer.out_shape for layer in layers if layer.kind == "dropout")
@@ -125,7 +129,7 @@ class Programs:
         return draw.lower(self._keys())
 
     def gradient(self) -> jax.stages.Lowered:
-        """The same with the gradient to every parameter."""
+        """Lower forward pass, loss and the gradient to every parameter, of one micro-batch."""
         return jax.jit(jax.value_and_grad(self._loss)).lower(*self._loss_arguments())
 
     def _loss(
@@ -143,7 +147,7 @@ class Programs:
         return jax.eval_shape(lambda: jax.random.split(jax.random.key(0), self.micro))
 
     def optimizer(self) -> jax.stages.Lowered:
-        """From gradients to new parameters."""
+        """Lower the optimizer's update: from gradients to new parameters."""
         _, params = nnx.split(self.model, nnx.Param)
         optimizer = make_optimizer(self.recipe, TOTAL_STEPS)
 
@@ -155,11 +159,11 @@ class Programs:
         return jax.jit(update).lower(params, state, params)
 
     def layer_gradients(self) -> list["LayerGradients"]:
-        """Of each convolution and linear layer, for one micro-batch."""
+        """Lower the gradients of each convolution and linear layer, for one micro-batch."""
         model = self.model
         layers = trace(model.variant, model.in_channels, model.num_classes, model.image_size)
         operations = self.model.operations
-        known: dict[Any, LayerGradients] = {}  # layers of one shape share their programs
+        known: dict[Any, LayerGradients] = {}  # layers of the same shape share programs
         found: list[LayerGradients] = []
         for layer in layers:
             shape = layer.convolution, layer.in_shape, layer.out_shape
@@ -167,7 +171,7 @@ class Programs:
                 known[shape] = _layer_gradients(layer, operations, self.micro)
             if layer.macs:
                 found.append(replace(known[shape], name=layer.name))
-        # No one asks for the gradient to the image.
+        # Training does not need the gradient to the image.
         return [replace(found[0], to_input=None), *found[1:]]
 
     def _images(self, batch_size: int, dtype: Any = jnp.float32) -> Shape:
@@ -176,7 +180,7 @@ class Programs:
 
 @dataclass(frozen=True)
 class LayerGradients:
-    """The gradients of one layer's products as programs: to its input, and to its weights."""
+    """Programs of the gradients of one layer's product: to its input and to its weights."""
 
     name: str
     to_input: jax.stages.Lowered | None

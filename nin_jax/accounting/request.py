@@ -1,4 +1,4 @@
-"""What is asked of a report: its options, and sizes of memory as people write them."""
+"""Options of scripts/report.py, and sizes of memory as users write them."""
 
 import re
 from dataclasses import dataclass
@@ -13,18 +13,18 @@ UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 
 @dataclass(frozen=True)
 class ReportConfig:
-    """Count what a network costs: parameters, computation and memory, by everyone's convention.
+    """Count the parameters, computation and memory of a network, by the convention of each tool.
 
-    Counts are of one image, memory is of a batch. Figures are on paper, from XLA's analysis, or
-    measured, and say which.
+    Counts are of one image, memory is of a batch. Each figure says whether it comes from a formula
+    ("on paper"), from XLA's analysis or from a measurement.
     """
 
     variant: str = "nin"
     """Network: a built-in name, or a .json or .toml file."""
 
     all: bool = False
-    """One table that compares all built-in networks, on paper; with --train, a second one of what
-    XLA plans and what was measured."""
+    """Compare all built-in networks in one table, on paper; with --train, add a table of the memory
+    that XLA plans and that was measured."""
 
     in_channels: int = 1
     """Channels of the images."""
@@ -36,49 +36,49 @@ class ReportConfig:
     """Side of the images, or height and width, in pixels."""
 
     batch_size: int = 128
-    """Images of a batch, for memory and the training step."""
+    """Images in a batch, for memory and the training step."""
 
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Of the computation."""
+    """Precision of the computation."""
 
     recipe: str = "d2l"
-    """d2l or modern: the optimiser, the loss and the last ReLU."""
+    """d2l or modern; decides about the optimizer, the loss and the last ReLU."""
 
     per_layer: bool = False
-    """A row for each layer too."""
+    """Add a table with a row for each layer."""
 
     train: bool = False
-    """The training step too: in parts, on paper and from XLA, and memory measured."""
+    """Add the training step: its parts, on paper and by XLA, and measured memory."""
 
     measure: bool = True
-    """With --train: run a few steps of ours and PyTorch's, each in a process of its own, and see
-    how much memory they take."""
+    """With --train: run a few steps of nin_jax and of PyTorch, each in a separate process, and
+    measure their memory."""
 
     memory: str | None = None
-    """Find the largest batches that fit into that much memory, such as 8GiB or 500MB."""
+    """Find the largest batches that fit into this memory, such as 8GiB or 500MB."""
 
     explain: bool = False
-    """Write a worked derivation in Markdown instead, layer by layer, with the numbers filled in."""
+    """Write instead a derivation in Markdown, layer by layer, with all numbers."""
 
     format: str = "table"
-    """table, markdown, csv or json. csv holds with --all the networks, with --per-layer the layers,
-    else keys and values; what --train and --memory add to the first two follows after an empty
-    line, as tables of their own."""
+    """table, markdown, csv or json. csv contains the networks with --all, the layers with
+    --per-layer, and otherwise keys and values. With the first two, the tables of --train and
+    --memory follow, separated by an empty line."""
 
     plots: Path | None = None
-    """Folder for layers.png: parameters and MACs as bars; with --all also variants.png."""
+    """Folder for layers.png, parameters and MACs as bars; with --all also variants.png."""
 
 
 def parse_memory(text: str) -> int:
-    """Bytes of a text such as ``8GiB`` or ``500 MB``.
+    """Return the bytes of a size such as ``8GiB`` or ``500 MB``.
 
     Raises:
-        UserError: it is none, or more than there is in the world.
+        UserError: the text is not a size, or the size is 2**63 bytes or more.
     """
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*((?:[kmgt]i?)?b)?\s*", text, re.IGNORECASE)
     if found is None:
         raise UserError(f"--memory must be a size such as 8GiB or 500MB, got {text!r}")
     size = float(found[1]) * UNITS[(found[2] or "").upper()]
     if size >= 2**63:
-        raise UserError(f"--memory {text[:20]}... is more than there is in the world")
+        raise UserError(f"--memory must be less than 2**63 bytes, got {text[:20]}")
     return int(size)

@@ -1,8 +1,8 @@
-"""A training step in parts: forward, both kinds of gradients, the optimiser, and what is left.
+"""The operations of a training step in parts: forward, gradients, optimizer, and the rest.
 
-Each part is counted on paper where a formula exists, and instruction by instruction in the program
-that XLA is given: once as XLA's own operations, once as it really runs, with fewer products where
-`nin_jax.models.winograd` applies and with more additions around them.
+Each part is counted by formula ("on paper") if there is one, and instruction by instruction in two
+programs: "plain", in XLA's own operations, and "as run". The latter has fewer products and more
+additions where `nin_jax.models.winograd` applies.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,16 +18,16 @@ from nin_jax.training.config import Recipe
 
 @dataclass(frozen=True)
 class StepPart:
-    """Operations of one part of the step, for the whole batch; None where it is not known.
+    """Operations of one part of a step, for the whole batch; None if unknown.
 
     Attributes:
         name: of the part.
-        paper_products, paper_other: by formula, for XLA's own operations: in convolutions and
-            matrix products, twice the MACs that meet pixels; and everything else. None where there
-            is no formula: of random numbers.
+        paper_products, paper_other: by formula for XLA's own operations: in convolutions and matrix
+            products, which are twice the MACs on pixels; and all others. None if there is no
+            formula, as for random numbers.
         plain_products, plain_other: of XLA's own operations, as XLA counts.
-        plain_unexplained: what the formulas leave of them.
-        as_run_products, as_run_other: of the operations that run.
+        plain_unexplained: the plain operations minus those by formula.
+        as_run_products, as_run_other: of the program that runs.
     """
 
     name: str
@@ -42,7 +42,7 @@ class StepPart:
 
 @dataclass(frozen=True)
 class LayerProducts:
-    """FLOPs of one layer's products for one image: on paper, as XLA's own, and as they run."""
+    """FLOPs of one layer's products for one image: forward by formula, gradients as they run."""
 
     name: str
     forward_paper: int
@@ -52,14 +52,14 @@ class LayerProducts:
 
 @dataclass(frozen=True)
 class TrainingCost:
-    """What a training step computes.
+    """Operations of a training step.
 
     Attributes:
-        parts: in the order they run; the last is the whole.
-        layers: each layer's gradients as they run.
-        programs: the programs behind the parts, with XLA's own figures; by name.
-        micro_batch_size, micro_batches: images worked on at a time, and how many times, as run.
-            A last micro-batch that is not full is computed like a full one.
+        parts: in the order they run; the last is the whole step.
+        layers: the gradients of each layer as they run.
+        programs: the costs of the programs that were counted, by name.
+        micro_batch_size: images in a micro-batch, as run.
+        micro_batches: number of micro-batches; a last one that is not full costs as much.
     """
 
     parts: tuple[StepPart, ...]
@@ -74,7 +74,7 @@ class TrainingCost:
             "micro_batches": self.micro_batches,
             "parts": [asdict(part) for part in self.parts],
             "layers": [asdict(layer) for layer in self.layers],
-            "programs": {name: cost.to_dict() for name, cost in self.programs.items()},
+            "programs": {name: asdict(cost) for name, cost in self.programs.items()},
         }
 
 
@@ -83,24 +83,24 @@ NEWTON_SCHULZ_ITERATIONS = 5
 
 
 def optimizer_flops(costs: Sequence[LayerCost], recipe: Recipe) -> tuple[int, int]:
-    """Arithmetic of an update: in matrix products, and other operations.
+    """Count the FLOPs of an optimizer's update: (in matrix products, others).
 
-    The few operations of the schedule and of counters are left out. Each term is `optax`'s, in
-    operations for each parameter. Only Muon has products.
+    The formulas follow Optax, term by term. The few operations of the schedule and of counters are
+    left out. Only Muon has matrix products.
     """
     biases = sum(cost.biases for cost in costs)
     kernels = sum(cost.params for cost in costs) - biases
-    each = 2  # times the rate, plus the parameter
+    each = 2  # for each parameter: times the learning rate, plus the parameter
     products, other = 0, 0
     if recipe.clip_norm > 0:
-        # The norm: square and add; n numbers of an array are added with n - 1 additions, and its
-        # sum is added to the others' with one. Then divide by the norm, times the bound, and
-        # choose; a bound of 1 is no product.
+        # The norm: square and add. An array of n numbers takes n - 1 additions, and one more adds
+        # its sum to the other arrays'. Then divide by the norm, multiply by the bound, unless it
+        # is 1, and select.
         each += 4 if recipe.clip_norm == 1 else 5
     if recipe.weight_decay > 0:
         other += 2 * kernels
-    # Adam: m = b1 m + (1 - b1) g is 3 and v, with a square, 4. Both corrected: 2. Then v's root,
-    # plus epsilon, and the quotient: 2, the root itself being a transcendental.
+    # Adam: m = b1 m + (1 - b1) g takes 3, and v, with a square, 4. Bias correction takes 2. Adding
+    # epsilon and dividing take 2; the square root is a transcendental, which does not count.
     adam = 3 + 4 + 2 + 2
     match recipe.optimizer:
         case "sgd" if recipe.momentum:
@@ -108,30 +108,28 @@ def optimizer_flops(costs: Sequence[LayerCost], recipe: Recipe) -> tuple[int, in
         case "adam":
             each += adam
         case "muon":
-            # The average m as Adam's, where a factor of 1 - 0 is no product; corrected. Nesterov
-            # corrects g too: 1, and averages again: 3.
+            # The average m takes 3 as Adam's does, or 2 if the factor is 1 - 0, and its correction
+            # 1. Nesterov also corrects g: 1, and averages again: 3.
             each += 4 if recipe.nesterov else 0
             other += (4 if recipe.momentum else 3) * kernels + adam * biases
             for cost in costs:
                 if cost.params:
-                    found = _orthogonalising_flops(cost.params // cost.biases - 1, cost.biases)
+                    found = _orthogonalization_flops(cost.params // cost.biases - 1, cost.biases)
                     products, other = products + found[0], other + found[1]
     return products, other + each * (kernels + biases)
 
 
-def _orthogonalising_flops(inputs: int, outputs: int) -> tuple[int, int]:
-    """Of one kernel as a matrix [inputs, outputs], or [outputs, inputs] where that is wide.
+def _orthogonalization_flops(inputs: int, outputs: int) -> tuple[int, int]:
+    """Count Muon's FLOPs for one kernel: (in matrix products, others).
 
-    Divided by its norm X is [m, n], m <= n. An iteration is A = X X^T, B = b A + (c A) A and
-    a X + B X (Jordan et al. 2024).
-
-    Returns:
-        FLOPs in matrix products, and other ones.
+    The kernel is a matrix [inputs, outputs], transposed if necessary to X [m, n] with m <= n, and
+    divided by its norm. An iteration computes A = X X^T, B = b A + (c A) A and a X + B X (Jordan et
+    al., "Muon", 2024).
     """
     m, n = sorted((inputs, outputs))
     products = 2 * m * m * n + 2 * m * m * m + 2 * m * m * n
     iteration = 3 * m * m + 2 * m * n
-    norm = 3 * m * n  # square, add up with epsilon, divide
+    norm = 3 * m * n  # square, sum with epsilon, divide
     shape = m * n if outputs > inputs else 0  # times sqrt(outputs / inputs)
     return (
         NEWTON_SCHULZ_ITERATIONS * products,
@@ -140,25 +138,27 @@ def _orthogonalising_flops(inputs: int, outputs: int) -> tuple[int, int]:
 
 
 def loss_flops(batch_size: int, classes: int, label_smoothing: float) -> tuple[int, int]:
-    """Of the batch's summed cross-entropy: forward, and going back to the logits.
+    """Count the FLOPs of the summed cross-entropy of a batch: (forward, backward to the logits).
 
-    Each is `optax`'s. Without smoothing, forward: each logit is compared for the largest, which is
-    subtracted, and the exponentials, which XLA counts apart, are added: 3 a class; the rest looks
-    up the label's logit within bounds. With smoothing all classes have a share, and one-hot labels
-    are made first.
+    The formulas follow Optax. Without smoothing, the forward pass finds the largest logit,
+    subtracts it and adds up the exponentials, 3 operations for each class; the rest looks up the
+    logit of the label, with bounds. With smoothing, it makes one-hot labels and uses every class.
     """
     if label_smoothing == 0:
         return batch_size * (3 * classes + 13) + 5, batch_size * (2 * classes + 8)
     return 10 * batch_size * classes - 1, 5 * batch_size * classes
 
 
+DRAWS = "random numbers of dropout"
+
+
 def _paper(programs: Programs, costs: Sequence[LayerCost]) -> dict[str, Split]:
-    """By formula: the parts of the step of XLA's own operations, the whole batch at once."""
+    """Count by formula the parts of a step in XLA's own operations, the whole batch at once."""
     batch, recipe = programs.batch_size, programs.recipe
     forward = 2 * batch * sum(cost.macs_on_pixels for cost in costs)
     first = next(cost for cost in costs if cost.macs)
     loss, loss_back = loss_flops(batch, programs.model.num_classes, recipe.label_smoothing)
-    # Dropout chooses and divides for each element; its draws are a part of their own.
+    # Dropout selects and divides for each element; its random numbers are a part of their own.
     each = sum(cost.elementwise_flops() + 2 * cost.mask_elements for cost in costs)
     back = sum(cost.elementwise_flops_back(batch) for cost in costs)
     params = sum(cost.params for cost in costs)
@@ -167,70 +167,90 @@ def _paper(programs: Programs, costs: Sequence[LayerCost]) -> dict[str, Split]:
         DRAWS: (0, None),
         "gradients to inputs": (forward - 2 * batch * first.macs_on_pixels, 0),
         "gradients to weights": (forward, 0),
-        "masks, pools and biases, going back": (0, back + loss_back),
-        "optimiser": optimizer_flops(costs, recipe),
-        # Three conversions from a byte to its place in a table; each gradient is divided by the
+        "masks, pools and biases, backward": (0, back + loss_back),
+        "optimizer": optimizer_flops(costs, recipe),
+        # Three operations convert a byte to its index in a table. Each gradient is divided by the
         # number of images, and squared and added for the norm.
         "images, random keys and sums": (0, 3 * batch * costs[0].inputs + 3 * params),
     }
 
 
 def training_cost(programs: Programs, costs: Sequence[LayerCost]) -> TrainingCost:
-    """Lowers and counts the step and its parts; nothing is compiled."""
-    ways = {"plain": _Way(programs.plain()), "as_run": _Way(programs)}
+    """Lower the step and its parts and count their operations; nothing is compiled.
+
+    Args:
+        programs: of the network, the recipe and the batch.
+        costs: of the network's layers.
+    """
+    plain, as_run = _Counted(programs.plain()), _Counted(programs)
     parts = []
     for name, paper in _paper(programs, costs).items():
-        plain = ways["plain"].parts[name]
-        rest = _minus(_sum(plain), _sum(paper))
-        parts.append(StepPart(name, *paper, *plain, rest, *ways["as_run"].parts[name]))
-    parts.append(_whole(parts, ways["plain"].whole, ways["as_run"].whole))
-    counted = {
-        f"{way}: {name}": cost for way, found in ways.items() for name, cost in found.costs.items()
-    }
-    layers = _layers(costs, ways["as_run"])
+        rest = _minus(_sum(plain.parts[name]), _sum(paper))
+        parts.append(StepPart(name, *paper, *plain.parts[name], rest, *as_run.parts[name]))
+    parts.append(_whole(parts))
+    counted = {f"plain: {name}": cost for name, cost in plain.costs.items()}
+    counted |= {f"as_run: {name}": cost for name, cost in as_run.costs.items()}
+    layers = tuple(
+        LayerProducts(
+            cost.name,
+            2 * cost.macs_on_pixels,
+            *(_products_per_image(gradient, programs.micro) for gradient in gradients),
+        )
+        for cost, gradients in zip((c for c in costs if c.macs), as_run.gradients, strict=True)
+    )
     return TrainingCost(tuple(parts), layers, counted, programs.micro, programs.micro_batches)
 
 
-def _whole(parts: Sequence[StepPart], plain: Split, as_run: Split) -> StepPart:
-    """The sum of the parts; what has no formula is in no sum on paper, and not unexplained."""
-    products = sum(part.paper_products or 0 for part in parts)
-    other = sum(part.paper_other or 0 for part in parts)
+def _products_per_image(cost: ProgramCost | None, images: int) -> float | None:
+    if cost is None or cost.flops_products is None:
+        return None
+    return cost.flops_products / images
+
+
+def _whole(parts: Sequence[StepPart]) -> StepPart:
+    """Add up the parts; a part without a formula adds nothing on paper and to the unexplained."""
     by_formula = [part for part in parts if part.paper_other is not None]
-    rest = _sum(part.plain_unexplained for part in by_formula)
-    return StepPart("whole step", products, other, *plain, rest, *as_run)
+    return StepPart(
+        "whole step",
+        sum(part.paper_products or 0 for part in by_formula),
+        sum(part.paper_other or 0 for part in by_formula),
+        _sum(part.plain_products for part in parts),
+        _sum(part.plain_other for part in parts),
+        _sum(part.plain_unexplained for part in by_formula),
+        _sum(part.as_run_products for part in parts),
+        _sum(part.as_run_other for part in parts),
+    )
 
 
-DRAWS = "dropout's random numbers"
+class _Counted:
+    """The counts of a step in one kind of operations.
 
-
-class _Way:
-    """One way to state the step: its programs, and its parts for the whole batch."""
+    Attributes:
+        costs: of the programs, by name.
+        gradients: of each layer with a product: to its input, None for the first, and to its
+            weights.
+        parts: products and other operations of the parts of a step, for the whole batch.
+    """
 
     def __init__(self, programs: Programs):
-        self.images = programs.micro
         self.costs = {
             "loss": program_cost(programs.loss()),
             "gradient": program_cost(programs.gradient()),
-            "optimiser": program_cost(programs.optimizer()),
+            "optimizer": program_cost(programs.optimizer()),
             "step of one micro-batch": program_cost(programs.micro_step()),
         }
-        cost_of = cache(program_cost)  # layers of one shape share their programs
-        self.layers = [
-            (
-                layer.name,
-                cost_of(layer.to_input) if layer.to_input else None,
-                cost_of(layer.to_weights),
-            )
+        loss, gradient, optimizer, step = map(_split, self.costs.values())
+        draws: Split = (0, 0)
+        if (lowered := programs.draws()) is not None:
+            self.costs[DRAWS] = program_cost(lowered)
+            draws = _split(self.costs[DRAWS])
+        cost_of = cache(program_cost)  # layers of the same shape share programs
+        self.gradients = [
+            (cost_of(layer.to_input) if layer.to_input else None, cost_of(layer.to_weights))
             for layer in programs.layer_gradients()
         ]
-        loss, gradient, optimizer, step = map(_split, self.costs.values())
-        drawing = programs.draws()
-        if drawing is not None:
-            self.costs[DRAWS] = program_cost(drawing)
-        draws = (0, 0) if drawing is None else _split(self.costs[DRAWS])
-        to_inputs = _sum(_split(cost)[0] for _, cost, _ in self.layers if cost)
-        to_weights = _sum(_split(cost)[0] for _, _, cost in self.layers)
-        other = _minus(gradient[1], loss[1])
+        to_inputs = _sum(_split(cost)[0] for cost, _ in self.gradients if cost)
+        to_weights = _sum(_split(cost)[0] for _, cost in self.gradients)
         rest = (
             _minus(_minus(step[0], gradient[0]), optimizer[0]),
             _minus(_minus(step[1], gradient[1]), optimizer[1]),
@@ -241,20 +261,14 @@ class _Way:
             DRAWS: _times(draws, times),
             "gradients to inputs": _times((to_inputs, 0), times),
             "gradients to weights": _times((to_weights, 0), times),
-            "masks, pools and biases, going back": _times((0, other), times),
-            "optimiser": optimizer,
+            "masks, pools and biases, backward": _times((0, _minus(gradient[1], loss[1])), times),
+            "optimizer": optimizer,
             "images, random keys and sums": _times(rest, times),
         }
-        self.whole: Split = (
-            _sum(part[0] for part in self.parts.values()),
-            _sum(part[1] for part in self.parts.values()),
-        )
 
 
 def _split(cost: ProgramCost) -> Split:
-    if cost.flops is None or cost.flops_products is None:
-        return None, None
-    return cost.flops_products, cost.flops - cost.flops_products
+    return cost.flops_products, cost.flops_other
 
 
 def _minus(a: int | None, b: int | None) -> int | None:
@@ -269,17 +283,3 @@ def _sum(numbers: Any) -> int | None:
 def _times(split: Split, times: int) -> Split:
     a, b = (None if n is None else times * n for n in split)
     return a, b
-
-
-def _layers(costs: Sequence[LayerCost], way: _Way) -> tuple[LayerProducts, ...]:
-    forward = {cost.name: 2 * cost.macs_on_pixels for cost in costs}
-
-    def each(cost: ProgramCost | None) -> float | None:
-        if cost is None or cost.flops_products is None:
-            return None
-        return cost.flops_products / way.images
-
-    return tuple(
-        LayerProducts(name, forward[name], each(to_input), each(to_weights))
-        for name, to_input, to_weights in way.layers
-    )

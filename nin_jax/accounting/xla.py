@@ -1,7 +1,7 @@
-"""What XLA says of a program: its cost analysis and its memory.
+"""XLA's cost analysis and memory analysis of a program.
 
-Back ends differ in what they tell. What one does not is None here, and is printed as "not
-available"; nothing is ever 0 because it is unknown.
+Back ends differ in what they report. A value that a back end does not report is None here, never 0,
+and is printed as "not available".
 """
 
 from collections.abc import Mapping
@@ -11,6 +11,7 @@ from typing import Any
 import jax
 
 from nin_jax.accounting import operations
+from nin_jax.accounting.memory import PaperMemory
 
 
 @dataclass(frozen=True)
@@ -18,16 +19,16 @@ class ProgramCost:
     """Operations of one program, for all of its images.
 
     Attributes:
-        flops_xla: as XLA's cost analysis has it, before XLA's optimisation.
+        flops_xla: by XLA's cost analysis, before XLA's optimization.
         flops: the same, counted instruction by instruction in whole numbers.
-        flops_products: those of them in convolutions and matrix products.
-        flops_rounding: what XLA's float32 sum is above the exact one.
-        flops_unexplained: what is left: ``flops_xla - flops - flops_rounding``.
-        flops_by_opcode: ``flops``, by XLA's name of the operation.
+        flops_products: the part of ``flops`` in convolutions and matrix products.
+        flops_rounding: XLA's float32 sum minus the exact sum.
+        flops_unexplained: the remainder, ``flops_xla - flops - flops_rounding``.
+        flops_by_opcode: ``flops`` by XLA's name of the operation.
         loops: number of loops in the program; a loop's body is counted once.
-        unknown: what no rule of ours counts; ``flops`` is then a lower bound.
-        flops_optimised, transcendentals, bytes_accessed: of the program after XLA's optimisation.
-            Bytes count each operand of each fused operation, whether from a cache or not.
+        unknown: operations without a rule; if there are any, ``flops`` is a lower bound.
+        flops_optimized, transcendentals, bytes_accessed: of the program after XLA's optimization.
+            Bytes count each operand of each fused operation, also if it comes from a cache.
     """
 
     flops_xla: float | None
@@ -38,21 +39,25 @@ class ProgramCost:
     flops_by_opcode: Mapping[str, int]
     loops: int | None
     unknown: tuple[str, ...]
-    flops_optimised: float | None = None
+    flops_optimized: float | None = None
     transcendentals: float | None = None
     bytes_accessed: float | None = None
 
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+    @property
+    def flops_other(self) -> int | None:
+        """The part of ``flops`` that is not in products."""
+        if self.flops is None or self.flops_products is None:
+            return None
+        return self.flops - self.flops_products
 
 
 def program_cost(
     lowered: jax.stages.Lowered, compiled: jax.stages.Compiled | None = None
 ) -> ProgramCost:
-    """The operations of a program; with ``compiled``, also of what XLA made of it."""
+    """Return the operations of a program; with ``compiled``, also after XLA's optimization."""
     flops_xla = cost_entry(lowered, "flops")
     after = {
-        "flops_optimised": cost_entry(compiled, "flops"),
+        "flops_optimized": cost_entry(compiled, "flops"),
         "transcendentals": cost_entry(compiled, "transcendentals"),
         "bytes_accessed": cost_entry(compiled, "bytes accessed"),
     }
@@ -74,7 +79,7 @@ def program_cost(
 
 
 def _counted(lowered: Any) -> operations.Operations | None:
-    """The program's operations one by one; None if its text is not to be had, or to be read."""
+    """Count the program's operations; None if its text is not available or cannot be read."""
     try:
         text = lowered.as_text(dialect="hlo")
         return operations.count(text) if isinstance(text, str) else None
@@ -83,8 +88,10 @@ def _counted(lowered: Any) -> operations.Operations | None:
 
 
 def cost_entry(stage: Any, key: str) -> float | None:
-    """An entry of ``stage.cost_analysis()``, or None: it may be a dictionary, a list of one, None,
-    lack the entry, or not exist."""
+    """Return an entry of ``stage.cost_analysis()``, or None if it is not reported.
+
+    The analysis may be a dictionary, a list of one, or None; it may lack the entry or not exist.
+    """
     try:
         analysis = stage.cost_analysis()
     except (AttributeError, NotImplementedError, jax.errors.JaxRuntimeError):
@@ -92,22 +99,22 @@ def cost_entry(stage: Any, key: str) -> float | None:
     if isinstance(analysis, list | tuple):
         analysis = analysis[0] if analysis else None
     value = analysis.get(key) if isinstance(analysis, Mapping) else None
-    # XLA marks what it cannot know by -1.
+    # XLA writes -1 for an unknown value.
     return value if isinstance(value, int | float) and value >= 0 else None
 
 
 @dataclass(frozen=True)
 class XlaMemory:
-    """Memory of a compiled program, in bytes, as XLA planned it.
+    """Memory of a compiled program, in bytes, as planned by XLA.
 
     Attributes:
-        argument_bytes: of what goes in: parameters, optimiser state, images.
-        output_bytes: of what comes out.
-        alias_bytes: of outputs that take the place of donated arguments.
-        temp_bytes: of everything in between.
-        code_bytes: of the program itself.
-        peak_bytes: XLA's own figure for the most that is held at once; what it includes differs
-            between back ends, and on the CPU it leaves out temporaries.
+        argument_bytes: inputs: parameters, optimizer state, images.
+        output_bytes: outputs.
+        alias_bytes: outputs that reuse the memory of donated arguments.
+        temp_bytes: temporaries.
+        code_bytes: the program itself.
+        peak_bytes: XLA's own figure for the peak. Back ends define it differently; on the CPU it
+            does not include temporaries.
     """
 
     argument_bytes: int | None
@@ -119,7 +126,7 @@ class XlaMemory:
 
     @property
     def total_bytes(self) -> int | None:
-        """What the program needs: arguments, temporaries, and outputs with a place of their own."""
+        """Arguments, temporaries, and outputs that do not reuse arguments; None if unknown."""
         parts = (self.argument_bytes, self.output_bytes, self.alias_bytes, self.temp_bytes)
         if any(part is None for part in parts):
             return None
@@ -131,7 +138,7 @@ class XlaMemory:
 
 
 def xla_memory(compiled: Any) -> XlaMemory:
-    """What ``compiled.memory_analysis()`` tells."""
+    """Return the memory that ``compiled.memory_analysis()`` reports."""
     try:
         analysis = compiled.memory_analysis()
     except (AttributeError, NotImplementedError, jax.errors.JaxRuntimeError):
@@ -148,7 +155,48 @@ def xla_memory(compiled: Any) -> XlaMemory:
         entry("output_size_in_bytes"),
         entry("alias_size_in_bytes"),
         entry("temp_size_in_bytes"),
-        # A back end that says 0 has not counted: there is no program without code.
+        # 0 means that the back end did not measure: every program has code.
         entry("generated_code_size_in_bytes") or None,
         entry("peak_memory_in_bytes") or None,
     )
+
+
+@dataclass(frozen=True)
+class TaskMemory:
+    """Memory of one task, by three methods.
+
+    Attributes:
+        paper: by formula from the shapes, the whole batch at once.
+        plain: planned by XLA for XLA's own operations, the whole batch at once; None if XLA was not
+            asked.
+        as_run: planned by XLA for the program that runs; None if XLA was not asked.
+    """
+
+    paper: PaperMemory
+    plain: XlaMemory | None = None
+    as_run: XlaMemory | None = None
+
+    @property
+    def step_bytes(self) -> int | None:
+        """Bytes of temporaries and new outputs of a step as it runs.
+
+        None if XLA was not asked or does not report them.
+        """
+        plan = self.as_run
+        if plan is None or plan.total_bytes is None or plan.argument_bytes is None:
+            return None
+        return plan.total_bytes - plan.argument_bytes
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "paper": self.paper.to_dict(),
+            "xla_plain": self.plain and self.plain.to_dict(),
+            "xla_as_run": self.as_run and self.as_run.to_dict(),
+        }
+
+
+def plan_memory(
+    paper: PaperMemory, plain: jax.stages.Lowered, as_run: jax.stages.Lowered
+) -> TaskMemory:
+    """Compile the two programs of a task and return the memory that XLA plans for them."""
+    return TaskMemory(paper, xla_memory(plain.compile()), xla_memory(as_run.compile()))

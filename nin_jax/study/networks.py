@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from nin_jax.accounting import account
+from nin_jax.accounting.account import account
 from nin_jax.accounting.programs import Programs, abstract_model
 from nin_jax.accounting.xla import xla_memory
 from nin_jax.data.datasets import Dataset

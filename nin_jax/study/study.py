@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from nin_jax.accounting import account
+from nin_jax.accounting.account import account
 from nin_jax.data.datasets import Dataset, load_dataset
 from nin_jax.errors import UserError, unknown_name
 from nin_jax.inference.class_maps import explain_images

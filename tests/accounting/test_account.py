@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 import nin_jax
-from nin_jax.accounting import account
+from nin_jax.accounting.account import account
 from nin_jax.training.config import RECIPES
 from tests.support.accounts import known
 

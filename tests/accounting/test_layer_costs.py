@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import nin_jax
-from nin_jax.accounting import account, layer_costs
+from nin_jax.accounting.account import account
 from nin_jax.accounting.account_tables import layer_table
-from nin_jax.accounting.layers import taps_on_pixels
+from nin_jax.accounting.layers import layer_costs, taps_on_pixels
 from nin_jax.models.geometry import trace
 
 

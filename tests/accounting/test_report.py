@@ -13,8 +13,8 @@ from PIL import Image
 
 import nin_jax
 from benchmarks.speed import memory
-from nin_jax import accounting
-from nin_jax.accounting import account, report
+from nin_jax.accounting import report
+from nin_jax.accounting.account import account
 from nin_jax.accounting.account_tables import variant_table
 from nin_jax.accounting.memory_tables import Measured, measured_table
 from nin_jax.accounting.request import parse_memory
@@ -30,7 +30,7 @@ RESULTS = Path(__file__).resolve().parent.parent.parent / "benchmarks" / "result
 def each_account_is_made_once():
     """Several tests look at one account in several formats; XLA takes seconds for each."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(accounting, "account", functools.cache(account))
+        patch.setattr(report, "account", functools.cache(account))
         yield
 
 
@@ -171,7 +171,7 @@ def test_training_of_all_is_one_table_more(script, monkeypatch):
 
 @pytest.mark.parametrize(
     ("step_bytes", "words"),
-    [(116, "above what is planned: train 1.16"), (84, "below what is planned: train 0.84")],
+    [(116, "above the plan: train 1.16"), (84, "below the plan: train 0.84")],
 )
 def test_a_plan_that_is_off_by_more_than_15_percent_is_explained(step_bytes, words):
     def note(contender, step_bytes):

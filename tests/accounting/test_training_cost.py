@@ -38,16 +38,16 @@ def test_the_training_step_is_what_paper_says(variant, recipe):
     training = training_cost(programs, costs)
     assert (training.micro_batch_size, training.micro_batches) == (3, 2)
     parts = {part.name: part for part in training.parts}
-    for name in ("forward and loss", "gradients to inputs", "gradients to weights", "optimiser"):
+    for name in ("forward and loss", "gradients to inputs", "gradients to weights", "optimizer"):
         assert parts[name].plain_products == parts[name].paper_products
     unexplained = {name: part.plain_unexplained for name, part in parts.items()}
     draws = parts.pop(DRAWS)
     assert unexplained.pop(DRAWS) is draws.paper_other is None
     assert known(draws.plain_other) > 6 * sum(cost.mask_elements for cost in costs)
     assert unexplained.pop("gradients to inputs") == unexplained.pop("gradients to weights") == 0
-    assert unexplained.pop("masks, pools and biases, going back") == 0
+    assert unexplained.pop("masks, pools and biases, backward") == 0
     scalars = MUON_SCALARS if recipe.optimizer == "muon" else SCALARS
-    assert 0 <= known(unexplained.pop("optimiser")) < scalars
+    assert 0 <= known(unexplained.pop("optimizer")) < scalars
     assert 0 <= known(unexplained.pop("forward and loss")) < KEYS  # dropout's
     # Of each image: its index, weight, key and answer.
     assert 0 <= known(unexplained.pop("images, random keys and sums")) < KEYS + 6 * IMAGE
@@ -58,7 +58,7 @@ def test_the_training_step_is_what_paper_says(variant, recipe):
     step = parts["whole step"]
     assert whole == known(step.plain_products) + known(step.plain_other)
     micro = known(training.programs["as_run: step of one micro-batch"].flops)
-    update = known(training.programs["as_run: optimiser"].flops)
+    update = known(training.programs["as_run: optimizer"].flops)
     assert known(step.as_run_products) + known(step.as_run_other) == 2 * (micro - update) + update
     for name, cost in training.programs.items():
         assert cost.flops_unexplained == 0, name

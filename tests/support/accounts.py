@@ -3,7 +3,7 @@
 from functools import cache
 
 import nin_jax
-from nin_jax.accounting import layer_costs
+from nin_jax.accounting.layers import layer_costs
 from nin_jax.accounting.programs import abstract_model
 from nin_jax.models.geometry import trace
 
