@@ -1,4 +1,7 @@
-"""The README is a promise: its code runs, and its table is what the commands print."""
+"""The README and the pages in docs/ keep their promises.
+
+Their code runs, their commands and links exist, and their tables are what the commands print.
+"""
 
 import json
 import re
@@ -12,77 +15,128 @@ import nin_jax
 from nin_jax.models.variants import variant_from_dict
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PATHS = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
+PAGES = {path.name: path.read_text(encoding="utf-8") for path in PATHS}
+TEXT = "\n".join(PAGES.values())
 
 
-def blocks(language):
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+def blocks(page, language):
+    return re.findall(rf"^```{language}\n(.*?)^```", PAGES[page], re.MULTILINE | re.DOTALL)
 
 
-def test_the_python_in_it_runs(tmp_path, monkeypatch):
+def commands():
+    """Return (script, rest of the command) of every script in a code block or in inline code."""
+    code = [block for page in PAGES for block in blocks(page, "(?:bash|yaml|toml)")]
+    code += re.findall(r"`([^`]+)`", re.sub(r"^```.*?^```", "", TEXT, flags=re.M | re.S))
+    joined = [re.sub(r"\\?\n\s*(?=-)|(?<=python)\n", " ", text) for text in code]
+    return [
+        found for text in joined for found in re.findall(r"scripts/(\w+)\.py\b([^\n#&;|]*)", text)
+    ]
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")])
+def test_the_python_code_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     weights = nin_jax.convert.to_torch(nin_jax.create_model("nin15", seed=1))
     names = {"state_dict": weights}
-    for block in blocks("python"):
+    for block in blocks(page, "python"):
         exec(block, names)
-    saved = nin_jax.convert.load_safetensors(tmp_path / "nin15.safetensors")
-    assert all((saved[name] == value).all() for name, value in weights.items())
+    for path in tmp_path.iterdir():
+        saved = nin_jax.convert.load_safetensors(path)
+        assert all((saved[name] == value).all() for name, value in weights.items())
 
 
-def test_the_toml_in_it_is_the_variant_beside_it():
-    (toml,), (python, *_) = blocks("toml"), blocks("python")
+def test_the_toml_is_the_variant_defined_in_python():
+    (toml,), (python, *_) = blocks("training.md", "toml"), blocks("training.md", "python")
     names = {}
     exec(python, names)
     assert variant_from_dict({"name": "mine", **tomllib.loads(toml)}) == names["mine"]
 
 
+def has(help_text, option):
+    return re.search(rf"(?<![\w-]){option}(?![\w-])", help_text)
+
+
+def test_commands_and_options_exist(script):
+    names = {path.stem for path in ROOT.glob("scripts/*.py")}
+    helps = {name: script(name, "--help").out for name in names}
+    assert {name for name, _ in commands()} == names  # every script is explained
+    for name, rest in commands():
+        for option in re.findall(r"(?<!\S)--[a-z-]+", rest):
+            assert has(helps[name], option), (name, option)
+    for page in set(PAGES) - {"CONTRIBUTING.md", "scale.md"}:  # these name other programs' too
+        for option in re.findall(r"`(--[a-z-]+)", PAGES[page]):
+            assert any(has(text, option) for text in helps.values()), (page, option)
+
+
+def test_shell_commands_parse():
+    for page in PAGES:
+        for block in blocks(page, "bash"):
+            done = subprocess.run(["bash", "-n"], input=block, text=True, capture_output=True)
+            assert done.stderr == ""
+
+
+def test_links_lead_to_files_and_headings():
+    for path in PATHS:
+        for target in re.findall(r"\]\(([^)\s]+)\)", PAGES[path.name]):
+            file, _, anchor = target.partition("#")
+            linked = (path.parent / file).resolve() if file else path
+            assert linked.exists(), (path.name, target)
+            if anchor:
+                headings = re.findall(r"^#+ (.+)$", linked.read_text(encoding="utf-8"), re.M)
+                anchors = {re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in headings}
+                assert anchor in anchors, (path.name, target)
+
+
+def test_the_readme_is_short():
+    assert len(PAGES["README.md"].split()) <= 1500
+
+
+def test_the_results_have_the_parameters_and_macs_of_every_variant():
+    rows = re.findall(r"^\| `(\w+)` \|[^|]*\| ([\d,]+) \| ([\d,]+) \|", PAGES["README.md"], re.M)
+    assert [name for name, *_ in rows] == nin_jax.list_variants()
+    for name, params, macs in rows:
+        assert f"{params} parameters, {macs} MACs" in nin_jax.describe(name)
+
+
+def test_every_variant_is_described():
+    rows = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \| [^|]*\|$", PAGES["training.md"], re.M)
+    described = [name.strip("`") for row in rows for name in row.split(", ")]
+    assert [name for name in described if name.startswith("nin")] == nin_jax.list_variants()
+
+
 def test_the_table_of_costs_is_what_report_prints(script):
     printed = script("report", "--all", "--format", "markdown").out
-    assert printed.strip() in README
+    assert printed.strip() in PAGES["accounting.md"]
 
 
 def test_the_table_of_conventions_is_what_report_prints(script):
     counts = json.loads(script("report", "--all", "--in-channels", "3", "--format", "json").out)
     conventions = counts[0]["conventions"]
     names = {"MACs": "macs", "FLOPs": "flops", "ptflops": "ptflops_pytorch", "XLA": "xla"}
-    rows = re.findall(r"^\| (\w+) \| ([\d,]+) \| [^|]+ \|$", README, re.MULTILINE)
+    rows = re.findall(r"^\| (\w+) \| ([\d,]+) \| [^|]+ \|$", PAGES["accounting.md"], re.MULTILINE)
     found = {names.get(name, name): int(count.replace(",", "")) for name, count in rows}
     assert found.keys() == {"macs", "flops", "thop", "fvcore", "ptflops_pytorch", "xla"}
     assert found == {key: conventions[key]["count"] for key in found}
 
 
-def test_the_studys_figures_are_those_of_its_page():
+def test_the_figures_of_the_study_are_those_of_its_page():
     page = (ROOT / "benchmarks" / "results" / "study" / "study.md").read_text(encoding="utf-8")
-    section = README[README.index("## The study") : README.index("## Speed")]
-    figures = re.findall(r"(0\.\d{4})\s±\s(0\.\d{4})", section)
+    figures = re.findall(r"(0\.\d{4})\s±\s(0\.\d{4})", PAGES["training.md"])
     assert len(figures) == 5
     for mean, deviation in figures:
         assert f"{mean} ± {deviation}" in page
     assert "multiply-adds 2.96 times" in page
 
 
-def test_every_variant_is_described():
-    rows = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \| [^|]*\|$", README, re.MULTILINE)
-    described = [name.strip("`") for row in rows for name in row.split(", ")]
-    assert described == nin_jax.list_variants()
-
-
-@pytest.mark.parametrize("name", re.findall(r"python (scripts/\w+\.py)", README))
-def test_its_scripts_explain_themselves(name, script):
-    outcome = script(Path(name).stem, "--help")
-    assert outcome.code == 0
-    assert "--" in outcome.out
-
-
 def test_the_commands_for_several_devices_run(tmp_path):
     (tmp_path / "scripts").symlink_to(ROOT / "scripts")
-    section = README[README.index("## More than one device") : README.index("## If a run dies")]
-    (block,) = re.findall(r"^```bash\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
-    commands = block.splitlines()
-    assert len(commands) == 3
-    for command in commands:
+    (block,) = [block for block in blocks("scale.md", "bash") if "one()" in block]
+    lines = block.splitlines()
+    assert len(lines) == 3
+    for line in lines:
         done = subprocess.run(
-            ["bash", "-c", command],
+            ["bash", "-c", line],
             cwd=tmp_path,
             capture_output=True,
             text=True,
