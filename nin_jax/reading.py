@@ -94,7 +94,7 @@ def check_file(path: str | Path, limit: int, problem: str) -> None:
 
 
 def parse_json(text: str) -> Any:
-    """What a JSON text holds; a key that stands twice is an error, as in TOML.
+    """What a JSON text holds; a key that appears twice is an error, as in TOML.
 
     Raises:
         ValueError: it is no JSON, or nested too deeply.
@@ -109,7 +109,7 @@ def _table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     table: dict[str, Any] = {}
     for key, value in pairs:
         if key in table:
-            raise ValueError(f"the key {shown(key)} stands twice")
+            raise ValueError(f"the key {shown(key)} appears twice")
         table[key] = value
     return table
 

@@ -1,4 +1,4 @@
-"""Prepares one of the project's data sets for tensorflow-datasets, without TensorFlow."""
+"""Prepare one of this project's datasets for tensorflow-datasets, without TensorFlow."""
 
 import shlex
 from dataclasses import dataclass
@@ -12,21 +12,21 @@ class PrepareConfig:
     """What to prepare, and where."""
 
     out: Path
-    """Folder that the tensorflow-datasets set is written below."""
+    """Folder for the tensorflow-datasets dataset."""
     dataset: str = "fashion_mnist"
-    """fashion_mnist, mnist, kmnist or digits."""
+    """Name of the dataset: digits, or one of the MNIST family, such as mnist or kmnist."""
     data_dir: Path | None = None
-    """Folder of the set's files; by default NIN_DATA_DIR, then the user's data folder."""
+    """Folder of the dataset's files; by default NIN_DATA_DIR, then the user's data folder."""
 
 
 def run(config: PrepareConfig) -> None:
-    """Prepares the set and prints how to train from it."""
-    # Here, so that --help does not wait for tensorflow-datasets.
+    """Prepare the dataset and print how to train with it."""
+    # Imported here so that --help does not wait for tensorflow-datasets.
     from nin_jax.data.tfds_builders import prepare
 
     name, folder = prepare(config.dataset, config.data_dir, config.out)
     print(f"prepared {name} in {folder}")
-    print("train from it with:")
+    print("train with it:")
     print(f"  python scripts/train.py --dataset {name} --data-dir {shlex.quote(str(config.out))}")
 
 

@@ -105,7 +105,7 @@ IMAGES = np.arange(2 * 3 * 4, dtype=np.uint8).reshape(2, 3, 4)
 @given(damaged(idx_bytes(IMAGES)), st.sampled_from((1, 3)))
 def test_idx_packed(data, ndim):
     with survives("IDX"):
-        idx._parse_idx(data, Path("x"), ndim)
+        idx.parse_idx(data, Path("x"), ndim)
 
 
 @fuzz(0.1)
@@ -113,7 +113,7 @@ def test_idx_packed(data, ndim):
 def test_idx_within_a_good_gzip(data):
     for ndim in (1, 3):
         with survives("IDX"):
-            found = idx._parse_idx(gzip.compress(data, mtime=0), Path("x"), ndim)
+            found = idx.parse_idx(gzip.compress(data, mtime=0), Path("x"), ndim)
             assert found.nbytes == len(data) - 4 * (1 + ndim)
 
 

@@ -1,1 +1,1 @@
-"""Datasets on the host: found, downloaded, checked, read; and images on the device."""
+"""Datasets: find, download, verify and read them on the host; transform images on the device."""

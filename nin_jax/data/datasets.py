@@ -1,16 +1,18 @@
-"""Image-classification data sets as uint8 arrays on the host; neither torch nor TensorFlow."""
+"""Image-classification datasets as uint8 arrays on the host, without torch or TensorFlow."""
 
+import functools
 import hashlib
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, Protocol, Self, TypeVar
 
 import numpy as np
 
-from nin_jax.data import idx, image_folder, tfds_reader
+from nin_jax.data import idx, image_folder, tfds
+from nin_jax.data.sources import OpenedDataset
 from nin_jax.errors import UserError, unknown_name
 from nin_jax.reading import shown
 
@@ -19,7 +21,7 @@ FOLDER_PREFIX = "folder:"
 
 
 class FallbackWarning(UserWarning):
-    """The default data set is not to be had; another one stands in for it."""
+    """The default dataset cannot be downloaded, and another one is used."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +29,8 @@ class Split:
     """Images with their labels, in a fixed order.
 
     Attributes:
-      images: uint8 [N, H, W, C].
-      labels: int32 [N].
+        images: uint8 [N, H, W, C].
+        labels: int32 [N].
     """
 
     images: np.ndarray
@@ -44,19 +46,23 @@ class Split:
         return height, width, channels
 
     def chance(self, num_classes: int) -> float:
-        """Accuracy of always naming the commonest class."""
+        """Return the accuracy of always predicting the most frequent class."""
         del num_classes
         return np.bincount(self.labels).max() / len(self.labels)
 
     def part(self, start: int | None, stop: int | None) -> "Split":
-        """Some of the examples, as a slice has them."""
+        """Return the examples from `start` to `stop`, as a slice does."""
         return Split(self.images[start:stop], self.labels[start:stop])
 
     def read(self, indices: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """The examples at ``indices``, int [any n], ``size`` at a time; -1 gives zeros.
+        """Read examples in batches.
+
+        Args:
+            indices: int [any n]; -1 gives an image of zeros with label 0.
+            size: examples per batch.
 
         Yields:
-          uint8 [size, H, W, C] and int32 [size].
+            uint8 [size, H, W, C] and int32 [size].
         """
         for start in range(0, len(indices), size):
             some = indices[start : start + size]
@@ -66,7 +72,7 @@ class Split:
 
 
 class Examples(Protocol):
-    """What `Split` and `streaming.StreamedSplit` are to those who train on them."""
+    """The interface that `Split` and `streaming.StreamedSplit` share."""
 
     @property
     def image_shape(self) -> tuple[int, int, int]: ...
@@ -85,17 +91,17 @@ SplitT = TypeVar("SplitT", bound=Examples)
 
 @dataclass(frozen=True)
 class Dataset(Generic[SplitT]):
-    """A training and a test split that share their image shape and classes.
+    """A training and a test split with the same image shape and classes.
 
     Attributes:
-      name: what `load_dataset` knows it by.
-      train: the training split, in memory or streamed.
-      test: the test split, likewise.
-      class_names: label `i` means `class_names[i]`.
-      checksum: SHA-256, in hex, over shapes and bytes of train images, train labels,
-        test images and test labels; of an image folder, and of a prepared
-        set that is trained on, over its files' names and sizes.
-      source: where the arrays come from, such as "idx files"; never a path.
+        name: the name that `load_dataset` takes.
+        train: the training split, in memory or streamed.
+        test: the test split, in memory or streamed.
+        class_names: label `i` means `class_names[i]`.
+        checksum: SHA-256, in hex, over shapes and bytes of train images, train labels, test
+            images and test labels; for image folders and streamed datasets, over the names and
+            sizes of their files.
+        source: where the arrays come from, such as "idx files"; never a path.
     """
 
     name: str
@@ -107,7 +113,7 @@ class Dataset(Generic[SplitT]):
 
     @property
     def num_classes(self) -> int:
-        """Number of classes."""
+        """The number of classes."""
         return len(self.class_names)
 
     @property
@@ -117,32 +123,31 @@ class Dataset(Generic[SplitT]):
 
 
 def list_datasets() -> tuple[str, ...]:
-    """The names that `load_dataset` knows, besides `tfds:NAME` and `folder:PATH`."""
-    return (*idx.IDX_SETS, "digits")
+    """Return the names that `load_dataset` knows, besides `tfds:NAME` and `folder:PATH`."""
+    return tuple(_LOADERS)
 
 
 def load_dataset(name: str | None = None, data_dir: str | Path | None = None) -> Dataset[Split]:
-    """Loads a data set by name.
+    """Load a dataset by name into the host's memory.
 
     Args:
-      name: one of `list_datasets()`, or `tfds:NAME` for a prepared tensorflow-datasets set,
-        or `folder:PATH` for pictures in PATH/train/CLASS/ and PATH/test/CLASS/ (a relative path
-        is looked for in the data folder first, then in the current one), or None for
-        Fashion-MNIST where it can be had and scikit-learn's digits elsewhere.
-      data_dir: a folder that holds the set's files, directly or in a subfolder of the usual
-        name. By default the environment's NIN_DATA_DIR; without that the user's own data
-        folder, which the files are downloaded into once (or tensorflow-datasets' own folder).
-        `digits` comes with scikit-learn and needs none.
-
-    Returns:
-      The data set, whole, in the host's memory.
+        name: one of `list_datasets()`; or `tfds:NAME` for a dataset prepared by
+            tensorflow-datasets; or `folder:PATH` for images in PATH/train/CLASS/ and
+            PATH/test/CLASS/ (a relative path is searched for in the data folder first, then in
+            the current one). None means Fashion-MNIST, or scikit-learn's digits if Fashion-MNIST
+            cannot be downloaded.
+        data_dir: a folder that holds the dataset's files, directly or in a subfolder with the
+            usual name. By default the environment variable NIN_DATA_DIR. If that is not set, the
+            user's own data folder, into which missing files are downloaded; for `tfds:NAME`,
+            tensorflow-datasets' own folder. `digits` comes with scikit-learn and needs no folder.
 
     Raises:
-      UserError: the name is unknown, a file is missing or damaged, a given folder does not
-        hold the set, the images are not all of one shape, or the download failed.
+        UserError: the name is unknown, a file is missing or damaged, a given folder does not
+            hold the dataset, the images do not share one shape, or the download failed.
 
     Warns:
-      FallbackWarning: `name` is None, and `digits` stands in for Fashion-MNIST.
+        FallbackWarning: `name` is None, and `digits` is used because Fashion-MNIST cannot be
+            downloaded.
 
     >>> load_dataset("digits").image_shape
     (8, 8, 1)
@@ -151,21 +156,41 @@ def load_dataset(name: str | None = None, data_dir: str | Path | None = None) ->
     if name is None:
         return _load_default(folder)
     if not isinstance(name, str):
-        raise UserError(f"a data set's name is a text, got {shown(name)}")
-    if name == "digits":
-        return _load_digits()
-    if name in idx.IDX_SETS:
-        return _load_idx(name, folder)
+        raise UserError(f"the name of a dataset must be text, got {shown(name)}")
+    if name in _LOADERS:
+        return _LOADERS[name](folder)
+    opened = open_dataset_files(name, folder)
+    train, test = Split(*opened.train.arrays()), Split(*opened.test.arrays())
+    # An image folder has the same checksum whether it is loaded or streamed, because a run may
+    # be resumed in the other way.
+    checksum = opened.checksum if name.startswith(FOLDER_PREFIX) else _checksum(train, test)
+    return Dataset(name, train, test, opened.class_names, checksum, opened.source)
+
+
+def open_dataset_files(name: str, folder: Path | None) -> OpenedDataset:
+    """Open a dataset whose name has a prefix.
+
+    Args:
+        name: `tfds:NAME` or `folder:PATH`.
+        folder: the data folder, if the user named one.
+
+    Raises:
+        UserError: the name has no known prefix, or there is no such dataset.
+    """
     if name.startswith(TFDS_PREFIX):
-        return _load_tfds(name, folder)
+        return tfds.open_prepared(name.removeprefix(TFDS_PREFIX), folder)
     if name.startswith(FOLDER_PREFIX):
-        return _load_folder(name, folder)
+        return image_folder.open_folder(name.removeprefix(FOLDER_PREFIX), folder)
     forms = f"{TFDS_PREFIX}NAME, {FOLDER_PREFIX}PATH"
     raise unknown_name("dataset", name, [*list_datasets(), forms])
 
 
 def given_folder(data_dir: str | Path | None) -> Path | None:
-    """The folder the user named; None where they named none."""
+    """Return the data folder that the user named, or None.
+
+    Args:
+        data_dir: overrides the environment variable NIN_DATA_DIR.
+    """
     # An empty variable means unset, as in a shell; an empty argument is the current folder.
     given = os.environ.get("NIN_DATA_DIR") or None if data_dir is None else data_dir
     if not isinstance(given, str | os.PathLike | None) or "\0" in str(given):
@@ -176,35 +201,33 @@ def given_folder(data_dir: str | Path | None) -> Path | None:
 def _load_default(folder: Path | None) -> Dataset[Split]:
     try:
         return _load_idx("fashion_mnist", folder)
-    except idx.FetchError as error:
-        # Only a failed download ends here: a folder that the user named must be good.
+    except idx.DownloadError as error:
+        # Only a failed download leads to the fallback. An error in a folder that the user named
+        # is raised.
         warnings.warn(
             f"TRAINING DATA IS NOT FASHION-MNIST: scikit-learn's 8x8 digits are used instead, "
             f"because {error}",
             FallbackWarning,
             stacklevel=3,
         )
-        return _load_digits()
+        return _load_digits(None)
 
 
 def _load_idx(name: str, folder: Path | None) -> Dataset[Split]:
     idx_set = idx.IDX_SETS[name]
     train_images, train_labels, test_images, test_labels = idx.load_idx(idx_set, folder)
-    return _assemble(
-        name,
-        Split(train_images[..., np.newaxis], train_labels.astype(np.int32)),
-        Split(test_images[..., np.newaxis], test_labels.astype(np.int32)),
-        idx_set.class_names,
-        source="idx files",
-    )
+    train = Split(train_images[..., np.newaxis], train_labels.astype(np.int32))
+    test = Split(test_images[..., np.newaxis], test_labels.astype(np.int32))
+    return Dataset(name, train, test, idx_set.class_names, _checksum(train, test), "idx files")
 
 
-def _load_digits() -> Dataset[Split]:
-    """scikit-learn's 1,797 handwritten digits, 8x8, with 0..16 scaled to 0..255.
+def _load_digits(folder: Path | None) -> Dataset[Split]:
+    """Load scikit-learn's 1,797 handwritten digits, 8x8, with 0..16 scaled to 0..255.
 
-    The set has no official split. Here every fifth image of each class, in scikit-learn's
+    The dataset has no official split. Here every fifth image of each class, in scikit-learn's
     order, is a test image: 1,442 for training and 355 for testing, stratified, always the same.
     """
+    del folder
     from sklearn.datasets import load_digits
 
     values, labels = load_digits(return_X_y=True)
@@ -213,43 +236,20 @@ def _load_digits() -> Dataset[Split]:
     is_test = np.zeros(len(labels), bool)
     for label in range(10):
         is_test[np.flatnonzero(labels == label)[4::5]] = True
-    return _assemble(
-        "digits",
-        Split(images[~is_test], labels[~is_test]),
-        Split(images[is_test], labels[is_test]),
-        idx.DIGIT_NAMES,
-        source="scikit-learn",
-    )
+    train, test = Split(images[~is_test], labels[~is_test]), Split(images[is_test], labels[is_test])
+    return Dataset("digits", train, test, idx.DIGIT_NAMES, _checksum(train, test), "scikit-learn")
 
 
-def _load_tfds(name: str, folder: Path | None) -> Dataset[Split]:
-    prepared = tfds_reader.read_prepared(name.removeprefix(TFDS_PREFIX), folder)
-    return _assemble(
-        name,
-        Split(*prepared.train),
-        Split(*prepared.test),
-        prepared.class_names,
-        source=f"{TFDS_PREFIX}{prepared.full_name}",
-    )
-
-
-def _load_folder(name: str, folder: Path | None) -> Dataset[Split]:
-    found = image_folder.open_folder(name.removeprefix(FOLDER_PREFIX), folder)
-    train, test = Split(*found.train.arrays()), Split(*found.test.arrays())
-    # Not a checksum of the bytes: a run may be resumed with its pictures streamed, unread.
-    return Dataset(name, train, test, found.class_names, found.checksum, image_folder.SOURCE)
-
-
-def _assemble(
-    name: str, train: Split, test: Split, class_names: tuple[str, ...], source: str
-) -> Dataset[Split]:
-    if train.images.shape[1:] != test.images.shape[1:]:
-        raise UserError(
-            f"{name}: training images have shape {train.images.shape[1:]}, "
-            f"test images {test.images.shape[1:]}"
-        )
+def _checksum(train: Split, test: Split) -> str:
     digest = hashlib.sha256()
     for array in (train.images, train.labels, test.images, test.labels):
         digest.update(repr(array.shape).encode())
         digest.update(np.ascontiguousarray(array).data)
-    return Dataset(name, train, test, class_names, digest.hexdigest(), source)
+    return digest.hexdigest()
+
+
+# How each dataset is loaded from the data folder that the user named, if any.
+_LOADERS: dict[str, Callable[[Path | None], Dataset[Split]]] = {
+    **{name: functools.partial(_load_idx, name) for name in idx.IDX_SETS},
+    "digits": _load_digits,
+}

@@ -1,10 +1,12 @@
-"""The MNIST family's official files: where they are looked for, fetched, checked and read.
+"""The MNIST family's official files: find, download, verify and read them.
 
-Each set is four gzipped IDX files. An IDX file is a big-endian header (two zero bytes, the
+Each dataset is four gzipped IDX files. An IDX file is a big-endian header (two zero bytes, the
 element type, the number of dimensions, one uint32 for each dimension) and then the raw bytes.
 """
 
+import functools
 import gzip
+import hashlib
 import io
 import math
 import os
@@ -12,11 +14,14 @@ import struct
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nin_jax.data.download import fetch_files, md5_hex
 from nin_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 FILE_NAMES: tuple[str, ...] = (
     "train-images-idx3-ubyte.gz",
@@ -25,28 +30,32 @@ FILE_NAMES: tuple[str, ...] = (
     "t10k-labels-idx1-ubyte.gz",
 )
 DIGIT_NAMES = tuple("0123456789")
-# No file, packed or unpacked, may take more memory than this; the largest official one
-# holds 47,040,016 bytes.
+# No file may be larger, packed or unpacked; the largest official one holds 47,040,016 bytes.
 MAX_BYTES = 64 * 2**20
-_UINT8_MAGIC = 0x0800  # the element type; the number of dimensions is added to it
+TIMEOUT_S = 5.0  # to connect to a server, and for each wait while reading
+RETRIES = 2  # of each download; pooch waits for one second, then for two
 
 
 def md5_table(*md5: str) -> dict[str, str]:
-    """The four files' MD5s, in the order of `FILE_NAMES`, by file name."""
+    """Return the MD5 of each file by its name, given in the order of `FILE_NAMES`."""
     return dict(zip(FILE_NAMES, md5, strict=True))
 
 
 @dataclass(frozen=True)
 class IdxSet:
-    """A data set of four IDX files: its title, host, checksums, and the names of its classes."""
+    """A dataset of four IDX files.
+
+    The MD5s protect against damage, not against an attacker.
+    """
 
     title: str
     url: str  # ends in "/"
-    subfolders: tuple[str, ...]  # looked into below a data folder; the first is downloaded into
+    subfolders: tuple[str, ...]  # searched below a data folder; the first one takes downloads
     class_names: tuple[str, ...]
     md5: dict[str, str]  # by file name
 
 
+# An entry is all that a new dataset of this format needs.
 IDX_SETS = {
     "fashion_mnist": IdxSet(
         title="Fashion-MNIST",
@@ -90,30 +99,33 @@ IDX_SETS = {
 }
 
 
-class FetchError(UserError):
+class DownloadError(UserError):
     """The files are not in the user's data folder and could not be downloaded."""
 
 
 def load_idx(idx_set: IdxSet, given_folder: Path | None) -> tuple[np.ndarray, ...]:
-    """Reads a set from the given folder, or from the user's data folder, downloading it once.
+    """Read a dataset from the given folder, or from the user's data folder.
+
+    In the second case, first download the files that are missing or damaged.
 
     Returns:
-      Train images, train labels, test images, test labels:
-      uint8 [N, H, W], uint8 [N], uint8 [M, H, W], uint8 [M].
+        Train images, train labels, test images, test labels:
+        uint8 [N, H, W], uint8 [N], uint8 [M, H, W], uint8 [M].
 
     Raises:
-      UserError: a file is missing, damaged, of another set, or disagrees with its partner.
-      FetchError: no folder was given, and the download failed.
+        UserError: a file is missing or damaged, belongs to another dataset, or the files
+            contradict each other.
+        DownloadError: no folder was given, and the download failed.
     """
     if given_folder is None:
         folder = locate(idx_set, user_folder())
-        _fetch_missing(idx_set, folder)
+        _download_missing(idx_set, folder)
     else:
         folder = locate(idx_set, given_folder)
         _require_complete(idx_set, given_folder, folder)
     paths = [folder / file_name for file_name in FILE_NAMES]
     arrays = tuple(
-        _parse_idx(_read_verified(idx_set, path), path, ndim)
+        parse_idx(_read_verified(idx_set, path), path, ndim)
         for path, ndim in zip(paths, (3, 1, 3, 1), strict=True)
     )
     _check_pair(idx_set, paths[:2], *arrays[:2])
@@ -124,19 +136,19 @@ def load_idx(idx_set: IdxSet, given_folder: Path | None) -> tuple[np.ndarray, ..
 
 
 def user_folder() -> Path:
-    """The folder of downloaded data for this user, by the platform's convention."""
+    """Return this user's folder for downloaded data, by the convention of the platform."""
     import platformdirs
 
     return Path(platformdirs.user_data_dir("nin_jax"))
 
 
 def locate(idx_set: IdxSet, root: Path) -> Path:
-    """The place in or below `root` that holds most of the four files."""
+    """Return the folder at or below `root` that holds most of the four files."""
 
     def files_present(folder: Path) -> int:
         return sum(os.path.isfile(folder / file_name) for file_name in FILE_NAMES)
 
-    # A named subfolder goes before `root` itself, which may hold another set's files.
+    # Subfolders come first, because `root` itself may hold another dataset's files.
     return max((*(root / name for name in idx_set.subfolders), root), key=files_present)
 
 
@@ -155,32 +167,80 @@ def _require_complete(idx_set: IdxSet, given_folder: Path, folder: Path) -> None
         raise UserError(f"{str(folder)!r} lacks {', '.join(missing)}; {ways}")
 
 
-def _fetch_missing(idx_set: IdxSet, folder: Path) -> None:
+def _download_missing(idx_set: IdxSet, folder: Path) -> None:
     try:
-        fetch_files(idx_set.url, folder, idx_set.md5, MAX_BYTES)
-    except OSError as error:
-        raise FetchError(
+        names = [name for name in FILE_NAMES if not _is_intact(folder / name, idx_set.md5[name])]
+        if names:
+            _download(idx_set, folder, names)
+    except (OSError, ValueError) as error:  # OSError includes all errors of requests
+        raise DownloadError(
             f"{idx_set.title} is not on this machine and cannot be downloaded from "
-            f"{idx_set.url} ({_one_line(error)}); either try again with a network, or put "
+            f"{idx_set.url} ({_root_cause(error)}); either try again with a network, or put "
             f"{', '.join(FILE_NAMES)} into a folder and name it with --data-dir or NIN_DATA_DIR"
         ) from error
 
 
-def _one_line(error: OSError) -> str:
+def _download(idx_set: IdxSet, folder: Path, names: list[str]) -> None:
+    """Download files; pooch moves a file to its name when it is complete and its MD5 is right."""
+    import pooch  # here, because it takes time to import
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+
+    pooch.get_logger().setLevel("WARNING")  # the progress bar shows what pooch would log
+    registry = {name: f"md5:{idx_set.md5[name]}" for name in names}
+    files = pooch.create(folder, idx_set.url, registry=registry, retry_if_failed=RETRIES)
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        stream: Any = functools.partial(_stream, progress)  # pooch misstates the type
+        for name in names:
+            files.fetch(name, downloader=stream)
+
+
+def _stream(progress: "Progress", url: str, path: Any, pup: Any) -> None:
+    """Write the file at a URL to `path` and show the progress; pooch calls this."""
+    import requests
+
+    with requests.get(url, stream=True, timeout=TIMEOUT_S) as response, open(path, "wb") as file:
+        response.raise_for_status()
+        size = int(response.headers.get("Content-Length", 0))
+        task = progress.add_task(url.rpartition("/")[2], total=size or None)
+        for chunk in response.iter_content(2**16):
+            file.write(chunk)
+            progress.advance(task, len(chunk))
+            if file.tell() > MAX_BYTES:
+                raise OSError(f"{url} sends more than {MAX_BYTES:,} bytes")
+
+
+def _is_intact(path: Path, md5: str) -> bool:
+    return path.is_file() and _md5(_read_limited(path)) == md5
+
+
+def _read_limited(path: Path) -> bytes:
+    """Return a file's contents; nothing if it is too large to be an official file."""
+    return path.read_bytes() if path.stat().st_size <= MAX_BYTES else b""
+
+
+def _md5(data: bytes) -> str:
+    return hashlib.md5(data, usedforsecurity=False).hexdigest()
+
+
+def _root_cause(error: BaseException) -> str:
+    """Return the first error's message: requests wraps "Connection refused" into 300 characters."""
+    while cause := error.__cause__ or error.__context__:
+        error = cause
     return " ".join(str(error).split()) or type(error).__name__
 
 
 def _read_verified(idx_set: IdxSet, path: Path) -> bytes:
-    """The packed bytes of an official file; anything else is an error that says what it is."""
+    """Return the packed bytes of an official file, or say which other file it is."""
     try:
-        size = path.stat().st_size
-        packed = path.read_bytes() if size <= MAX_BYTES else b""
+        packed, size = _read_limited(path), path.stat().st_size
     except OSError as error:
         raise UserError(f"cannot read {str(path)!r}: {error.strerror or error}") from error
-    md5 = md5_hex(packed)
+    md5 = _md5(packed)
     if md5 == idx_set.md5[path.name]:
         return packed
-    again = f"get it from {idx_set.url}, or leave out the folder to download the set"
+    again = f"get it from {idx_set.url}, or leave out the folder to download the dataset"
     for other in IDX_SETS.values():
         for file_name, other_md5 in other.md5.items():
             if md5 == other_md5:
@@ -194,11 +254,14 @@ def _read_verified(idx_set: IdxSet, path: Path) -> bytes:
     )
 
 
-def _parse_idx(packed: bytes, path: Path, ndim: int) -> np.ndarray:
-    """A gzipped IDX file of bytes -> uint8 array of `ndim` dimensions.
+def parse_idx(packed: bytes, path: Path, ndim: int) -> np.ndarray:
+    """Return the contents of a gzipped IDX file: uint8, with `ndim` dimensions.
 
-    No memory is taken on the header's word: it is held against `MAX_BYTES` first, and then
-    against the number of bytes that are really there.
+    The size in the header is checked against `MAX_BYTES` before memory is allocated, and then
+    against the number of bytes in the file.
+
+    Raises:
+        UserError: the file is damaged or has other contents; the message names `path`.
     """
     where = repr(str(path))
     header_bytes = 4 * (1 + ndim)
@@ -208,14 +271,14 @@ def _parse_idx(packed: bytes, path: Path, ndim: int) -> np.ndarray:
             if len(header) < header_bytes:
                 raise UserError(f"{where} ends inside its IDX header")
             magic, *shape = struct.unpack(f">{1 + ndim}I", header)
-            if magic != _UINT8_MAGIC + ndim:
+            if magic != 0x0800 + ndim:  # 0x08 is the element type, uint8
                 raise UserError(f"{where} is not an IDX file of {ndim}-dimensional bytes")
             size = math.prod(shape)
             if not 0 < size <= MAX_BYTES:
                 raise UserError(f"{where} claims the shape {tuple(shape)} in its IDX header")
             array = np.empty(size, np.uint8)
-            filled = stream.readinto(array.data)  # as many as there are, up to size
-            surplus = stream.read(1)  # and if there is none, gzip checks its CRC
+            filled = stream.readinto(array.data)  # up to size bytes
+            surplus = stream.read(1)  # at the end of the file gzip checks its CRC
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{where} is not a whole gzip file: {error}") from error
     if filled < size or surplus:

@@ -1,4 +1,4 @@
-"""Image folders: ROOT/train/CLASS/*.png and ROOT/test/CLASS/*.png, read a picture at a time."""
+"""Image folders: ROOT/train/CLASS/*.png and ROOT/test/CLASS/*.png, read one image at a time."""
 
 import hashlib
 import os
@@ -6,31 +6,31 @@ import stat
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from nin_jax.data import pictures
+from nin_jax.data.sources import OpenedDataset
 from nin_jax.errors import UserError
 
 if TYPE_CHECKING:
     from PIL import Image
 
-FORMATS = ("PNG", "JPEG", "BMP", "WEBP")  # Pillow's names; nothing else is tried on a file
+FORMATS = ("PNG", "JPEG", "BMP", "WEBP")  # Pillow's names; no other decoder is tried
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp"})
-SOURCE = "image folder"  # as `Dataset.source` has it
-_LAYOUT = "an image folder holds train/CLASS/ and test/CLASS/ with pictures"
+_LAYOUT = "an image folder holds train/CLASS/ and test/CLASS/ with images"
 
 
 class FolderSource:
-    """The pictures of one split.
+    """The images of one split; several threads may read at the same time.
 
-    Only names are kept in memory; threads may read at once. A picture is what `pictures.read`
-    makes of it in its own size, so that `predict` sees what training saw.
+    Only the names are in memory. Images are decoded as in `pictures.read`, so that prediction
+    sees what training saw.
 
     Attributes:
         labels: int32 [N].
-        image_shape: (height, width, channels) that every picture must have.
+        image_shape: (height, width, channels) that every image must have.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class FolderSource:
         labels: np.ndarray,
         image_shape: tuple[int, int, int],
     ):
-        """The pictures ``folder/files[i]`` with their labels, int32 [N]."""
+        """The images are ``folder/files[i]``, with labels int32 [N]."""
         self._folder, self._files, self.labels = folder, files, labels
         self.image_shape = image_shape
 
@@ -48,63 +48,51 @@ class FolderSource:
         return len(self._files)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
-        """uint8 [H, W, C] and the label.
+        """Return an image, uint8 [H, W, C], and its label.
 
         Raises:
-            UserError: the picture cannot be read, or has another shape than the others.
+            UserError: the file cannot be read, or the image has another shape.
         """
-        path = self._path(index)
+        path = os.path.join(self._folder, self._files[index])
         height, width, channels = self.image_shape
         with _opened(path) as image:
-            # The header is asked first: a picture of a wrong size may be a very large one. Here
-            # it may still lie on its side.
+            # Check the size in the header before decoding, because a wrong image may be very
+            # large. At this point the image may still be rotated.
             if sorted(image.size) == sorted((width, height)):
                 image = pictures.upright(image, channels)
             if image.size != (width, height):
                 raise UserError(
-                    f"{path!r} has {image.width}x{image.height} pixels, the first training picture "
-                    f"{width}x{height}; all pictures must share one shape"
+                    f"{path!r} has {image.width}x{image.height} pixels, the first training image "
+                    f"{width}x{height}; all images must share one shape"
                 )
             pixels = np.asarray(image).reshape(self.image_shape)
         return pixels, int(self.labels[index])
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray]:
-        """All of it at once: uint8 [N, H, W, C], int32 [N]."""
+        """Return all images, uint8 [N, H, W, C], and all labels, int32 [N]."""
         images = np.empty((len(self), *self.image_shape), np.uint8)
         for i in range(len(self)):
             images[i], _ = self[i]
         return images, self.labels.copy()
 
-    def _path(self, index: int) -> str:
-        return os.path.join(self._folder, self._files[index])
 
+def open_folder(path: str, data_dir: Path | None = None) -> OpenedDataset:
+    """Find the images of an image folder, and read the first training image by class and name.
 
-class ImageFolder(NamedTuple):
-    """Both splits of an image folder."""
-
-    train: FolderSource
-    test: FolderSource
-    class_names: tuple[str, ...]  # the sorted names of the folders in train
-    checksum: str  # SHA-256, in hex, over the files' names and sizes, not over their bytes
-
-
-def open_folder(path: str, beside: Path | None = None) -> ImageFolder:
-    """Finds an image folder's pictures and reads the first of them, by class and name.
-
-    That one gives the shape that all must have: one channel if it is grey, else three. The order of
-    a split mixes its classes and depends on nothing but the names.
-
-    Hidden files and folders, and files that are no pictures by their suffix, are left out.
+    The first image gives the shape that all images must have: one channel if it is grayscale, else
+    three. Each split is in a shuffled order that depends only on the file names. Hidden files
+    and folders are ignored, and so are files without the suffix of an image.
 
     Args:
-        path: of the folder; a relative one is looked for in ``beside`` first.
-        beside: the data folder, if there is one.
+        path: of the folder; a relative one is searched for in `data_dir` first.
+        data_dir: the data folder, if the user named one.
 
     Raises:
-        UserError: it is not there, train or test is missing or empty, a class is empty or only
-            in test, a link leads out of it, or the first training picture cannot be read.
+        UserError: the folder does not exist, train or test is missing or empty, a class is empty
+            or only in test, a link leads out of the folder, or the first training image cannot
+            be read.
     """
-    root = _locate(path, beside)
+    root = _locate(path, data_dir)
     digest = hashlib.sha256()
     try:
         class_names = _class_names(root, "train")
@@ -116,18 +104,18 @@ def open_folder(path: str, beside: Path | None = None) -> ImageFolder:
         raise UserError(f"cannot read {error.filename!r}: {error.strerror}") from None
     shape = _shape_of(os.path.join(root, "train", found[0][0][0]))
     train, test = (
-        FolderSource(os.path.join(root, split), *_mixed(*each), shape)
+        FolderSource(os.path.join(root, split), *_shuffled(*each), shape)
         for split, each in zip(("train", "test"), found, strict=True)
     )
-    return ImageFolder(train, test, tuple(class_names), digest.hexdigest())
+    return OpenedDataset(train, test, tuple(class_names), digest.hexdigest(), "image folder")
 
 
-def _locate(path: str, beside: Path | None) -> str:
+def _locate(path: str, data_dir: Path | None) -> str:
     if not path or "\0" in path:
         raise UserError(f"folder:PATH names an image folder, got {path!r}")
     path = os.path.expanduser(path)
-    if beside is not None and os.path.isdir(os.path.join(beside, path)):
-        return os.path.join(beside, path)
+    if data_dir is not None and os.path.isdir(os.path.join(data_dir, path)):
+        return os.path.join(data_dir, path)
     if not os.path.isdir(path):
         problem = "is not a folder" if os.path.lexists(path) else "does not exist"
         raise UserError(f"image folder {path!r} {problem}; {_LAYOUT}")
@@ -141,7 +129,7 @@ def _class_names(root: str, split: str) -> list[str]:
     _check_inside(root, folder)
     names = [entry.name for entry in _entries(folder) if entry.is_dir()]
     if not names:
-        raise UserError(f"{folder!r} has no folders of classes; {_LAYOUT}")
+        raise UserError(f"{folder!r} has no class folders; {_LAYOUT}")
     for name in names:
         if not name.isprintable():
             raise UserError(f"{folder!r}: a class cannot be called {name!r}")
@@ -151,7 +139,7 @@ def _class_names(root: str, split: str) -> list[str]:
 def _scan(
     root: str, split: str, class_names: list[str], digest: "hashlib._Hash"
 ) -> tuple[list[str], np.ndarray]:
-    """The pictures of a split as CLASS/NAME, and their labels, int32 [N], class by class."""
+    """Return the images of a split as CLASS/NAME, and their labels, int32 [N], class by class."""
     files: list[str] = []
     labels: list[int] = []
     for name in _class_names(root, split):
@@ -160,17 +148,18 @@ def _scan(
     return files, np.array(labels, np.int32)
 
 
-def _mixed(files: list[str], labels: np.ndarray) -> tuple[list[str], np.ndarray]:
-    """The same in the order of the names' SHA-256, which no version of anything changes.
+def _shuffled(files: list[str], labels: np.ndarray) -> tuple[list[str], np.ndarray]:
+    """Return the images in the order of the SHA-256 of their names.
 
-    So the first or the last so many of them, a holdout say, are of all classes.
+    This order does not depend on the version of any library. It mixes the classes, so that a part
+    of a split, such as a holdout, has all of them.
     """
     order = sorted(range(len(files)), key=lambda i: hashlib.sha256(os.fsencode(files[i])).digest())
     return [files[i] for i in order], labels[order]
 
 
 def _files(root: str, split: str, class_name: str, digest: "hashlib._Hash") -> Iterator[str]:
-    """The pictures of a class as CLASS/NAME; names and sizes go into the digest."""
+    """Yield the images of a class as CLASS/NAME; add names and sizes to the digest."""
     folder = os.path.join(root, split, class_name)
     _check_inside(root, folder)
     found = False
@@ -186,7 +175,7 @@ def _files(root: str, split: str, class_name: str, digest: "hashlib._Hash") -> I
             digest.update(os.fsencode(f"{split}/{name}\0{status.st_size}\n"))
             yield name
     if not found:
-        raise UserError(f"no pictures in {folder!r}: none of {', '.join(sorted(SUFFIXES))}")
+        raise UserError(f"no images in {folder!r}: none of {', '.join(sorted(SUFFIXES))}")
 
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:
@@ -196,7 +185,7 @@ def _entries(folder: str) -> list[os.DirEntry[str]]:
 
 
 def _check_inside(root: str, path: str) -> None:
-    """Links may save room within the folder; one that leads out could show any file there is."""
+    """Reject links that lead out of the folder: they could expose any file of this machine."""
     root = os.path.realpath(root)
     if os.path.commonpath([root, os.path.realpath(path)]) != root:
         raise UserError(f"{path!r} is a link that leads out of {root!r}")
@@ -208,6 +197,6 @@ def _opened(path: str) -> AbstractContextManager["Image.Image"]:
 
 def _shape_of(path: str) -> tuple[int, int, int]:
     with _opened(path) as image:
-        is_grey = image.mode in ("1", "L", "LA") or image.mode.startswith("I")
-        image = pictures.upright(image, 1 if is_grey else 3)
-        return image.height, image.width, 1 if is_grey else 3
+        is_gray = image.mode in ("1", "L", "LA") or image.mode.startswith("I")
+        image = pictures.upright(image, 1 if is_gray else 3)
+        return image.height, image.width, 1 if is_gray else 3

@@ -1,4 +1,4 @@
-"""Pictures from files, as a model takes them."""
+"""Image files, read as a model takes them."""
 
 import contextlib
 import os
@@ -21,45 +21,46 @@ SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", 
 
 
 def find(paths: Iterable[Path]) -> list[Path]:
-    """The files named, and the pictures in the folders named, by name.
+    """Return the given files, and the image files in the given folders, sorted by name.
 
     Raises:
-        UserError: a path does not exist, or a folder holds no picture.
+        UserError: a path does not exist, or a folder holds no image.
     """
     found: list[Path] = []
     for path in paths:
         if not os.path.exists(path):  # Path.exists raises where a name is too long
             raise UserError(f"there is no {path}")
         try:
-            inside = [path] if not path.is_dir() else sorted(_pictures_in(path))
+            inside = [path] if not path.is_dir() else sorted(_images_in(path))
         except OSError as error:
             raise UserError(f"cannot read {path}: {error.strerror}") from None
         if not inside:
-            raise UserError(f"no pictures in {path}: none of {', '.join(sorted(SUFFIXES))}")
+            raise UserError(f"no images in {path}: none of {', '.join(sorted(SUFFIXES))}")
         found += inside
     return found
 
 
-def _pictures_in(folder: Path) -> Iterator[Path]:
+def _images_in(folder: Path) -> Iterator[Path]:
     return (p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
 
 
 def read(path: Path, channels: int, size: tuple[int, int]) -> np.ndarray:
-    """A picture, resized as torchvision's ``Resize((height, width))`` does it.
+    """Read an image and resize it as torchvision's ``Resize((height, width))`` does.
 
-    Grey or colour as the model wants it; turned upright; transparent parts are black.
+    The EXIF orientation is applied, and transparent parts become black.
 
     Args:
-        path: a file of any format that Pillow reads by itself; of an animation, the first frame.
-        channels: 1 for grey, 3 for colour.
+        path: of a file in any format that Pillow reads without another program. Of an animation,
+            the first frame is read.
+        channels: 1 for grayscale, 3 for color.
         size: (height, width) in pixels.
 
     Returns:
         uint8 [height, width, channels].
 
     Raises:
-        UserError: the file is no picture, is damaged, or would take more memory than any sane
-            picture (Pillow's limit of 89 million pixels, at which it would only warn).
+        UserError: the file is not an image, is damaged, or has more than 89 million pixels (the
+            limit at which Pillow itself only warns).
     """
     from PIL import Image
 
@@ -73,18 +74,18 @@ def read(path: Path, channels: int, size: tuple[int, int]) -> np.ndarray:
 def opened(
     path: str | Path, problem: str, formats: Iterable[str] | None = None
 ) -> Iterator["Image.Image"]:
-    """A picture of which only the header is read so far; threads may read several at once.
+    """Open an image; only its header is read. Several threads may do this at the same time.
 
-    Pillow's warnings, such as of damaged tags, are let through: Python can silence them only for
-    all threads together.
+    Pillow's warnings, for example about damaged tags, are not silenced, because Python can silence
+    warnings only for all threads at once.
 
     Args:
         path: of the file.
-        problem: begins every message.
-        formats: that may be read, by Pillow's names; by default all that it reads by itself.
+        problem: the start of every message.
+        formats: the allowed formats, by Pillow's names; by default `safe_formats()`.
 
     Raises:
-        UserError: as `read`, also for whatever goes wrong while the picture is open.
+        UserError: as `read`; also for every other error while the image is open.
     """
     from PIL import Image
 
@@ -96,12 +97,12 @@ def opened(
             yield image
     except UserError:
         raise
-    except Exception as error:  # Pillow's decoders raise almost anything for damaged files
+    except Exception as error:  # Pillow's decoders raise many types for damaged files
         raise UserError(f"{problem}: {_reason(error)}") from None
 
 
 def upright(image: "Image.Image", channels: int) -> "Image.Image":
-    """A picture in its own size as `read` takes it: grey or colour, turned upright, no alpha."""
+    """Convert an image to grayscale or color, apply its EXIF orientation, and remove alpha."""
     from PIL import ImageOps
 
     image = ImageOps.exif_transpose(image)
@@ -110,14 +111,14 @@ def upright(image: "Image.Image", channels: int) -> "Image.Image":
 
 @contextlib.contextmanager
 def _no_warnings() -> Iterator[None]:
-    """Pillow warns of sizes that are refused here, and of damaged tags that do not matter."""
+    """Silence Pillow's warnings about sizes, which are errors here, and about damaged tags."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
 def safe_formats() -> list[str]:
-    """All formats but those for which Pillow starts another program, such as Ghostscript."""
+    """Return the formats that Pillow reads without another program, such as Ghostscript."""
     from PIL import Image
 
     Image.init()
@@ -125,7 +126,7 @@ def safe_formats() -> list[str]:
 
 
 def _to_8_bits(image):
-    """16-bit greys keep their upper byte; Pillow would clip them to white."""
+    """Keep the upper byte of 16-bit grayscale; Pillow would clip the values to white."""
     from PIL import Image
 
     if not image.mode.startswith("I"):
@@ -146,4 +147,6 @@ def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     text = " ".join(str(error).split()) or type(error).__name__
-    return "no picture format that Pillow knows" if text.startswith("cannot identify") else text
+    return (
+        "not an image format that Pillow can read" if text.startswith("cannot identify") else text
+    )

@@ -1,8 +1,9 @@
-"""tensorflow-datasets builders for the project's own sets, prepared without TensorFlow.
+"""Write this project's own datasets for tensorflow-datasets, without TensorFlow.
 
-Importing this module registers `nin_fashion_mnist`, `nin_mnist`, `nin_kmnist` and `nin_digits`.
-tensorflow-datasets' own builders of the MNIST family need TensorFlow to prepare a set. Reading a
-prepared one needs neither this module nor TensorFlow: `load_dataset("tfds:nin_digits", folder)`.
+Importing this module registers a builder for each dataset of `list_datasets()`, such as
+`nin_fashion_mnist`. tensorflow-datasets' own builders for the MNIST family need TensorFlow to
+prepare a dataset. Reading needs neither this module nor TensorFlow:
+`load_dataset("tfds:nin_digits", folder)`.
 """
 
 import os
@@ -18,15 +19,15 @@ from nin_jax.errors import UserError, unknown_name
 
 
 class _NinBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Writes the arrays of `load_dataset(SOURCE)` as array_record, in their order."""
+    """Write the arrays of one dataset as array_record, in their order."""
 
     VERSION = tfds.core.Version("1.0.0")
-    SOURCE: str
+    DATASET: str
     CLASS_NAMES: tuple[str, ...]
-    IMAGE_SHAPE: tuple[int, int, int] = (28, 28, 1)
+    IMAGE_SHAPE: tuple[int, int, int]
 
     def __init__(self, *, dataset: datasets.Dataset | None = None, **kwargs: Any):
-        """`dataset` holds the arrays to write; by default they are loaded when preparing."""
+        """`dataset` holds the arrays to write; by default it is loaded when it is needed."""
         self._dataset = dataset
         kwargs["file_format"] = kwargs.get("file_format") or "array_record"
         super().__init__(**kwargs)
@@ -41,12 +42,12 @@ class _NinBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 }
             ),
             supervised_keys=("image", "label"),
-            disable_shuffling=True,  # the arrays come back in the order they went in
+            disable_shuffling=True,  # keep the order of the arrays
         )
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator]:
-        del dl_manager  # load_dataset does the fetching
-        dataset = self._dataset or datasets.load_dataset(self.SOURCE)
+        del dl_manager  # load_dataset downloads
+        dataset = self._dataset or datasets.load_dataset(self.DATASET)
         return {
             "train": self._generate_examples(dataset.train),
             "test": self._generate_examples(dataset.test),
@@ -54,61 +55,40 @@ class _NinBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _generate_examples(self, split: datasets.Split) -> Iterator[tuple[int, dict[str, Any]]]:
         for i, (image, label) in enumerate(zip(split.images, split.labels, strict=True)):
-            # An array would be encoded by TensorFlow, a Pillow image is encoded by Pillow, which
-            # matplotlib and reading the set back need anyway.
+            # tensorflow-datasets encodes arrays with TensorFlow, but Pillow images with Pillow.
             yield i, {"image": Image.fromarray(image[..., 0]), "label": int(label)}
 
 
-class NinFashionMnist(_NinBuilder):
-    """Fashion-MNIST, from its official files."""
-
-    SOURCE = "fashion_mnist"
-    CLASS_NAMES = idx.IDX_SETS["fashion_mnist"].class_names
-
-
-class NinMnist(_NinBuilder):
-    """MNIST, from its official files."""
-
-    SOURCE = "mnist"
-    CLASS_NAMES = idx.IDX_SETS["mnist"].class_names
+def _builder(name: str, class_names: tuple[str, ...], side: int) -> type[_NinBuilder]:
+    """Create and register a builder: `fashion_mnist` becomes NinFashionMnist, nin_fashion_mnist."""
+    fields = {"DATASET": name, "CLASS_NAMES": class_names, "IMAGE_SHAPE": (side, side, 1)}
+    documentation = {"__doc__": f"The dataset `{name}` as nin_jax reads it."}
+    return type(f"Nin{name.title().replace('_', '')}", (_NinBuilder,), fields | documentation)
 
 
-class NinKmnist(_NinBuilder):
-    """KMNIST, from its official files."""
-
-    SOURCE = "kmnist"
-    CLASS_NAMES = idx.IDX_SETS["kmnist"].class_names
-
-
-class NinDigits(_NinBuilder):
-    """scikit-learn's handwritten digits, in this project's split."""
-
-    SOURCE = "digits"
-    CLASS_NAMES = idx.DIGIT_NAMES
-    IMAGE_SHAPE = (8, 8, 1)
-
-
-_BUILDERS = {cls.SOURCE: cls for cls in (NinFashionMnist, NinMnist, NinKmnist, NinDigits)}
+_BUILDERS = {name: _builder(name, each.class_names, 28) for name, each in idx.IDX_SETS.items()}
+_BUILDERS["digits"] = _builder("digits", idx.DIGIT_NAMES, 8)
 
 
 def prepare(name: str, data_dir: str | Path | None, out: str | Path) -> tuple[str, Path]:
-    """Prepares one of the project's sets below the folder `out`.
+    """Prepare one of this project's datasets below the folder `out`.
 
     Args:
-      name: one of `list_datasets()`.
-      data_dir: where `load_dataset` reads the set from.
-      out: a tensorflow-datasets folder, made if need be. A set that is already prepared there
-        is left as it is.
+        name: one of `list_datasets()`.
+        data_dir: where `load_dataset` reads the dataset from.
+        out: a tensorflow-datasets folder; created if it does not exist. A dataset that is already
+            prepared there is not changed.
 
     Returns:
-      The name for `load_dataset`, such as "tfds:nin_digits", and the folder of the prepared set.
+        The name for `load_dataset`, such as "tfds:nin_digits", and the folder of the prepared
+        dataset.
 
     Raises:
-      UserError: the set cannot be loaded, or `out` cannot be written.
+        UserError: the dataset cannot be loaded, or `out` cannot be written.
     """
     if name not in _BUILDERS:
         raise unknown_name("dataset", name, _BUILDERS)
-    if os.path.lexists(out) and not os.path.isdir(out):  # before anything is printed of it
+    if os.path.lexists(out) and not os.path.isdir(out):  # before tensorflow-datasets prints
         raise UserError(f"cannot write to {str(out)!r}: it is a file, not a folder")
     dataset = datasets.load_dataset(name, data_dir)
     try:

@@ -1,7 +1,7 @@
-"""Images on the device: resizing, scaling, augmentation and an epoch's order.
+"""Transforms on the device: resize, scaling, augmentation and the order of an epoch.
 
-Images come to the device as uint8 in their own size; everything here is traced into the compiled
-step, so the host has nothing to do for a batch but to ask for it.
+Images reach the device as uint8 in their original size. Everything here is traced into the
+compiled step, so the host does no work on the images of a batch.
 """
 
 import functools
@@ -11,21 +11,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# Pillow's fixed-point arithmetic for 8-bit images: 32 bits less 8 for the pixel and 2 to spare.
+# Pillow's fixed-point arithmetic for 8-bit images: 32 bits minus 8 for the pixel and 2 spare bits.
 PILLOW_PRECISION_BITS = 22
 
-# ToTensor's quotients, looked up: depending on what it is fused with, XLA makes of a division by
-# 255 a product with its reciprocal, which differs in the last bit.
+# ToTensor's quotients as a table: depending on fusion, XLA replaces a division by 255 with a
+# product by the reciprocal, which differs in the last bit.
 UNIT_INTERVAL = np.arange(256, dtype=np.float32) / np.float32(255)
 
 
 @functools.cache
 def _bilinear_taps(side: int, new_side: int) -> tuple[np.ndarray, np.ndarray]:
-    """Which input pixels make an output pixel, and their weights, as Pillow's Resample.c has it.
+    """Return the input pixels of each output pixel and their weights, as Pillow's Resample.c.
 
-    With c = (i + 0.5) side / new_side and support s = max(1, side / new_side), output i takes the
+    With c = (i + 0.5) side / new_side and support s = max(1, side / new_side), output i uses the
     inputs j in [max(int(c - s + 0.5), 0), min(int(c + s + 0.5), side)) with weight
-    max(0, 1 - |j + 0.5 - c| / s), normalised, then rounded to 22 fractional bits.
+    max(0, 1 - |j + 0.5 - c| / s), normalized, then rounded to 22 fractional bits.
 
     Returns:
         (indices, weights): int32 [new_side, taps] each; unused taps have weight 0.
@@ -36,10 +36,10 @@ def _bilinear_taps(side: int, new_side: int) -> tuple[np.ndarray, np.ndarray]:
     indices = np.zeros((new_side, taps), np.int32)
     weights = np.zeros((new_side, taps), np.int32)
     for i in range(new_side):
-        centre = (i + 0.5) * scale
-        first = max(int(centre - support + 0.5), 0)
-        last = min(int(centre + support + 0.5), side)
-        raw = [max(0.0, 1 - abs((j - centre + 0.5) * (1 / support))) for j in range(first, last)]
+        center = (i + 0.5) * scale
+        first = max(int(center - support + 0.5), 0)
+        last = min(int(center + support + 0.5), side)
+        raw = [max(0.0, 1 - abs((j - center + 0.5) * (1 / support))) for j in range(first, last)]
         total = sum(raw)
         for t, weight in enumerate(raw):
             indices[i, t] = first + t
@@ -49,7 +49,7 @@ def _bilinear_taps(side: int, new_side: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _resample(images: jax.Array, axis: int, new_side: int) -> jax.Array:
-    """One pass of Pillow's resize along one axis; int32 in 0..255 in and out."""
+    """Resize along one axis, as one pass of Pillow's resize; int32 in 0..255 in and out."""
     if images.shape[axis] == new_side:
         return images
     indices, weights = _bilinear_taps(images.shape[axis], new_side)
@@ -62,12 +62,12 @@ def _resample(images: jax.Array, axis: int, new_side: int) -> jax.Array:
 
 
 def resize(images: jax.Array, size: tuple[int, int]) -> jax.Array:
-    """Pillow's bilinear resize of 8-bit images, to the last bit, on the device.
+    """Resize 8-bit images on the device, bit for bit as Pillow's bilinear resize.
 
-    Pillow computes in fixed point, first along rows, then along columns, each pass rounded to
-    whole numbers; so does this, which is why no pixel of an enlarged image differs. Where both
-    sides change and the height shrinks, some versions of Pillow take the columns first, and then
-    single pixels differ by 1.
+    Pillow computes in fixed point, first along rows, then along columns, and rounds to integers
+    after each pass. This function does the same, so no pixel of an enlarged image differs. If both
+    sides change and the height shrinks, some versions of Pillow begin with the columns; single
+    pixels then differ by 1.
 
     Args:
         images: uint8 [B, H, W, C].
@@ -82,7 +82,7 @@ def resize(images: jax.Array, size: tuple[int, int]) -> jax.Array:
 
 
 def prepare(images: jax.Array, size: tuple[int, int]) -> jax.Array:
-    """torchvision's ``Resize(size)`` on the PIL image and ``ToTensor``: uint8 to [0, 1].
+    """Apply torchvision's ``Resize(size)`` for PIL images and ``ToTensor``: uint8 to [0, 1].
 
     Args:
         images: uint8 [B, H, W, C].
@@ -95,12 +95,12 @@ def prepare(images: jax.Array, size: tuple[int, int]) -> jax.Array:
 
 
 def augment(images: jax.Array, keys: jax.Array, shift: int) -> jax.Array:
-    """Flips each image left to right with probability 1/2 and moves it by up to ``shift`` pixels.
+    """Flip each image horizontally with probability 1/2 and shift it by up to ``shift`` pixels.
 
     Args:
         images: uint8 [B, H, W, C].
-        keys: PRNG keys [B], one an image.
-        shift: the largest move along each axis; what comes in at the edge is 0.
+        keys: PRNG keys [B], one per image.
+        shift: the largest shift along each axis; new pixels at the edge are 0.
 
     Returns:
         uint8 [B, H, W, C].
@@ -119,16 +119,16 @@ def augment(images: jax.Array, keys: jax.Array, shift: int) -> jax.Array:
 
 
 def epoch_order(key: jax.Array, epoch: jax.Array, size: int, batch_size: int) -> jax.Array:
-    """The order of one epoch: a permutation of the examples, cut into batches.
+    """Return the order of one epoch: a permutation of the examples, divided into batches.
 
     Args:
         key: PRNG key of the run; the epoch is folded in.
         epoch: int [], counted from 0.
         size: number of examples.
-        batch_size: examples a batch.
+        batch_size: examples per batch.
 
     Returns:
-        int32 [steps, batch_size]; the last batch is filled up with -1, which `take` masks.
+        int32 [steps, batch_size]; the last batch is padded with -1, which `take` masks.
     """
     order = jax.random.permutation(jax.random.fold_in(key, epoch), size)
     steps = -(-size // batch_size)
@@ -139,15 +139,15 @@ def epoch_order(key: jax.Array, epoch: jax.Array, size: int, batch_size: int) ->
 def take(
     images: jax.Array, labels: jax.Array, indices: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The examples at ``indices``, and which of them count.
+    """Gather the examples at ``indices``, and a mask of padding.
 
     Args:
         images: uint8 [N, H, W, C].
         labels: int32 [N].
-        indices: int32 [B]; -1 stands for no example.
+        indices: int32 [B]; -1 is padding.
 
     Returns:
-        uint8 [B, H, W, C], int32 [B] and float32 [B], 1 for an example and 0 for none.
+        uint8 [B, H, W, C], int32 [B] and float32 [B]: 1 for an example and 0 for padding.
     """
     present = indices >= 0
     safe = jnp.where(present, indices, 0)

@@ -95,13 +95,13 @@ FILES = {
     "pictures.read: missing": fails("No such", lambda: pictures.read(Path("none"), 1, (4, 4))),
     "pictures.read: a folder": fails("Is a directory", lambda: pictures.read(Path("."), 1, (4, 4))),
     "pictures.read: text": fails(
-        "no picture format", lambda: pictures.read(Path("a.png"), 1, (4, 4)), a_png="text"
+        "not an image format", lambda: pictures.read(Path("a.png"), 1, (4, 4)), a_png="text"
     ),
     "pictures.read: truncated": fails(
         "cannot read a.png", lambda: pictures.read(Path("a.png"), 1, (4, 4)), a_png=picture()[:40]
     ),
     "pictures.read: PostScript, which another program would run": fails(
-        "no picture format",
+        "not an image format",
         lambda: pictures.read(Path("a.png"), 1, (4, 4)),
         a_png="%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n",
     ),

@@ -20,8 +20,8 @@ PREDICT = {
     "folder without a run": _picture("predict", "holds no run", "p.png", "--workdir", "."),
     "picture missing": _picture("predict", "there is no nowhere.png", "nowhere.png", *RUN),
     "picture's name too long": _picture("predict", "there is no xxx", "x" * 300, *RUN),
-    "no pictures in a folder": _picture(
-        "predict", "no pictures in empty", "empty", *RUN, files={"empty/": ""}
+    "no images in a folder": _picture(
+        "predict", "no images in empty", "empty", *RUN, files={"empty/": ""}
     ),
     "top zero": _picture("predict", "--top must be", "p.png", *RUN, "--top", "0", edits={}),
     "batch size zero": _picture(

@@ -157,7 +157,7 @@ TRAIN = {
     ),
     "image folder without train": _folder("has no folder 'train'", set__train__a__1_png=None),
     "image folder without test": _folder("has no folder 'test'", set__test__a__1_png=None),
-    "image folder with an empty class": _folder("no pictures in", set__train__b__a_txt="text"),
+    "image folder with an empty class": _folder("no images in", set__train__b__a_txt="text"),
     "image folder with another class in test": _folder(
         "has the class 'b' in test, but not in train", set__test__b__1_png=picture
     ),
@@ -165,10 +165,10 @@ TRAIN = {
         "cannot read 'set/train/a/2.png'", set__train__a__2_png=picture()[:40]
     ),
     "image folder with a text as a picture": _folder(
-        "no picture format that Pillow knows", set__test__a__2_png="text"
+        "not an image format that Pillow can read", set__test__a__2_png="text"
     ),
     "image folder of two shapes": _folder(
-        "'set/test/a/2.png' has 8x8 pixels, the first training picture 16x16",
+        "'set/test/a/2.png' has 8x8 pixels, the first training image 16x16",
         set__test__a__2_png=picture(8),
     ),
     "resume without a folder": _train("--resume needs --workdir", "--resume"),

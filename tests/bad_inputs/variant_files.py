@@ -28,7 +28,7 @@ VARIANT_FILES = {
         "line 1 has more than 16 dots", "a." * 100_000 + "a = 1", "bad.toml"
     ),
     "variant file with a key twice": _variant(
-        "the key 'stages' stands twice", '{"stages": [], "stages": []}'
+        "the key 'stages' appears twice", '{"stages": [], "stages": []}'
     ),
     "variant file with a key twice, TOML": _variant(
         "Cannot overwrite a value", "dropout = 0\ndropout = 0", "bad.toml"

@@ -236,7 +236,7 @@ def test_no_damaged_byte_gets_past_the_reader(tmp_path):
         damaged = packed[:i] + bytes([packed[i] ^ 0x55]) + packed[i + 1 :]
         # The fields of gzip's header that do not touch the contents may differ.
         with contextlib.suppress(UserError):
-            np.testing.assert_array_equal(idx._parse_idx(damaged, tmp_path, ndim=3), array)
+            np.testing.assert_array_equal(idx.parse_idx(damaged, tmp_path, ndim=3), array)
 
 
 def test_gzip_bomb_takes_no_more_than_its_header_claims(tmp_path, fashion, monkeypatch):

@@ -1,17 +1,18 @@
-"""Downloading the official files, and falling back to digits where that fails.
+"""Downloads of the official files, and the fallback to digits if they fail.
 
-The network is never reached: a server on the loopback address plays the official host.
+No test uses the network: a server on the loopback address replaces the official host.
 """
 
 import http.server
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from nin_jax.data import download, idx
+from nin_jax.data import idx
 from nin_jax.data.datasets import FallbackWarning, load_dataset
 from tests.support import synthetic_idx
 from tests.support.synthetic_idx import (
@@ -30,7 +31,7 @@ pytestmark = pytest.mark.usefixtures("no_network_no_home")
 
 @pytest.fixture
 def official_host(monkeypatch, fashion) -> Iterator[tuple[dict[str, bytes], list[str]]]:
-    """A server for Fashion-MNIST: the files it serves, and the paths it was asked for."""
+    """A server for Fashion-MNIST: the files it serves, and the paths that were requested."""
     served, asked = dict(fashion), []
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -73,7 +74,7 @@ def test_downloads_once(official_host, name):
     assert len(asked) == 4
 
 
-def test_a_damaged_download_is_fetched_again(official_host):
+def test_damaged_file_is_downloaded_again(official_host):
     _, asked = official_host
     load_dataset("fashion_mnist")
     (idx.user_folder() / "fashion-mnist" / TEST_IMAGES).write_bytes(b"half a fi")
@@ -81,7 +82,7 @@ def test_a_damaged_download_is_fetched_again(official_host):
     assert asked[4:] == [f"/fashion/{TEST_IMAGES}"]
 
 
-def test_a_given_folder_is_never_downloaded_into(official_host, tmp_path):
+def test_nothing_is_downloaded_into_a_given_folder(official_host, tmp_path):
     _, asked = official_host
     error_of("fashion_mnist", tmp_path)
     assert asked == []
@@ -95,11 +96,30 @@ def test_failed_download_leaves_no_file_behind(official_host, answer):
         served[TEST_IMAGES] = answer
     message = error_of("fashion_mnist", None)
     assert "cannot be downloaded" in message
-    assert ("404" if answer is None else "wrong MD5") in message
+    assert ("404" if answer is None else "does not match the known hash") in message
     assert stored(idx.user_folder()) == [TRAIN_IMAGES, TRAIN_LABELS]
 
 
-def test_a_server_that_does_not_speak_http(fashion, monkeypatch):
+def test_download_is_retried(official_host, monkeypatch):
+    served, asked = official_host
+    good = served.pop(TRAIN_IMAGES)
+
+    def repair(seconds: float) -> None:
+        served[TRAIN_IMAGES] = good
+
+    monkeypatch.setattr(idx, "RETRIES", 1)
+    monkeypatch.setattr(time, "sleep", repair)  # pooch waits before it tries again
+    assert load_dataset("fashion_mnist").name == "fashion_mnist"
+    assert asked[:2] == [f"/fashion/{TRAIN_IMAGES}"] * 2
+
+
+def test_download_of_a_file_that_is_too_large_is_stopped(official_host, monkeypatch):
+    monkeypatch.setattr(idx, "MAX_BYTES", 100)
+    assert f"{TRAIN_IMAGES} sends more than 100 bytes" in error_of("fashion_mnist", None)
+    assert stored(idx.user_folder()) == []
+
+
+def test_server_that_does_not_speak_http(fashion, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def answer() -> None:
@@ -116,22 +136,22 @@ def test_a_server_that_does_not_speak_http(fashion, monkeypatch):
         thread.join()
 
 
-def test_a_server_that_never_answers(fashion, monkeypatch):
-    monkeypatch.setattr(download, "TIMEOUT_S", 0.1)
+def test_server_that_never_answers(fashion, monkeypatch):
+    monkeypatch.setattr(idx, "TIMEOUT_S", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}/"
         change(monkeypatch, "fashion_mnist", url=url)
         assert "timed out" in error_of("fashion_mnist", None)
 
 
-def test_no_network_is_an_error_that_says_both_ways():
+def test_error_without_network_gives_both_remedies():
     message = error_of("fashion_mnist", None)
     assert "either try again with a network, or put" in message
     assert all(file_name in message for file_name in idx.FILE_NAMES)
     assert "refused" in message
 
 
-def test_user_folder_that_cannot_be_written(official_host, tmp_path):
+def test_user_folder_is_not_writable(official_host, tmp_path):
     write_files(tmp_path, {"user data": b"a file"})
     assert "cannot be downloaded" in error_of("fashion_mnist", None)
     with pytest.warns(FallbackWarning):
@@ -141,7 +161,7 @@ def test_user_folder_that_cannot_be_written(official_host, tmp_path):
 # Falling back
 
 
-def test_default_falls_back_to_digits_with_a_warning():
+def test_default_falls_back_to_digits_with_a_notice():
     with pytest.warns(FallbackWarning, match="NOT FASHION-MNIST") as caught:
         dataset = load_dataset()
     assert dataset.checksum == load_dataset("digits").checksum

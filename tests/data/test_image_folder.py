@@ -186,9 +186,12 @@ def test_a_relative_path_is_looked_for_in_the_data_folder_first(tmp_path, monkey
         (lambda root: shutil.rmtree(root / "train"), "has no folder 'train'; an image folder"),
         (lambda root: shutil.rmtree(root / "test"), "has no folder 'test'; an image folder"),
         (lambda root: shutil.rmtree(root / "test" / "a"), ""),
-        (lambda root: [shutil.rmtree(p) for p in (root / "train").iterdir()], "train' has no fold"),
-        (lambda root: [shutil.rmtree(p) for p in (root / "test").iterdir()], "test' has no fold"),
-        (lambda root: (root / "train" / "empty").mkdir(), "no pictures in '"),
+        (
+            lambda root: [shutil.rmtree(p) for p in (root / "train").iterdir()],
+            "train' has no class",
+        ),
+        (lambda root: [shutil.rmtree(p) for p in (root / "test").iterdir()], "test' has no class"),
+        (lambda root: (root / "train" / "empty").mkdir(), "no images in '"),
         (lambda root: (root / "test" / "c").mkdir(), "has the class 'c' in test, but not in train"),
         (lambda root: [p.unlink() for p in (root / "test" / "b").iterdir()], "test/b'"),
         (lambda root: (root / "train" / "a\nb").mkdir(), r"a class cannot be called 'a\nb'"),
@@ -238,10 +241,10 @@ PNG = Path("test", "b", "0002.png")  # not the first one, which is read at once
     [
         (lambda data: data[: len(data) // 2], "cannot read '"),
         (lambda data: data[:40] + b"\xff" + data[41:], "cannot read '"),
-        (lambda data: b"", "no picture format that Pillow knows"),
-        (lambda data: b"text", "no picture format that Pillow knows"),
-        (lambda data: b"GIF89a" + bytes(20), "no picture format that Pillow knows"),
-        (lambda data: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 5 4\n", "no picture format"),
+        (lambda data: b"", "not an image format that Pillow can read"),
+        (lambda data: b"text", "not an image format that Pillow can read"),
+        (lambda data: b"GIF89a" + bytes(20), "not an image format that Pillow can read"),
+        (lambda data: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 5 4\n", "not an image format"),
         (lambda data: png(60_000, 60_000), "exceeds limit"),
     ],
 )
@@ -261,7 +264,7 @@ def test_another_shape(tmp_path, shape):
         assert load_dataset(f"folder:{root}").image_shape == (4, 5, 1)
     else:
         message = error_of(root)
-        assert f"{PNG}' has {shape[1]}x{shape[0]} pixels, the first training picture 5x4" in message
+        assert f"{PNG}' has {shape[1]}x{shape[0]} pixels, the first training image 5x4" in message
 
 
 def test_claims_take_no_memory(tmp_path):

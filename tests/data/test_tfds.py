@@ -184,13 +184,18 @@ def test_header_that_claims_a_billion_images(copy):
     ("images", "image_feature", "label_feature", "problem"),
     [
         ([SMALL, np.zeros((4, 5), np.uint8)], GRAY, TWO_CLASSES, "must share one shape"),
-        ([SMALL], GRAY, tfds.features.Scalar(np.int64), "not an image-classification set"),
-        ([SMALL], tfds.features.Image(shape=(4, 4, 4)), TWO_CLASSES, "uint8 images of 4 channels"),
+        ([SMALL], GRAY, tfds.features.Scalar(np.int64), "not an image-classification dataset"),
+        (
+            [SMALL],
+            tfds.features.Image(shape=(4, 4, 4)),
+            TWO_CLASSES,
+            "uint8 images with 4 channels",
+        ),
         (
             [SMALL.astype(np.uint16)],
             tfds.features.Image(shape=(4, 4, 1), dtype=np.uint16),
             TWO_CLASSES,
-            "uint16 images of 1 channels",
+            "uint16 images with 1 channels",
         ),
     ],
 )

@@ -95,7 +95,7 @@ def test_a_folder_without_a_run_and_one_without_pictures(script, run, tmp_path):
     assert "holds no run" in script("predict", "p.png", "--workdir", tmp_path).err
     empty = tmp_path / "empty"
     empty.mkdir()
-    assert "no pictures in" in script("predict", empty, "--workdir", run).err
+    assert "no images in" in script("predict", empty, "--workdir", run).err
 
 
 def test_a_picture_the_size_of_the_data_set_becomes_what_training_saw(tmp_path):

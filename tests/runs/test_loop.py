@@ -239,7 +239,7 @@ def test_without_network_or_files_the_run_goes_on_with_digits(config, monkeypatc
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
 
     def unreachable(*_):
-        raise idx.FetchError("no network")
+        raise idx.DownloadError("no network")
 
     monkeypatch.setattr(datasets.idx, "load_idx", unreachable)
     with pytest.warns(datasets.FallbackWarning):

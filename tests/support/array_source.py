@@ -1,10 +1,10 @@
-"""Examples in memory, as a source that streams them."""
+"""A source of examples that are in memory."""
 
 import numpy as np
 
 
 class ArraySource:
-    """Examples that are in memory already."""
+    """Examples in arrays."""
 
     def __init__(self, images: np.ndarray, labels: np.ndarray):
         """uint8 [N, H, W, C] and integers [N]; neither is copied."""
@@ -16,3 +16,6 @@ class ArraySource:
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
         return self._images[index], int(self.labels[index])
+
+    def arrays(self) -> tuple[np.ndarray, np.ndarray]:
+        return self._images, self.labels

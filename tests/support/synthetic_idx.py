@@ -1,6 +1,6 @@
-"""Small IDX sets that pass for the official ones; fixtures for the tests of data sets.
+"""Small IDX datasets in place of the official ones; fixtures for the tests of datasets.
 
-The sets get their own checksums in the table, so that the tests need no real files.
+Their checksums are entered in the table, so the tests need no real files.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS = idx.FILE_NAMES
 
 
 def idx_bytes(array: np.ndarray, magic: int | None = None, shape: tuple[int, ...] = ()) -> bytes:
-    """A gzipped IDX file; a header that lies on request."""
+    """Return a gzipped IDX file; `magic` and `shape` replace the true values in the header."""
     shape = shape or array.shape
     magic = 0x0800 + len(shape) if magic is None else magic
     header = struct.pack(f">{1 + len(shape)}I", magic, *shape)
@@ -33,19 +33,20 @@ def idx_bytes(array: np.ndarray, magic: int | None = None, shape: tuple[int, ...
 
 
 def synthetic_arrays(seed: int) -> list[np.ndarray]:
+    """Return random train images, train labels, test images and test labels."""
     rng = np.random.default_rng(seed)
     shapes = ((20, 28, 28), (20,), (12, 28, 28), (12,))
     return [rng.integers(0, 10, shape, dtype=np.uint8) for shape in shapes]
 
 
 def change(monkeypatch: pytest.MonkeyPatch, name: str, **fields: Any) -> None:
-    """Replaces fields of one row of the table of sets, until the end of the test."""
+    """Replace fields of one entry of the table, until the end of the test."""
     changed = dataclasses.replace(idx.IDX_SETS[name], **fields)
     monkeypatch.setitem(idx.IDX_SETS, name, changed)
 
 
 def register(monkeypatch: pytest.MonkeyPatch, name: str, files: dict[str, bytes]) -> None:
-    """Makes `files` the official files of the data set `name`."""
+    """Make `files` the official files of the dataset `name`."""
     md5 = {file_name: hashlib.md5(data).hexdigest() for file_name, data in files.items()}
     change(monkeypatch, name, md5=md5)
 
@@ -59,10 +60,11 @@ def write_files(folder: Path, files: dict[str, bytes]) -> Path:
 
 @pytest.fixture
 def no_network_no_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No test reads the developer's folders, and no official host is reachable."""
+    """Hide the developer's folders and make every official host unreachable."""
     monkeypatch.delenv("NIN_DATA_DIR", raising=False)
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.setattr(idx, "user_folder", lambda: tmp_path / "user data")
+    monkeypatch.setattr(idx, "RETRIES", 0)
     with socket.socket() as unused:  # a port that was free and refuses connections when closed
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}/"
@@ -72,7 +74,7 @@ def no_network_no_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def fashion(monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
-    """A small set that passes for the official Fashion-MNIST, as its four files."""
+    """Make a small dataset the official Fashion-MNIST; return its four files."""
     files = dict(zip(idx.FILE_NAMES, map(idx_bytes, synthetic_arrays(seed=0)), strict=True))
     register(monkeypatch, "fashion_mnist", files)
     return files
@@ -80,7 +82,7 @@ def fashion(monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
 
 @contextlib.contextmanager
 def peak_memory_below(limit: int) -> Iterator[None]:
-    """Fails if Python and NumPy hold more than `limit` new bytes at once inside the block."""
+    """Fail if Python and NumPy allocate more than `limit` bytes at once inside the block."""
     tracemalloc.start()
     try:
         yield
@@ -90,6 +92,7 @@ def peak_memory_below(limit: int) -> Iterator[None]:
 
 
 def error_of(name: str | None, folder: Path | None) -> str:
+    """Return the message with which `load_dataset` fails."""
     with pytest.raises(UserError) as caught:
         load_dataset(name, folder)
     message = str(caught.value)
