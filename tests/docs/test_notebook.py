@@ -1,4 +1,4 @@
-"""The notebook of the exercise runs from top to bottom; its committed outputs are of such a run."""
+"""The notebook of the exercise runs from top to bottom, and its committed outputs are from a run."""
 
 import os
 from pathlib import Path
@@ -11,8 +11,8 @@ import nin_jax
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 NOTEBOOK = ROOT / "docs" / "exercise.ipynb"
-MOST_BYTES = 500_000
-HANGS_AFTER = 1800  # seconds in one cell; no statement about speed
+MAX_BYTES = 500_000
+TIMEOUT_S = 1800  # for one cell; only a cell that hangs takes this long
 
 
 def read():
@@ -38,23 +38,23 @@ def assert_is_a_clean_run(notebook):
 
 @pytest.fixture(scope="module")
 def executed(tmp_path_factory):
-    """The notebook after a run in an empty folder, with nothing of the user's Jupyter settings."""
+    """Run the notebook in an empty folder, without the user's Jupyter settings, and return it."""
     folder = tmp_path_factory.mktemp("notebook")
-    own = {
+    jupyter = {
         name: str(folder / name)
         for name in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR")
     }
     tree = {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JUPYTER_PLATFORM_DIRS", "1")  # jupyter_core warns without it
-        for name, value in (own | tree).items():
+        for name, value in (jupyter | tree).items():
             patch.setenv(name, value)
         work = folder / "work"
         work.mkdir()
         notebook = read()
         client = NotebookClient(
             notebook,
-            timeout=HANGS_AFTER,
+            timeout=TIMEOUT_S,
             kernel_name="python3",
             resources={"metadata": {"path": str(work)}},
         )
@@ -63,12 +63,12 @@ def executed(tmp_path_factory):
     return notebook
 
 
-def test_it_runs_without_errors_and_warnings(executed):
+def test_the_notebook_runs_without_errors_and_warnings(executed):
     assert_is_a_clean_run(executed)
 
 
-def test_its_counts_are_those_committed(executed):
-    """Accuracies differ from one machine to the next; what is tagged as exact does not."""
+def test_exact_outputs_are_those_committed(executed):
+    """Accuracies differ between machines; outputs of cells with the tag "exact" do not."""
     exact = 0
     for now, committed in zip(code_cells(executed), code_cells(read()), strict=True):
         if "exact" in now.metadata.get("tags", []):
@@ -79,14 +79,16 @@ def test_its_counts_are_those_committed(executed):
     assert f"nin has {nin:,} parameters" in "".join(map(printed, code_cells(executed)))
 
 
-def test_the_committed_outputs_are_a_run_and_tell_nothing_of_the_machine():
+def test_the_committed_outputs_are_from_a_run_and_do_not_describe_the_machine():
     notebook = read()
     nbformat.validate(notebook)
     assert_is_a_clean_run(notebook)
     assert notebook.metadata.keys() == {"kernelspec", "language_info"}
-    assert all(cell.metadata.keys() <= {"tags"} for cell in notebook.cells)  # so no times either
+    assert all(
+        cell.metadata.keys() <= {"tags"} for cell in notebook.cells
+    )  # so there are no times either
     text = NOTEBOOK.read_text(encoding="utf-8")
-    assert len(text) < MOST_BYTES
+    assert len(text) < MAX_BYTES
     assert not [
         word for word in ("/home/", "/tmp/", str(Path.home()), "site-packages") if word in text
     ]
