@@ -1,4 +1,4 @@
-"""The notebook of the exercise runs from top to bottom, and its committed outputs are from a run."""
+"""The notebook of the exercise runs from top to bottom; its committed outputs are from a run."""
 
 import os
 from pathlib import Path
