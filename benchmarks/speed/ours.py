@@ -133,7 +133,7 @@ def _plain_block(block: nin_jax.NiNBlock) -> nnx.List:
             channels,
             features,
             (size, size),
-            strides=conv.stride,
+            strides=conv.strides,
             padding=[(conv.padding, conv.padding)] * 2,
             rngs=nnx.Rngs(0),
         )

@@ -51,7 +51,7 @@ def _check_types(model: NiN) -> None:
 
 def _spec(conv: Conv) -> Convolution:
     kernel, _, in_channels, out_channels = conv.kernel.shape
-    return Convolution(in_channels, out_channels, kernel, conv.stride, conv.padding)
+    return Convolution(in_channels, out_channels, kernel, conv.strides, conv.padding)
 
 
 def _precision(model: NiN) -> Precision:

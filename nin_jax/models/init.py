@@ -1,6 +1,7 @@
 """How kernels and biases are drawn: Xavier, He, and the identity for a block's later layers."""
 
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import jax
@@ -8,34 +9,46 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
+Initializer = Callable[..., jax.Array]
 Init = Literal["xavier", "he", "identity"]
 
 
-def draw_kernel(
-    key: jax.Array, shape: tuple[int, ...], fan_in: int, fan_out: int, init: Init, dtype: DTypeLike
-) -> jax.Array:
-    """Draw a kernel by Xavier or He; "identity" is He where it cannot be the identity.
+def kernel_init(init: Init) -> Initializer:
+    """Return the initializer of kernels [K, K, C, O] or [N, M]; "identity" draws as "he".
 
     Xavier: U(-a, a), a = sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio 2010, eq. 16).
     He: N(0, 2 / fan_in) (He et al. 2015, eq. 10).
     """
-    if init == "xavier":
-        bound = math.sqrt(6 / (fan_in + fan_out))
-        return jax.random.uniform(key, shape, dtype, -bound, bound)
-    return math.sqrt(2 / fan_in) * jax.random.normal(key, shape, dtype)
+
+    def draw(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike) -> jax.Array:
+        *sides, inputs, outputs = shape
+        fan_in, fan_out = math.prod(sides) * inputs, math.prod(sides) * outputs
+        if init == "xavier":
+            bound = math.sqrt(6 / (fan_in + fan_out))
+            return jax.random.uniform(key, shape, dtype, -bound, bound)
+        return math.sqrt(2 / fan_in) * jax.random.normal(key, shape, dtype)
+
+    return draw
 
 
-def identity_kernel(shape: tuple[int, ...], dtype: DTypeLike) -> jax.Array:
-    """Return the kernel [k, k, C, C] that passes its input on, as `torch.nn.init.dirac_`."""
+def identity_kernel(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike) -> jax.Array:
+    """Return the kernel [K, K, C, C] that passes its input on, as `torch.nn.init.dirac_` does."""
     size, _, channels, _ = shape
     kernel = np.zeros(shape)  # NumPy compiles nothing
     kernel[size // 2, size // 2] = np.eye(channels)
     return jnp.asarray(kernel, dtype)
 
 
-def draw_bias(key: jax.Array, size: int, fan_in: int, init: Init, dtype: DTypeLike) -> jax.Array:
-    """Xavier leaves biases as PyTorch draws them, U(-b, b) with b = 1 / sqrt(fan_in); others: 0."""
-    if init == "xavier":
-        bound = 1 / math.sqrt(fan_in)
-        return jax.random.uniform(key, (size,), dtype, -bound, bound)
-    return jnp.zeros((size,), dtype)
+def bias_init(init: Init, fan_in: int) -> Initializer:
+    """Return the initializer of biases [O]: zeros, or with "xavier" PyTorch's default.
+
+    That is U(-b, b) with b = 1 / sqrt(fan_in), where ``fan_in`` is of the layer's kernel.
+    """
+
+    def draw(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike) -> jax.Array:
+        if init == "xavier":
+            bound = 1 / math.sqrt(fan_in)
+            return jax.random.uniform(key, shape, dtype, -bound, bound)
+        return jnp.zeros(shape, dtype)
+
+    return draw

@@ -6,7 +6,7 @@ only: dropout is handed its random numbers when the model is called, so
 """
 
 import math
-from typing import get_args
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
@@ -16,72 +16,51 @@ from jax.typing import DTypeLike
 from nin_jax.errors import UserError, unknown_name
 from nin_jax.models import ops
 from nin_jax.models.geometry import as_height_width, check_image_size, trace
-from nin_jax.models.init import Init, draw_bias, draw_kernel, identity_kernel
+from nin_jax.models.init import Init, bias_init, identity_kernel, kernel_init
 from nin_jax.models.variants import Convolution, ImageSize, Stage, Variant, get_variant
 from nin_jax.reading import shown
 
 
-class Conv(nnx.Module):
+class Conv(nnx.Conv):
     """A square convolution with bias: [B, H, W, C] -> [B, H', W', O].
 
-    With ``init="identity"`` one that ``follows`` another in its block, and keeps the number of
-    channels, starts as the identity.
+    With ``init="identity"``, a convolution that ``follows`` another in its block and keeps the
+    number of channels starts as the identity.
     """
 
-    def __init__(
-        self,
-        spec: Convolution,
-        *,
-        follows: bool = False,
-        init: Init,
-        dtype: DTypeLike,
-        param_dtype: DTypeLike,
-        rngs: nnx.Rngs,
-    ):
-        area = spec.kernel**2
-        fan_in, fan_out = area * spec.in_channels, area * spec.out_channels
-        shape = (spec.kernel, spec.kernel, spec.in_channels, spec.out_channels)
-        key = rngs.params()
-        if init == "identity" and follows and spec.in_channels == spec.out_channels:
-            self.kernel = nnx.Param(identity_kernel(shape, param_dtype))
-        else:
-            self.kernel = nnx.Param(draw_kernel(key, shape, fan_in, fan_out, init, param_dtype))
-        self.bias = nnx.Param(
-            draw_bias(rngs.params(), spec.out_channels, fan_in, init, param_dtype)
+    strides: int
+    padding: int
+    bias: nnx.Param
+
+    def __init__(self, spec: Convolution, *, follows: bool = False, init: Init, **kw: Any):
+        keeps_channels = spec.in_channels == spec.out_channels
+        is_identity = init == "identity" and follows and keeps_channels
+        super().__init__(
+            spec.in_channels,
+            spec.out_channels,
+            (spec.kernel, spec.kernel),
+            strides=spec.stride,
+            padding=spec.padding,
+            kernel_init=identity_kernel if is_identity else kernel_init(init),
+            bias_init=bias_init(init, fan_in=spec.kernel**2 * spec.in_channels),
+            conv_general_dilated=ops.FAST.conv_general_dilated,
+            promote_dtype=ops.promote,
+            **kw,
         )
-        self.stride, self.padding, self.dtype = spec.stride, spec.padding, dtype
-        self.operations = ops.FAST
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        kernel, bias = (ops.cast(param[...], self.dtype) for param in (self.kernel, self.bias))
-        return self.operations.conv(x, kernel, self.stride, self.padding) + bias
 
 
-class Linear(nnx.Module):
+class Linear(nnx.Linear):
     """A linear layer with bias: [B, N] -> [B, M]."""
 
-    def __init__(
-        self,
-        in_features: int,
-        out_features: int,
-        *,
-        init: Init,
-        dtype: DTypeLike,
-        param_dtype: DTypeLike,
-        rngs: nnx.Rngs,
-    ):
-        shape = (in_features, out_features)
-        self.kernel = nnx.Param(
-            draw_kernel(rngs.params(), shape, in_features, out_features, init, param_dtype)
+    def __init__(self, in_features: int, out_features: int, *, init: Init, **kw: Any):
+        super().__init__(
+            in_features,
+            out_features,
+            kernel_init=kernel_init(init),
+            bias_init=bias_init(init, fan_in=in_features),
+            promote_dtype=ops.promote,
+            **kw,
         )
-        self.bias = nnx.Param(
-            draw_bias(rngs.params(), out_features, in_features, init, param_dtype)
-        )
-        self.dtype = dtype
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        kernel, bias = (ops.cast(param[...], self.dtype) for param in (self.kernel, self.bias))
-        return x @ kernel + bias
 
 
 class NiNBlock(nnx.Module):
@@ -277,6 +256,8 @@ def with_operations(model: NiN, operations: ops.Operations) -> NiN:
     """A copy that computes with other operations, `ops.PLAIN` or some of your own."""
     copy = nnx.clone(model)
     for _, module in nnx.iter_modules(copy):
-        if isinstance(module, NiN | Conv):
+        if isinstance(module, NiN):
             module.operations = operations
+        elif isinstance(module, Conv):
+            module.conv_general_dilated = operations.conv_general_dilated
     return copy

@@ -12,9 +12,10 @@ form earns, ``python scripts/bench.py ops`` measures.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -60,6 +61,11 @@ def cast(x: jax.Array, dtype: DTypeLike) -> jax.Array:
     if x.dtype == dtype:
         return x
     return lax.optimization_barrier(lax.optimization_barrier(x).astype(dtype))
+
+
+def promote(arrays: Any, /, *, dtype: Any = None, inexact: bool = True) -> Any:
+    """Cast a tuple of arrays to a dtype by `cast`; `flax.nnx.Conv` and `Linear` call this."""
+    return tuple(cast(array, dtype) for array in arrays)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -277,6 +283,17 @@ class Operations:
 
     conv: Callable[[jax.Array, jax.Array, int, int], jax.Array]
     max_pool: Callable[[jax.Array], jax.Array]
+
+    def conv_general_dilated(
+        self,
+        x: jax.Array,
+        kernel: jax.Array,
+        window_strides: Sequence[int],
+        padding: Sequence[tuple[int, int]],
+        **_: Any,
+    ) -> jax.Array:
+        """Return ``conv``'s result from the arguments that `flax.nnx.Conv` gives."""
+        return self.conv(x, kernel, window_strides[0], padding[0][0])
 
 
 FAST = Operations(conv, max_pool)

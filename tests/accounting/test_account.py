@@ -76,7 +76,7 @@ def test_a_model_is_counted_as_it_computes():
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        (lambda model: setattr(model.blocks[0].convs[0], "stride", 2), "stride=2"),
+        (lambda model: setattr(model.blocks[0].convs[0], "strides", 2), "stride=2"),
         (lambda model: setattr(model.blocks[1].convs[0], "padding", 0), "padding=0"),
         (lambda model: model.head.convs.pop(), "the model has None"),
         (lambda model: setattr(model.blocks[0], "last_relu", False), "without its last ReLU"),
