@@ -7,7 +7,7 @@ Where a run that a sentence needs is missing, the sentence says so.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from nin_jax.study.intervals import Estimate, difference
+from nin_jax.study.statistics import Estimate, difference
 from nin_jax.study.summary import Group
 from nin_jax.study.tables import Cell, Table
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from nin_jax.study.answers import MISSING, Answer, answered_by, answers
 from nin_jax.study.grid import Row
-from nin_jax.study.intervals import difference, standard_error
+from nin_jax.study.statistics import difference, standard_error
 from nin_jax.study.summary import Group
 from nin_jax.study.tables import Cell, Table, markdown, raw
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nin_jax.study.grid import Row
-from nin_jax.study.intervals import Estimate, estimate
 from nin_jax.study.networks import Network, Networks, key
+from nin_jax.study.statistics import Estimate, estimate
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nin_jax.study.intervals import Estimate
+from nin_jax.study.statistics import Estimate
 
 Cell = str | int | float | Estimate | None
 UNKNOWN = "-"

@@ -13,7 +13,7 @@ import nin_jax
 from nin_jax.study import content, page
 from nin_jax.study.answers import MISSING, QUESTIONS, answers
 from nin_jax.study.grid import ABLATION
-from nin_jax.study.intervals import difference, estimate, standard_error
+from nin_jax.study.statistics import difference, estimate, standard_error
 from tests.support.study_results import everything, network, row, study, summary
 
 
