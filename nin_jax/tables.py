@@ -4,7 +4,7 @@ import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from tabulate import tabulate
 
@@ -55,21 +55,50 @@ def _tabulate(
     return tabulate(rows, headings, tablefmt=style, colalign=align, disable_numparse=True)
 
 
+@runtime_checkable
+class Quantity(Protocol):
+    """A cell that formats itself for people (`str`) and has a raw value for programs."""
+
+    @property
+    def raw(self) -> Cell: ...
+
+
 @dataclass(frozen=True)
 class Bytes:
-    """A cell that is printed in MiB for people and in bytes for programs."""
+    """A size that is printed in MiB for people and in bytes for programs."""
 
     bytes: int | None
+
+    def __str__(self) -> str:
+        return UNKNOWN if self.bytes is None else f"{self.bytes / 2**20:,.1f}"
+
+    @property
+    def raw(self) -> Cell:
+        return self.bytes
 
 
 @dataclass(frozen=True)
 class Table:
-    """A title, headings, rows of raw values, and a note that is printed below them."""
+    """A title, headings, rows of raw values, and a note that is printed below them.
+
+    Attributes:
+        title: empty for a table without one.
+        headings: one for each column.
+        rows: cells.
+        note: empty for none.
+        unknown: the text of a cell without a value.
+    """
 
     title: str
-    headings: tuple[str, ...]
-    rows: Sequence[Sequence[Cell | Bytes]]
+    headings: Sequence[str]
+    rows: Sequence[Sequence[Cell | Quantity]]
     note: str = ""
+    unknown: str = UNKNOWN
+
+    @property
+    def texts(self) -> list[list[str]]:
+        """The rows, formatted for people."""
+        return [[text_of(cell, self.unknown) for cell in row] for row in self.rows]
 
     @property
     def align(self) -> list[Align]:
@@ -78,15 +107,15 @@ class Table:
         return ["right" if self._has_number(i) else "left" for i in columns]
 
     def _has_number(self, column: int) -> bool:
-        return any(isinstance(row[column], int | float | Bytes) for row in self.rows)
+        return any(isinstance(row[column], int | float | Quantity) for row in self.rows)
 
 
-def text_of(cell: Cell | Bytes) -> str:
-    """Format a cell for people: digits in groups, bytes in MiB, "not available" for None."""
-    if isinstance(cell, Bytes):
-        return UNKNOWN if cell.bytes is None else f"{cell.bytes / 2**20:,.1f}"
+def text_of(cell: Cell | Quantity, unknown: str = UNKNOWN) -> str:
+    """Format a cell for people: digits in groups, bytes in MiB, ``unknown`` for None."""
     if cell is None:
-        return UNKNOWN
+        return unknown
+    if isinstance(cell, Quantity):
+        return str(cell)
     if isinstance(cell, float) and not cell.is_integer():
         return f"{cell:,.2f}" if abs(cell) >= 0.01 else f"{cell:.3g}"
     if isinstance(cell, int | float):
@@ -94,16 +123,16 @@ def text_of(cell: Cell | Bytes) -> str:
     return cell
 
 
-def raw(cell: Cell | Bytes) -> Cell:
-    """Return a cell for programs: bytes in bytes, "not available" for None."""
-    value = cell.bytes if isinstance(cell, Bytes) else cell
-    return UNKNOWN if value is None else value
+def raw(cell: Cell | Quantity, unknown: str = UNKNOWN) -> int | float | str:
+    """Return a cell for programs: bytes in bytes, ``unknown`` for None."""
+    value = cell.raw if isinstance(cell, Quantity) else cell
+    return unknown if value is None else value
 
 
 def markdown_section(table: Table) -> str:
     """Return title, table and note in GitHub's Markdown, with a newline at the end."""
-    rows = [[text_of(cell) for cell in row] for row in table.rows]
-    parts = [f"### {table.title}", markdown(table.headings, rows, table.align), table.note]
+    title = table.title and f"### {table.title}"
+    parts = [title, markdown(table.headings, table.texts, table.align), table.note]
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
@@ -147,7 +176,7 @@ def print_table(table: Table, console: Any) -> None:
     drawn.caption_justify = "left"
     for heading, align in zip(table.headings, table.align, strict=True):
         drawn.add_column(heading, justify=align)
-    for row in table.rows:
-        drawn.add_row(*(escape(text_of(cell)) for cell in row))
+    for row in table.texts:
+        drawn.add_row(*map(escape, row))
     console.print(drawn)
     console.print()

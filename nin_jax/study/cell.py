@@ -1,4 +1,4 @@
-"""One cell of the grid run, and what came out of it."""
+"""Run one cell of the grid and summarize it as a row of the results."""
 
 import time
 from dataclasses import asdict, replace
@@ -21,22 +21,22 @@ _KEPT = {
     *("test_accuracy", "test_accuracy_per_class", "device"),
 }
 
-LEARNT = 0.8  # the test accuracy whose epoch is noted
-CHANCE = 1.2  # a run whose test accuracy stays below this times chance has collapsed
-SIZES = (0.75, 1.25, 1.5)  # of test images, in those of training, which a network is tried on
-IMAGES_BY_SIZE = 2000  # the test images for that, at most: a larger size costs more than all others
+LEARNED = 0.8  # the test accuracy of epochs_to_80
+CHANCE = 1.2  # a run has collapsed if its test accuracy never reaches this times chance
+SIZES = (0.75, 1.25, 1.5)  # further sides of test images, relative to the training size
+IMAGES_BY_SIZE = 2000  # test images for those, at most: large images take long
 
 
 def run_cell(cell: Cell, setting: Setting, folder: Path) -> Row:
-    """Train the cell, or go on with it where it was interrupted, and sum it up.
+    """Train the cell, or resume it if it was interrupted, and return its row of the results.
 
     Args:
-        cell: which run.
-        setting: the data and budget.
-        folder: for the run's own folder.
+        cell: the run.
+        setting: its data and budget.
+        folder: where the run's folder is or will be.
 
     Raises:
-        UserError: as `fit`.
+        UserError: as for `fit`, or the run is of another version of nin_jax.
     """
     own = folder / cell.name
     started = time.perf_counter()
@@ -50,15 +50,15 @@ def run_cell(cell: Cell, setting: Setting, folder: Path) -> Row:
 
 
 def examine(model: NiN, test: Split) -> Row:
-    """Try a trained network on all test images, and on the first ones at other sizes.
+    """Find the dead classes of a trained network and its accuracy at other image sizes.
 
-    A class is dead if its maps are zero in every image. Without a ReLU on the logits no map stays
-    at zero, and of a linear layer's inputs none belongs to one class: there a class is dead if it
-    is never predicted.
+    A class is dead if its maps are zero for every image. Without a ReLU on the logits, or with a
+    linear layer, this cannot be seen from the maps: there a class is dead if it is never predicted.
 
     Returns:
-        ``dead_classes``, their indices; ``test_accuracy_by_size``, by the side in pixels as text,
-        of the sizes that the network takes; ``test_images_by_size``, how many images these are of.
+        ``dead_classes``: indices. ``test_accuracy_by_size``: accuracy by side in pixels (as text)
+        for the sizes that the network takes. ``test_images_by_size``: the number of images of
+        each size, the first of the test set.
     """
     logits = Predictor(model)(test.images)  # [N, classes]
     predicted = logits.argmax(1)
@@ -84,7 +84,7 @@ def examine(model: NiN, test: Split) -> Row:
 
 
 def result(cell: Cell, folder: Path) -> Row:
-    """What a finished run's files say, as a row of the results."""
+    """Return the row of the results for a finished run, from its files."""
     summary = manifest.read_json(folder / workdir.SUMMARY)
     if missing := _KEPT - summary.keys():
         raise UserError(
@@ -114,7 +114,7 @@ def result(cell: Cell, folder: Path) -> Row:
         "train_loss": [row["train_loss"] for row in epochs],
         "test_loss": [row["test_loss"] for row in epochs],
         "test_accuracy_by_epoch": accuracies,
-        "epochs_to_80": next((i for i, a in enumerate(accuracies, 1) if a >= LEARNT), None),
+        "epochs_to_80": next((i for i, a in enumerate(accuracies, 1) if a >= LEARNED), None),
         "collapsed": max(accuracies) < CHANCE * chance,
         "images_per_second": float(np.median(speeds)) if speeds else None,
         "device": summary["device"],

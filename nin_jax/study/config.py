@@ -1,18 +1,30 @@
-"""What is asked of a study: its options."""
+"""The options of scripts/study.py."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Literal
+
+from nin_jax.errors import UserError, unknown_name
+from nin_jax.models.variants import get_variant, list_variants
+from nin_jax.runs import manifest
+from nin_jax.study import grid
+from nin_jax.study.grid import Cell, Setting
+from nin_jax.training.config import RECIPES
+
+MAX_SEEDS = 1000
+# Of --quick: 80 steps each, in which these networks learn. The others would take longer.
+QUICK = Setting(image_size=67, epochs=2, limit_train=2560, limit_test=1000)
+QUICK_VARIANTS = ("nin", "nin_one_1x1", "nin_three_1x1", "nin_3x3", "nin_fc")
 
 
 @dataclass(frozen=True)
 class StudyConfig:
-    """Train a grid of variants, recipes and seeds, and make a page of what came out.
+    """Train a grid of variants, recipes and seeds, and write a page with the results.
 
-    Stop it whenever you like: the same command goes on where it was, and makes no finished run
-    again. The page is study/index.html, with results.jsonl, study.md and study.csv beside it. A
-    study can also be made in parts: commands with the same --out add up, and each recipe may have
-    its own size, length and limits.
+    A study can be stopped at any time: the same command continues it and repeats no finished run.
+    The page is study/index.html, with results.jsonl, study.md and study.csv beside it. A study can
+    also be run in parts: commands with the same --out add up, and each recipe may have its own
+    image size, length and limits.
     """
 
     variants: tuple[str, ...] = ()
@@ -22,21 +34,21 @@ class StudyConfig:
     """Recipes."""
 
     seeds: int = 3
-    """Runs of each, with seeds from 0; those that are done are not made again."""
+    """Runs of each variant and recipe, with seeds from 0."""
 
     ablation: Literal["none", "nin"] = "nin"
-    """Also take the modern recipe apart, for this variant, if both are in the grid: one ingredient
-    changed at a time."""
+    """Also run the modern recipe with one ingredient changed at a time, for this variant, if both
+    are in the grid."""
 
     changes: tuple[str, ...] = ()
-    """Also run every recipe changed so: fields of the recipe, such as lr=0.06 or
+    """Also run every recipe with these changes, each a list of fields of the recipe: lr=0.06, or
     "optimizer=adam, lr=0.001"."""
 
     dataset: str | None = None
-    """As for scripts/train.py. Default: fashion_mnist."""
+    """A name as for scripts/train.py. Default: fashion_mnist."""
 
     data_dir: Path | None = None
-    """Folder with the data set's files. Default: $NIN_DATA_DIR, or the user's data folder."""
+    """Folder with the dataset's files. Default: $NIN_DATA_DIR, or the user's data folder."""
 
     image_size: int = 224
     """Side of the resized images, in pixels."""
@@ -51,23 +63,57 @@ class StudyConfig:
     """Use only that many test images. Default: all."""
 
     holdout: int | None = None
-    """Evaluate on that many training images, set aside, and not on the test images: for choosing
-    between --changes without a look at the test."""
+    """Evaluate on that many held-out training images and not on the test images: to choose between
+    --changes without using the test set."""
 
     out: Path = Path("study")
     """Folder for the results, the page and the runs."""
 
     gallery: Path | None = None
-    """Folder of a run whose network shows where in test pictures it sees each class. Default: the
-    run of this study whose last maps are the largest, if they have more than one pixel."""
+    """Folder of the run whose class maps the page shows. Default: the run of this study with the
+    largest maps, if they have more than one pixel."""
 
     times: bool = True
-    """At the end, time a training step of every network of the study, all in turns, if any has not
-    been timed. For a study in parts, --no-times leaves that to the last one."""
+    """At the end, time a training step of every network of the study, in turns, if any has not been
+    timed. For a study in parts, use --no-times for all parts but the last."""
 
     quick: bool = False
-    """For a laptop, in about ten minutes: five networks at 67x67 with recipe modern, 80 steps, one
-    seed; whatever else is given about recipes, size, epochs, limits and seeds is left aside."""
+    """A small study of about ten minutes on a laptop: five networks at 67x67, recipe modern, 80
+    steps, one seed. Options for recipes, size, epochs, limits and seeds are ignored."""
 
     page_only: bool = False
-    """Make the page anew from the results, and run nothing."""
+    """Write the page from the results that exist, and run nothing."""
+
+
+def plan(config: StudyConfig) -> tuple[Setting, list[Cell]]:
+    """Return the setting and the cells of a study.
+
+    Raises:
+        UserError: an option has a wrong value, or a cell cannot be run.
+    """
+    for recipe in config.recipes:
+        if recipe not in RECIPES:
+            raise unknown_name("recipe", recipe, RECIPES)
+    variants = config.variants or (QUICK_VARIANTS if config.quick else tuple(list_variants()))
+    for variant in variants:
+        get_variant(variant)
+    names = [Path(variant).stem for variant in variants]
+    if len(set(names)) < len(names):
+        raise UserError(f"--variants has the same name twice: {', '.join(names)}")
+    if config.gallery is not None and manifest.load_model(config.gallery).linear is not None:
+        raise UserError(f"--gallery {config.gallery}: its network has no class maps")
+    if not 1 <= config.seeds <= MAX_SEEDS:
+        raise UserError(
+            f"--seeds must be a whole number >= 1 and <= {MAX_SEEDS:,}, got {config.seeds}"
+        )
+    if config.quick:
+        setting = replace(QUICK, dataset=config.dataset, data_dir=config.data_dir)
+        cells = grid.cells(variants, ("modern",), 1, None)
+    else:
+        setting = Setting(**{field.name: getattr(config, field.name) for field in fields(Setting)})
+        # Without the unchanged runs there is nothing to compare the ablation with.
+        compared = config.ablation in variants and "modern" in config.recipes
+        ablation = config.ablation if compared else None
+        cells = grid.cells(variants, config.recipes, config.seeds, ablation, config.changes)
+    grid.check(cells, setting)
+    return setting, cells

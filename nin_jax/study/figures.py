@@ -1,4 +1,4 @@
-"""The study's figures, as SVG that can stand in a page, each for a light and a dark one."""
+"""The study's figures as SVG for a page, in an ink for light or dark pages."""
 
 import io
 from collections.abc import Sequence
@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, NullLocator, StrMethodFormatter
 
 from nin_jax import plotting
-from nin_jax.study.summary import Group
+from nin_jax.study.statistics import Group
 
-LIGHT, DARK = "#1b1b1b", "#e8e8e8"  # ink on a light page, and on a dark one
+LIGHT, DARK = "#1b1b1b", "#e8e8e8"  # ink on light pages, on dark pages
 PALETTE = [c for c in plotting.PALETTE if c not in ("#F0E442", "#000000")]  # readable on both
 MARKERS = "os^Dv<>P*X"
 WIDTH = 12.5  # inches: 1,200 pixels of a page
@@ -21,8 +21,10 @@ FONT = 12  # points: the 16 pixels of its text
 
 @plotting.literal_text
 def accuracy_against_time(groups: Sequence[Group], ink: str, paper: str | None = None) -> str:
-    """Draw mean test accuracy and its interval over the time of a training step; where none was
-    measured, over the multiply-adds of an image."""
+    """Draw mean test accuracy and its interval over the time of a training step.
+
+    If no time was measured, over the multiply-adds of an image.
+    """
     timed = any(group.network.get("step_ms") for group in groups)
     field = "step_ms" if timed else "macs"
     figure = Figure(figsize=(WIDTH, 5.6), layout="constrained")
@@ -45,7 +47,7 @@ def accuracy_against_time(groups: Sequence[Group], ink: str, paper: str | None =
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,g}") if timed else EngFormatter(sep=" "))
     axes.margins(0.06, 0.1)
-    unit = "ms for a training step" if timed else "multiply-adds of an image"
+    unit = "ms per training step" if timed else "multiply-adds per image"
     axes.set_xlabel(f"{unit} (logarithmic)", fontsize=FONT, color=ink)
     axes.set_ylabel("test accuracy", fontsize=FONT, color=ink)
     _style(axes, ink)
@@ -57,8 +59,10 @@ def accuracy_against_time(groups: Sequence[Group], ink: str, paper: str | None =
 
 @plotting.literal_text
 def learning_curves(groups: Sequence[Group], ink: str, paper: str | None = None) -> str:
-    """Draw test accuracy (solid) and training loss (dashed) over epochs: the mean over seeds, and
-    a band from the lowest to the highest."""
+    """Draw test accuracy (solid) and training loss (dashed) over epochs.
+
+    Each is the mean over seeds, with a band from the lowest to the highest value.
+    """
     rows = -(-len(groups) // 5)
     columns = -(-len(groups) // rows)
     figure = Figure(figsize=(WIDTH, 2.6 * rows + 0.4), layout="constrained")
@@ -68,11 +72,11 @@ def learning_curves(groups: Sequence[Group], ink: str, paper: str | None = None)
     losses = [_known([row["train_loss"] for row in group.rows]) for group in groups]
     highest = max(max(map(max, known)) for known in losses)
     for number, (axes, group) in enumerate(zip(panels.flat, groups, strict=False)):
-        colour = PALETTE[number % len(PALETTE)]
+        color = PALETTE[number % len(PALETTE)]
         loss = axes.twinx()
         loss.set_ylim(0, 1.05 * highest)
-        _band(loss, losses[number], colour, "--")
-        _band(axes, [row["test_accuracy_by_epoch"] for row in group.rows], colour, "o-")
+        _band(loss, losses[number], color, "--")
+        _band(axes, [row["test_accuracy_by_epoch"] for row in group.rows], color, "o-")
         axes.set_title(group.variant, fontsize=FONT, color=ink)
         axes.set_ylim(0, 1)
         epochs = range(1, group.rows[0]["epochs"] + 1)
@@ -88,20 +92,20 @@ def learning_curves(groups: Sequence[Group], ink: str, paper: str | None = None)
 
 
 def _known(curves: Sequence[Sequence[float | None]]) -> list[list[float]]:
-    """Losses as numbers; NaN, which is not drawn, where there is none."""
+    """Replace missing losses by NaN, which is not drawn."""
     return [[float("nan") if value is None else value for value in curve] for curve in curves]
 
 
-def _band(axes: Axes, curves: Sequence[Sequence[float]], colour: str, style: str) -> None:
+def _band(axes: Axes, curves: Sequence[Sequence[float]], color: str, style: str) -> None:
     values = np.array(curves)  # [seeds, epochs]
     epochs = np.arange(1, values.shape[1] + 1)
-    axes.fill_between(epochs, values.min(0), values.max(0), color=colour, alpha=0.25, lw=0)
-    axes.plot(epochs, values.mean(0), style, color=colour, ms=4, lw=1.5)
+    axes.fill_between(epochs, values.min(0), values.max(0), color=color, alpha=0.25, lw=0)
+    axes.plot(epochs, values.mean(0), style, color=color, ms=4, lw=1.5)
 
 
 @plotting.literal_text
 def ablation(groups: Sequence[Group], ink: str, paper: str | None = None) -> str:
-    """Draw the test accuracy of a recipe and of each change to it: mean, interval, every seed."""
+    """Draw the test accuracy of a recipe and of each change: mean, interval, every seed."""
     figure = Figure(figsize=(WIDTH, 0.8 + 0.45 * len(groups)), layout="constrained")
     axes = figure.subplots()
     for i, group in enumerate(groups):
@@ -111,9 +115,9 @@ def ablation(groups: Sequence[Group], ink: str, paper: str | None = None) -> str
             found.mean, i, xerr=found.half, fmt="o", color=PALETTE[0], ms=8, lw=2, capsize=5
         )
     axes.axvline(groups[0].accuracy.mean, color=ink, lw=0.8, ls=":")
-    axes.set_yticks(range(len(groups)), [group.change or "as it is" for group in groups])
+    axes.set_yticks(range(len(groups)), [group.change or "none" for group in groups])
     axes.invert_yaxis()
-    axes.set_xlabel("test accuracy; a stroke for each seed", fontsize=FONT, color=ink)
+    axes.set_xlabel("test accuracy, with a stroke for each seed", fontsize=FONT, color=ink)
     _style(axes, ink)
     return _svg(figure, paper)
 
@@ -127,7 +131,7 @@ def _style(axes: Axes, ink: str) -> None:
 
 
 def _svg(figure: Figure, paper: str | None) -> str:
-    """The figure; without paper of its own, a page's shows. The same text every time."""
+    """Return the figure as SVG, always the same text; without ``paper`` it is transparent."""
     text = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": "nin_jax.study"}):
         figure.savefig(text, format="svg", facecolor=paper or "none", metadata={"Date": None})

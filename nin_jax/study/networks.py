@@ -1,7 +1,7 @@
-"""What each network of a study costs: on paper, in memory by XLA's plan, and in time.
+"""The costs of each network: parameters and MACs, memory by XLA's plan, and step time.
 
-Times are apart from those of the runs, which may have shared the machine with other work: all
-networks are timed in turns within one process, so that they meet the same machine.
+The speed of the runs is not used, because they may have shared the machine with other work. Here
+all networks are timed in turns in one process, so that a change of speed affects all of them.
 """
 
 import statistics
@@ -30,16 +30,16 @@ Networks = dict[str, Network]
 
 
 def key(variant: str, recipe: str) -> str:
-    """Return the key under which a network stands among the others."""
+    """Return the key of a network in `Networks`."""
     return f"{Path(variant).stem} {recipe}"
 
 
 def count(config: TrainConfig, dataset: Dataset) -> Network:
-    """Count a configuration's network on paper.
+    """Count the parameters and operations of a configuration's network.
 
     Returns:
         ``batch_size``, ``head_map`` (height and width of the last block's maps), ``params``,
-        ``macs`` (of an image going forward) and ``flops_per_training_step``.
+        ``macs`` (forward pass of one image) and ``flops_per_training_step``.
     """
     recipe = recipe_of(config)
     counted = account(
@@ -69,12 +69,12 @@ def measure(
 
     Args:
         configs: each with another variant or recipe.
-        dataset: what they train on; its first batches are what the steps are timed with.
-        say: is told what is being done.
+        dataset: its first batch is used for timing.
+        say: receives progress messages.
 
     Returns:
-        By `key`: ``train_bytes`` and ``predict_bytes`` (all that XLA plans for, or None), and
-        ``step_ms``, the median time of a training step, on ``device``.
+        By `key`: ``train_bytes`` and ``predict_bytes`` (the total of XLA's plan, or None),
+        ``step_ms`` (the median time of a training step) and ``device``.
     """
     found: Networks = {}
     steps: dict[str, Callable[[], None]] = {}
@@ -114,7 +114,7 @@ def _memory(config: TrainConfig, dataset: Dataset) -> Network:
 
 
 def _step(config: TrainConfig, dataset: Dataset) -> Callable[[], None]:
-    """One training step of a run, as it runs, compiled and warmed up; returns when it is done."""
+    """Return a training step of a run, compiled and warmed up, that waits for its end."""
     run = prepare_run(config, recipe_of(config), dataset)
     chunk = next(make_feed(run).chunks(epoch_order(run, 0), 0))
     examples = chunk.images, chunk.labels, chunk.order

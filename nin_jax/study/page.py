@@ -1,18 +1,28 @@
-"""The study as one self-contained page: page.html, filled in.
+"""The study as a self-contained HTML page, as Markdown and as CSV.
 
-Everything that comes from a file is escaped; nothing is fetched.
+The page fetches nothing, and everything that comes from a file is escaped.
 """
 
 import base64
+import csv
+import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from nin_jax.study import figures
-from nin_jax.study.content import Study, ablation_table, budget, what_was_run
-from nin_jax.study.summary import Group
-from nin_jax.study.tables import as_text, raw
+from nin_jax.study.content import (
+    ACCURACY,
+    COSTS,
+    Study,
+    ablation_table,
+    budget,
+    group_table,
+    what_was_run,
+)
+from nin_jax.study.statistics import Group
+from nin_jax.tables import Table, markdown_section, raw
 
 _TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).parent),
@@ -24,28 +34,68 @@ _TEMPLATES = Environment(
 
 
 def as_html(study: Study) -> str:
-    """Return the page as HTML, figures and pictures inside it."""
+    """Return the page as HTML, with figures and pictures inside it."""
     return _TEMPLATES.get_template("page.html").render(
         study=study,
         budget=budget,
         what_was_run=what_was_run(study),
         ablation_table=ablation_table,
         drawings={
-            "time": _drawings(figures.accuracy_against_time),
-            "curves": _drawings(figures.learning_curves),
-            "ablation": _drawings(figures.ablation),
+            "time": _light_and_dark(figures.accuracy_against_time),
+            "curves": _light_and_dark(figures.learning_curves),
+            "ablation": _light_and_dark(figures.ablation),
         },
-        as_text=as_text,
-        raw=raw,
+        cells=_cells,
         base64=lambda data: base64.b64encode(data).decode(),
     )
 
 
-def _drawings(draw: Callable[[Sequence[Group], str], str]) -> Callable[..., list[str]]:
-    """Return what draws groups in the ink of a light page and of a dark one, as data URIs."""
+def _light_and_dark(draw: Callable[[Sequence[Group], str], str]) -> Callable[..., list[str]]:
+    """Return a function that draws groups for a light and for a dark page, as data URIs."""
 
     def addresses(groups: Sequence[Group]) -> list[str]:
         texts = [draw(groups, ink).encode() for ink in (figures.LIGHT, figures.DARK)]
         return [f"data:image/svg+xml;base64,{base64.b64encode(t).decode()}" for t in texts]
 
     return addresses
+
+
+def _cells(table: Table) -> list[list[tuple[str, str, str]]]:
+    """Return alignment, value for sorting (empty if not known) and text of each cell."""
+    values = ([str(raw(cell, unknown="")) for cell in row] for row in table.rows)
+    return [
+        list(zip(table.align, row, texts, strict=True))
+        for row, texts in zip(values, table.texts, strict=True)
+    ]
+
+
+def as_markdown(study: Study) -> str:
+    """Return the page in Markdown, without its figures."""
+    parts = ["# Six questions about Network in Network, answered by measurement"]
+    if found := study.answers():
+        parts.append(f"The answers use these runs. {budget(study, study.answered_by)}")
+    for question, answer in found.items():
+        parts += [f"## {question}", f"**{answer.finding}**", answer.text]
+        parts += [markdown_section(table) for table in answer.tables]
+    parts += ["## Results", *study.notes]
+    parts += [markdown_section(table) for table in study.result_tables()]
+    parts.append(markdown_section(study.learning_rate_table()))
+    for title, groups in study.ablations().items():
+        parts += [f"## One ingredient changed: {title}", markdown_section(ablation_table(groups))]
+    parts += ["## Each class", markdown_section(study.class_table()), "## What was run"]
+    parts += [*what_was_run(study), *(f"`{line}`" for line in study.command_lines)]
+    return "\n\n".join(part.strip() for part in parts if part) + "\n"
+
+
+def as_csv(groups: Sequence[Group]) -> str:
+    """Return all columns with raw values; a field is empty if its value is not known."""
+    table = group_table("", groups, {**ACCURACY, **COSTS})
+    place = list(table.headings).index("accuracy") + 1
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*table.headings[:place], "± 95 %", *table.headings[place:]])
+    for group, row in zip(groups, table.rows, strict=True):
+        cells = [raw(cell, unknown="") for cell in row]
+        half = group.accuracy.half
+        writer.writerow([*cells[:place], "" if half is None else round(half, 6), *cells[place:]])
+    return text.getvalue()

@@ -1,17 +1,21 @@
-"""What a few runs can tell: means, and differences paired by seed, with 95 % intervals."""
+"""Results over seeds: means, paired differences and their 95 % confidence intervals."""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from scipy import stats
+
+from nin_jax.study.grid import Row
+from nin_jax.study.networks import Network, Networks, key
 
 LEVEL = 0.95
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over runs and its 95 % confidence interval, by Student's t.
+    """A mean over runs and its 95 % confidence interval (Student's t); a cell of a table.
 
     Attributes:
         mean: over the runs.
@@ -30,16 +34,21 @@ class Estimate:
         spread = "" if self.half is None else f" ± {self.half:.4f}"
         return f"{self.mean:{form}}{spread}"
 
+    @property
+    def raw(self) -> float:
+        """The mean, for sorting and for CSV."""
+        return round(self.mean, 6)
+
 
 class Difference(Estimate):
-    """The mean of differences, and what it shows."""
+    """The mean of paired differences."""
 
     def __str__(self) -> str:
         return self._text("+.4f")
 
     @property
-    def verdict(self) -> str:
-        """More or less, if the interval does not hold 0; else the end that is farther from it."""
+    def finding(self) -> str:
+        """Whether the difference is significant; if not, how large it can be at most."""
         if self.half is None:
             return "one seed, no interval"
         if abs(self.mean) <= self.half:
@@ -48,15 +57,15 @@ class Difference(Estimate):
 
 
 def estimate(values: Sequence[float]) -> Estimate:
-    """Return the mean of at least one value, one a run, and its interval."""
+    """Return the mean of one value a run, at least one, and its interval."""
     return Estimate(*_interval(values))
 
 
 def difference(a: Mapping[int, float], b: Mapping[int, float]) -> Difference | None:
-    """Return how much larger a is than b, over the seeds that both have; None if there is none.
+    """Return the mean of a - b over the seeds that both have; None if there is none.
 
-    Two runs of one seed see the images in the same order, so that what the seed does to both of
-    them drops out of their difference.
+    Two runs with the same seed see the images in the same order, so that a part of the seed's
+    effect cancels.
 
     Args:
         a, b: accuracies by seed.
@@ -75,5 +84,89 @@ def _interval(values: Sequence[float]) -> tuple[float, float | None, int]:
 
 
 def standard_error(accuracy: float, images: int) -> float:
-    """Return the binomial standard error of an accuracy measured on that many images."""
+    """Return the binomial standard error of an accuracy on that many images."""
     return math.sqrt(accuracy * (1 - accuracy) / images)
+
+
+@dataclass(frozen=True)
+class Group:
+    """The runs of one variant and recipe with all seeds, with or without a change.
+
+    Attributes:
+        variant, recipe, change: what was run.
+        rows: of the results, one a seed.
+        network: its costs, as `networks.measure` returns them; empty if they are not known.
+    """
+
+    variant: str
+    recipe: str
+    change: str
+    rows: Sequence[Row]
+    network: Network
+
+    @property
+    def label(self) -> str:
+        """The recipe and its change."""
+        return f"{self.recipe}: {self.change}" if self.change else self.recipe
+
+    @property
+    def accuracies(self) -> Mapping[int, float]:
+        """Final test accuracy by seed."""
+        return {row["seed"]: row["test_accuracy"] for row in self.rows}
+
+    @property
+    def accuracy(self) -> Estimate:
+        """Final test accuracy over all runs, collapsed runs included."""
+        return estimate([*self.accuracies.values()])
+
+    @property
+    def collapsed(self) -> int:
+        """The number of runs that stayed at chance."""
+        return sum(row["collapsed"] for row in self.rows)
+
+    @property
+    def dead(self) -> list[int]:
+        """The number of dead classes in each run."""
+        return [len(row["dead_classes"]) for row in self.rows]
+
+    @property
+    def reached_80(self) -> list[int]:
+        """For each run that reached an accuracy of 0.80, the number of epochs it took."""
+        return [row["epochs_to_80"] for row in self.rows if row["epochs_to_80"] is not None]
+
+    @property
+    def per_class(self) -> list[Estimate | None]:
+        """Mean test accuracy of each class; None for a class without test images."""
+        columns = zip(*(row["test_accuracy_per_class"] for row in self.rows), strict=True)
+        known = [[share for share in column if share is not None] for column in columns]
+        return [Estimate(sum(s) / len(s), None, len(s)) if s else None for s in known]
+
+    @property
+    def by_size(self) -> Mapping[int, Estimate]:
+        """Test accuracy by the side of the test images in pixels, the training size included."""
+        found: dict[int, list[float]] = {}
+        for row in self.rows:
+            for side, share in row["test_accuracy_by_size"].items():
+                found.setdefault(int(side), []).append(share)
+        return {side: estimate(found[side]) for side in sorted(found)}
+
+    @property
+    def training_minutes(self) -> float | None:
+        """The number of training steps times the time of one; None if that is not known."""
+        step, batch = self.network.get("step_ms"), self.network.get("batch_size")
+        if not step or not batch:
+            return None
+        steps = -(-self.rows[0]["train_images"] // batch) * self.rows[0]["epochs"]
+        return steps * step / 60_000
+
+
+def group_rows(rows: Sequence[Row], networks: Networks) -> list[Group]:
+    """Return a group for each variant, recipe and change, in the order of the rows."""
+    groups: dict[tuple[str, str, str], list[Row]] = {}
+    for row in rows:
+        names = (Path(row["variant"]).stem, row["recipe"], row["change"])
+        groups.setdefault(names, []).append(row)
+    return [
+        Group(*names, found, {} if names[2] else networks.get(key(*names[:2]), {}))
+        for names, found in groups.items()
+    ]

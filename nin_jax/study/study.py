@@ -1,4 +1,4 @@
-"""The study: runs what is missing from the grid, then makes the page."""
+"""Run the missing cells of the grid, then write the page."""
 
 import json
 import time
@@ -13,7 +13,7 @@ from rich.console import Console
 
 from nin_jax.accounting.account import account
 from nin_jax.data.datasets import Dataset, load_dataset
-from nin_jax.errors import UserError, unknown_name
+from nin_jax.errors import UserError
 from nin_jax.inference.class_maps import explain_images
 from nin_jax.models.geometry import trace
 from nin_jax.models.variants import get_variant, list_variants
@@ -22,35 +22,29 @@ from nin_jax.runs import manifest, workdir
 from nin_jax.runs.preparation import load_data
 from nin_jax.study import content, figures, grid, page
 from nin_jax.study.cell import run_cell
-from nin_jax.study.config import StudyConfig
+from nin_jax.study.config import StudyConfig, plan
 from nin_jax.study.grid import RESULTS, Cell, Row, Setting
 from nin_jax.study.networks import Networks, count, key, measure
+from nin_jax.study.statistics import group_rows
 from nin_jax.study.story import GALLERY, Story, read_story
-from nin_jax.study.summary import summarise
-from nin_jax.training.config import RECIPES
 
-SHOWN = 4  # right pictures, and as many wrong ones
-
-MAX_SEEDS = 1000
-# Of --quick: 80 steps each, in which these networks learn; the larger ones would take longer.
-QUICK = Setting(image_size=67, epochs=2, limit_train=2560, limit_test=1000)
-QUICK_VARIANTS = ("nin", "nin_one_1x1", "nin_three_1x1", "nin_3x3", "nin_fc")
+SHOWN = 4  # pictures in the gallery with a right prediction, and as many with a wrong one
 
 
 def make_study(config: StudyConfig, command: Sequence[str]) -> Path:
-    """Run the grid as far as it is not done, and write the page.
+    """Run the cells of the grid that have no result yet, and write the page.
 
     Args:
-        config: as the command line has it.
-        command: for the page.
+        config: of the study.
+        command: the command line, for the page.
 
     Returns:
         The page's path.
 
     Raises:
-        UserError: something in the grid cannot be run, or the folder holds another study.
+        UserError: a cell of the grid cannot be run, or the folder holds another study.
     """
-    setting, cells = _plan(config)
+    setting, cells = plan(config)
     workdir.check_folder("--out", config.out)
     rows = grid.read_results(config.out / RESULTS)
     story = read_story(config.out)
@@ -72,7 +66,7 @@ def make_study(config: StudyConfig, command: Sequence[str]) -> Path:
         _run(missing, rows, setting, config.out, console)
         _count_and_time(rows, setting, story.networks, config.times, console)
         story.gallery = _gallery(rows, dataset, config.out, config.gallery) or story.gallery
-    finally:  # an interrupted study has its page too
+    finally:  # an interrupted study gets a page too
         story.write(config.out)
         path = _write(rows, story, config.out) if rows else None
     assert path is not None
@@ -80,50 +74,16 @@ def make_study(config: StudyConfig, command: Sequence[str]) -> Path:
     return path
 
 
-def _plan(config: StudyConfig) -> tuple[Setting, list[Cell]]:
-    for recipe in config.recipes:
-        if recipe not in RECIPES:
-            raise unknown_name("recipe", recipe, RECIPES)
-    variants = config.variants or (QUICK_VARIANTS if config.quick else tuple(list_variants()))
-    for variant in variants:
-        get_variant(variant)
-    names = [Path(variant).stem for variant in variants]
-    if len(set(names)) < len(names):
-        raise UserError(f"--variants has two of one name: {', '.join(names)}")
-    if config.gallery is not None and manifest.load_model(config.gallery).linear is not None:
-        raise UserError(f"--gallery {config.gallery}: its network has no class maps")
-    if not 1 <= config.seeds <= MAX_SEEDS:
-        raise UserError(
-            f"--seeds must be a whole number >= 1 and <= {MAX_SEEDS:,}, got {config.seeds}"
-        )
-    if config.quick:
-        setting = replace(QUICK, dataset=config.dataset, data_dir=config.data_dir)
-        cells = grid.cells(variants, ("modern",), 1, None)
-    else:
-        setting = Setting(
-            config.dataset,
-            config.data_dir,
-            config.image_size,
-            config.epochs,
-            config.limit_train,
-            config.limit_test,
-            config.holdout,
-        )
-        ablation = None if config.ablation == "none" else config.ablation
-        if ablation is not None and (ablation not in variants or "modern" not in config.recipes):
-            ablation = None  # nothing to compare its runs with
-        cells = grid.cells(variants, config.recipes, config.seeds, ablation, config.changes)
-    grid.check(cells, setting)
-    return setting, cells
-
-
 def _check_same_study(
     rows: Sequence[Row], setting: Setting, recipes: Collection[str], out: Path
 ) -> None:
-    """Refuse to add runs to others that they would be compared with and that differ from them.
+    """Check that new runs can be compared with the existing ones.
 
-    A recipe has one size, length and set of images. Another recipe may have others, on the same
-    data set.
+    All runs of a recipe have the same image size, length and images; all recipes have the same
+    dataset.
+
+    Raises:
+        UserError: they differ.
     """
     now = _comparable(setting)
     for row in rows:
@@ -142,15 +102,15 @@ def _check_same_study(
 
 
 def _comparable(setting: Setting) -> dict[str, Any]:
-    """What a recipe's rows share, as JSON gives it back; where the data lie is no part of it."""
+    """Return the setting as JSON returns it, without the data's folder, which may differ."""
     return json.loads(json.dumps(asdict(replace(setting, data_dir=None))))
 
 
 def _run(
     missing: Sequence[Cell], rows: list[Row], setting: Setting, out: Path, console: Console
 ) -> None:
-    """Runs cells and adds their rows, to the list and to the file."""
-    rates: list[float] = []  # seconds a multiply-add
+    """Run the cells and append their rows to the list and to the file."""
+    rates: list[float] = []  # seconds per unit of `_work`
     for number, cell in enumerate(missing):
         left = sum(_work(c, setting) for c in missing[number:])
         estimate = f", about {_duration(left * np.median(rates))} left" if rates else ""
@@ -163,7 +123,7 @@ def _run(
 
 
 def _work(cell: Cell, setting: Setting) -> float:
-    """Multiply-adds of an image, and some for what each run takes whatever its network."""
+    """Return the MACs of an image, plus a constant for the time that does not depend on them."""
     return 5e7 + account(cell.variant, image_size=setting.image_size, xla=False).macs
 
 
@@ -175,9 +135,9 @@ def _duration(seconds: float) -> str:
 def _count_and_time(
     rows: Sequence[Row], setting: Setting, known: Networks, times: bool, console: Console
 ) -> None:
-    """Add to what is known of the networks that were run.
+    """Add the costs of all networks to ``known``.
 
-    If any of them was not timed yet, all are, so that they are timed in turns.
+    If any network has not been timed yet, all are, so that they are timed in turns.
     """
     configs = {
         key(row["variant"], row["recipe"]): Cell(row["variant"], row["recipe"], 0).config(
@@ -192,7 +152,7 @@ def _count_and_time(
     for name, config in configs.items():
         known[name] = known.get(name, {}) | count(config, dataset)
     if times and not all("step_ms" in known[name] for name in configs):
-        console.rule(f"what {len(configs)} networks cost")
+        console.rule(f"costs of {len(configs)} networks")
         say = partial(console.print, markup=False)
         for name, found in measure([*configs.values()], dataset, say).items():
             known[name] |= found
@@ -201,11 +161,11 @@ def _count_and_time(
 def _write(rows: Sequence[Row], story: Story, out: Path) -> Path:
     """Write index.html, study.md, study.csv, and accuracy against time for each recipe."""
     ordered = sorted(rows, key=_place)
-    groups = summarise(ordered, story.networks)
+    groups = group_rows(ordered, story.networks)
     study = content.Study(ordered, groups, story.class_names, story.commands, story.pictures(out))
     texts = {
-        "study.md": content.as_markdown(study),
-        "study.csv": content.as_csv(study.groups),
+        "study.md": page.as_markdown(study),
+        "study.csv": page.as_csv(study.groups),
         "index.html": page.as_html(study),
     }
     for recipe in study.recipes:
@@ -219,7 +179,7 @@ def _write(rows: Sequence[Row], story: Story, out: Path) -> Path:
 
 
 def _place(row: Row) -> tuple[bool, str, int, int, int]:
-    """Return where a run stands among the others, in whatever order they were made."""
+    """Return a sort key that does not depend on the order in which the runs were made."""
     variants, changes = list_variants(), list(grid.ABLATION)
     variant, change = (
         names.index(name) if name in names else len(names)
@@ -231,10 +191,13 @@ def _place(row: Row) -> tuple[bool, str, int, int, int]:
 def _gallery(
     rows: Sequence[Row], dataset: Dataset, out: Path, given: Path | None
 ) -> list[dict[str, str]]:
-    """Draws right and wrong test images into ``gallery/``; file names and captions.
+    """Draw class maps of some test images into ``gallery/``, by the given run.
 
-    By the run that was given, or by the one of this study whose maps are the largest; maps of a
-    single pixel show nothing and are not drawn.
+    Without one, by the run of this study with the largest maps. Maps of a single pixel are not
+    drawn.
+
+    Returns:
+        File name and caption of each picture.
     """
     from nin_jax.plotting import plot_class_maps  # matplotlib is slow to import
 
@@ -245,13 +208,14 @@ def _gallery(
     model = manifest.load_model(given)
     labels = dataset.test.labels[:256]
     found = explain_images(model, dataset.test.images[:256])
-    said = np.array([explanation.logits.argmax() for explanation in found])
-    chosen = [*np.flatnonzero(said == labels)[:SHOWN], *np.flatnonzero(said != labels)[:SHOWN]]
+    predicted = np.array([explanation.logits.argmax() for explanation in found])
+    right = predicted == labels
+    chosen = [*np.flatnonzero(right)[:SHOWN], *np.flatnonzero(~right)[:SHOWN]]
     workdir.make_folder("--out", out / GALLERY)
     pictures = []
     for i in chosen:
-        truth, answer = (dataset.class_names[n] for n in (labels[i], said[i]))
-        caption = f"{given.name}, test image {i}: {truth}, taken for {answer}"
+        label, prediction = (dataset.class_names[n] for n in (labels[i], predicted[i]))
+        caption = f"{given.name}, test image {i}: {label}, predicted {prediction}"
         path = out / GALLERY / f"{i:05d}.png"
         plot_class_maps(found[i].image, found[i].maps, dataset.class_names, caption, path)
         pictures.append({"file": f"{i:05d}.png", "caption": caption})
@@ -259,7 +223,7 @@ def _gallery(
 
 
 def _largest_maps(rows: Sequence[Row], out: Path) -> Path | None:
-    """The folder of the run to explain pictures by, if any has maps of more than a pixel."""
+    """Return the folder of the run with the largest maps, if they have more than one pixel."""
     best, largest = None, 1
     for row in sorted(rows, key=lambda row: row["recipe"] != "modern"):
         folder, variant = out / "runs" / row["cell"], get_variant(row["variant"])

@@ -40,7 +40,7 @@ STUDY = {
     "nothing to show": _study("holds no results", "--page-only"),
     "unknown data set": _study("did you mean fashion_mnist", "--dataset", "fashionmnist"),
     "ablation of another": _study("--ablation must be one of", "--ablation", "nin15"),
-    "two of one name": _study("has two of one name", "--variants", "nin", "nin"),
+    "two of one name": _study("has the same name twice", "--variants", "nin", "nin"),
     "holdout zero": _study("--holdout must be", "--holdout", "0"),
     "gallery of nothing": _study("none holds no run", "--gallery", "none"),
     "change without a value": _study("is not of the form field=value", "--changes", "lr"),

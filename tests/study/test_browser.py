@@ -1,4 +1,4 @@
-"""The study's page in a real browser, opened from disk: Chromium, headless, driven by Selenium."""
+"""The study's page in headless Chromium, opened from disk and driven by Selenium."""
 
 import shutil
 from collections.abc import Iterator
@@ -19,12 +19,15 @@ from tests.support.study_results import everything, study
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
 DRIVER = shutil.which("chromedriver")
 
-pytestmark = pytest.mark.skipif(
-    not (BROWSER and DRIVER), reason="needs chromium and chromedriver on the PATH"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not (BROWSER and DRIVER), reason="needs chromium and chromedriver on the PATH"
+    ),
+]
 
 WIDE, NARROW = 1280, 390
-# Relative luminance, as WCAG 2 defines it for contrast.
+# Relative luminance by WCAG 2.
 LUMINANCE = """
 const [r, g, b] = getComputedStyle(arguments[0])[arguments[1]].match(/[\\d.]+/g).map(
   level => level / 255 <= 0.04045 ? level / 3294.6 : ((level / 255 + 0.055) / 1.055) ** 2.4);
@@ -51,13 +54,13 @@ def browser() -> Iterator[webdriver.Chrome]:
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory) -> str:
-    """A page with every section, from made-up results."""
+    """Write a page with every section from made-up results, and return its address."""
     folder = tmp_path_factory.mktemp("page")
     names = ["T-shirt", "trousers", "bag"]
     model = create_model("nin_one_1x1", num_classes=3, image_size=131)
     (found,) = explain_images(model, np.zeros((1, 28, 28, 1), np.uint8))
     plot_class_maps(found.image, found.maps, names, "a picture", folder / "maps.png")
-    gallery = [content.Picture((folder / "maps.png").read_bytes(), "a picture, taken for a bag")]
+    gallery = [content.Picture((folder / "maps.png").read_bytes(), "a picture, predicted bag")]
     text = page.as_html(study(everything(), gallery=gallery))
     (folder / "index.html").write_text(text, encoding="utf-8")
     return (folder / "index.html").as_uri()
@@ -75,7 +78,7 @@ def show(browser, url, width=WIDE, dark=False):
     WebDriverWait(browser, 60).until(lambda driver: driver.execute_script(loaded))
 
 
-def test_the_browser_has_nothing_to_complain_about(browser, url):
+def test_the_browser_logs_no_error(browser, url):
     show(browser, url)
     assert browser.get_log("browser") == []
     assert "six questions" in browser.title
@@ -119,7 +122,7 @@ def test_the_tables_sort_both_ways(browser, url, heading):
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", [WIDE, NARROW])
-def test_the_page_fits_and_can_be_read(browser, url, width, dark):
+def test_the_page_fits_and_is_readable(browser, url, width, dark):
     show(browser, url, width, dark)
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
     body = browser.find_element(By.TAG_NAME, "body")
@@ -133,7 +136,7 @@ def test_the_page_fits_and_can_be_read(browser, url, width, dark):
         "e => parseFloat(getComputedStyle(e).fontSize))"
     )
     assert min(sizes) >= 12
-    # A wide page shows every table and figure whole; on a narrow one they scroll within their box.
+    # Wide pages show whole tables and figures; on narrow pages they scroll within their box.
     boxes = browser.execute_script(
         "return [...document.querySelectorAll('.wide')].map(e => [e.clientWidth, e.scrollWidth])"
     )

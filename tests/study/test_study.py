@@ -1,4 +1,4 @@
-"""The study: the grid, its results file, and making it in parts; no accuracy is asserted."""
+"""The grid, the results file, and studies in parts. No accuracy is asserted."""
 
 import json
 import re
@@ -14,12 +14,13 @@ from nin_jax.errors import UserError
 from nin_jax.models.nin import NiN
 from nin_jax.study import grid
 from nin_jax.study.cell import examine
+from nin_jax.study.config import StudyConfig, plan
 from nin_jax.study.grid import ABLATION, Cell, Setting
 from nin_jax.training.config import recipe_of
 from tests.support.study_results import row
 
 
-def test_the_grid_has_every_cell_once_and_one_seed_of_everything_first():
+def test_the_grid_has_each_cell_once_and_the_first_seed_of_all_first():
     cells = grid.cells(["nin", "nin15"], ["d2l", "modern"], 2, "nin")
     assert len(cells) == len({cell.name for cell in cells}) == 2 * (4 + len(ABLATION))
     assert {cell.seed for cell in cells[: len(cells) // 2]} == {0}
@@ -27,7 +28,7 @@ def test_the_grid_has_every_cell_once_and_one_seed_of_everything_first():
     assert all(re.fullmatch(r"[\w.-]+", name) for name in names), "names are folders"
 
 
-def test_an_ablation_changes_the_recipe_it_is_about():
+def test_each_ablation_changes_the_recipe():
     setting = Setting(dataset="digits", image_size=67)
     base = recipe_of(Cell("nin", "modern", 0).config(setting, Path(), False))
     for change in ABLATION:
@@ -35,13 +36,10 @@ def test_an_ablation_changes_the_recipe_it_is_about():
         assert recipe != base, change
 
 
-def test_the_ablation_needs_something_to_compare_with():
-    from nin_jax.study.config import StudyConfig
-    from nin_jax.study.study import _plan
-
+def test_the_ablation_needs_unchanged_runs():
     def changes(**options):
         config = StudyConfig(dataset="digits", image_size=67, **options)
-        return {cell.change for cell in _plan(config)[1]} - {""}
+        return {cell.change for cell in plan(config)[1]} - {""}
 
     assert changes(variants=("nin", "nin15")) == set(ABLATION)
     assert not changes(variants=("nin15",))
@@ -76,7 +74,7 @@ def test_results_survive_a_torn_last_line(tmp_path):
     with pytest.warns(UserWarning, match="the last line is torn"):
         rows = grid.read_results(path)
     assert [r["seed"] for r in rows] == [0]
-    grid.append_result(path, row(seed=1))  # the torn line is cut off, not glued to
+    grid.append_result(path, row(seed=1))  # the torn line is removed first
     assert path.read_bytes() == whole
     assert len(grid.read_results(path)) == 2
 
@@ -91,13 +89,13 @@ def test_a_damaged_line_before_the_last_is_an_error(tmp_path, line):
 
 @pytest.fixture
 def small(tiny, tmp_path):
-    """Options of a study of a second."""
+    """Return options of a study that takes a second."""
     options = ["--variants", tiny, "--dataset", "digits", "--image-size", 16, "--epochs", 2]
     options += ["--limit-train", 64, "--limit-test", 20, "--ablation", "none"]
     return [*options, "--out", tmp_path / "study"]
 
 
-def test_a_study_is_made_gone_on_with_and_not_made_twice(script, small, tmp_path):
+def test_a_study_continues_and_repeats_no_run(script, small, tmp_path):
     outcome = script("study", *small, "--recipes", "modern", "--seeds", 1)
     assert outcome.code == 0, outcome.err
     out = tmp_path / "study"
@@ -123,10 +121,10 @@ def test_a_study_is_made_gone_on_with_and_not_made_twice(script, small, tmp_path
     assert network["train_bytes"] > 4 * network["params"]
     assert len(rows[0]["test_accuracy_per_class"]) == 10
     before = (out / "results.jsonl").read_text()
-    page_of = (out / "index.html").read_text()
+    page_before = (out / "index.html").read_text()
     outcome = script("study", "--out", out, "--page-only")  # from the results alone
     assert outcome.code == 0, outcome.err
-    assert (out / "index.html").read_text() == page_of
+    assert (out / "index.html").read_text() == page_before
     assert (out / "results.jsonl").read_text() == before
     other = [16 + 4 if option == 16 else option for option in small]
     outcome = script("study", *other, "--recipes", "modern", "--seeds", 1)
@@ -134,8 +132,9 @@ def test_a_study_is_made_gone_on_with_and_not_made_twice(script, small, tmp_path
     assert "holds results of image_size 16 and not 20 for recipe modern" in outcome.err
 
 
+@pytest.mark.slow
 def test_a_study_in_parts_adds_up(script, small, tmp_path):
-    """Each recipe with its own length; times of all networks at the last command."""
+    """Each recipe has its own length; the last command times all networks."""
     out = tmp_path / "study"
     for options in (
         ["--recipes", "modern", "--seeds", 1, "--no-times"],
@@ -159,13 +158,13 @@ def test_a_study_in_parts_adds_up(script, small, tmp_path):
     markdown = (out / "study.md").read_text()
     assert "Recipe modern: digits at 16x16, 64 training images, 2 epochs; 2 runs" in markdown
     assert "Recipe d2l: digits at 16x16, 32 training images, 1 epoch; 1 run," in markdown
-    outcome = script("study", *small, "--recipes", "d2l")  # which now has another length
+    outcome = script("study", *small, "--recipes", "d2l")  # with another length
     assert outcome.code == 2
     assert "holds results of epochs 1 and not 2, limit_train 32 and not 64" in outcome.err
 
 
 def dark_head(logit_relu: bool, classifier: Literal["mean", "linear"]) -> NiN:
-    """A network whose class 2 comes out at -1 for every image, or at 0 under a ReLU."""
+    """Return a network with a logit of -1 for class 2 and every image, or 0 with a ReLU."""
     variant = nin_jax.Variant("dark", (nin_jax.Stage(4, 3, padding=1),), classifier=classifier)
     model = nin_jax.create_model(variant, num_classes=4, image_size=8, logit_relu=logit_relu)
     last = model.head.convs[-1] if model.linear is None else model.linear
@@ -184,13 +183,16 @@ def test_a_dead_class_is_zero_everywhere_or_never_predicted(classifier):
     assert 2 in under_relu["dead_classes"]
     assert 2 in without["dead_classes"]
     if classifier == "mean":
-        assert under_relu["dead_classes"] == [2]  # the others are open, though one alone wins
+        assert under_relu["dead_classes"] == [
+            2
+        ]  # the other maps are positive, though only one class is predicted
         assert len(without["dead_classes"]) > 1
     sizes = ["6", "8", "10", "12"] if classifier == "mean" else ["8"]
     assert list(without["test_accuracy_by_size"]) == sizes
 
 
-def test_an_interrupted_run_is_gone_on_with(script, small, tmp_path, monkeypatch):
+@pytest.mark.slow
+def test_an_interrupted_run_is_resumed(script, small, tmp_path, monkeypatch):
     from nin_jax.runs.fit import fit
     from nin_jax.study import cell as run_module
 
@@ -215,7 +217,7 @@ def test_an_interrupted_run_is_gone_on_with(script, small, tmp_path, monkeypatch
     assert resumed == [False, True]
 
 
-def test_a_run_of_another_version_is_told_of(script, small, tmp_path):
+def test_a_run_of_another_version_is_an_error(script, small, tmp_path):
     folder = tmp_path / "study" / "runs" / "tiny-modern-seed0"
     folder.mkdir(parents=True)
     (folder / "summary.json").write_text("{}")

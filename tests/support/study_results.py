@@ -1,13 +1,13 @@
-"""Made-up results of a study: every section of its page can be drawn from them."""
+"""Made-up results of a study, with rows for every section of its page."""
 
 import nin_jax
 from nin_jax.study import content
 from nin_jax.study.grid import ABLATION, Cell
-from nin_jax.study.summary import summarise
+from nin_jax.study.statistics import group_rows
 
 
 def row(variant="nin", recipe="modern", seed=0, accuracy=0.5, change="", **more):
-    """A row of results.jsonl; of a run that never was."""
+    """Return a made-up row of results.jsonl."""
     cell = Cell(variant, recipe, seed, change)
     return {
         "cell": cell.name,
@@ -40,7 +40,7 @@ def row(variant="nin", recipe="modern", seed=0, accuracy=0.5, change="", **more)
 
 
 def network(**more):
-    """What a network costs, as study.json has it."""
+    """Return made-up costs of a network, as in study.json."""
     return {
         "batch_size": 64,
         "head_map": [1, 1],
@@ -62,11 +62,11 @@ NETWORKS = {
 
 
 def summary(rows):
-    return summarise(rows, NETWORKS)
+    return group_rows(rows, NETWORKS)
 
 
 def everything():
-    """Rows of a whole study; a network gains 0.001 on the one before, with each seed a bit more."""
+    """Return rows of a whole study; each network gains about 0.001 on the one before."""
     found = []
     for i, variant in enumerate(nin_jax.list_variants()):
         for recipe in ("d2l", "modern"):
@@ -78,6 +78,6 @@ def everything():
 
 
 def study(rows, **more):
-    """All that a page tells, of three classes."""
+    """Return a study with three classes."""
     names = ["T-shirt", "trousers", "<b>bag</b> & co"]
     return content.Study(rows, summary(rows), names, [["python", "scripts/study.py"]], **more)
