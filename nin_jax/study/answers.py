@@ -67,7 +67,7 @@ def _compare(a: Group, b: Group, first: str, second: str) -> str:
     if found.finding in ("more", "less"):
         by = Estimate(abs(found.mean), found.half, found.runs)
         return f"{first} is {found.finding} accurate than {second} (by {by})"
-    return f"between {first} and {second}, {found.finding}"
+    return f"no difference was found between {first} and {second} (at most {found.bound:.4f})"
 
 
 def _ratio(a: Group, b: Group, quantity: str) -> float | None:
@@ -192,7 +192,9 @@ def _cost(chosen: Chosen, groups: Sequence[Group]) -> Answer:
 
 def _amount(group: Group, quantity: str, unit: float, name: str) -> str:
     number = group.network.get(quantity)
-    return "an unknown number of" if number is None else f"{number / unit:,.2f} {name}"
+    if number is None:
+        return "an unknown number of MiB" if name == "MiB" else "an unknown number of"
+    return f"{number / unit:,.2f} {name}"
 
 
 HEADS = ("nin", "nin_gradual", "nin_gradual_1x1")

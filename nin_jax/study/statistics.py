@@ -52,8 +52,13 @@ class Difference(Estimate):
         if self.half is None:
             return "one seed, no interval"
         if abs(self.mean) <= self.half:
-            return f"no difference found, at most {abs(self.mean) + self.half:.4f}"
+            return f"no difference found, at most {self.bound:.4f}"
         return "more" if self.mean > 0 else "less"
+
+    @property
+    def bound(self) -> float:
+        """The largest absolute difference within the interval."""
+        return abs(self.mean) + (self.half or 0)
 
 
 def estimate(values: Sequence[float]) -> Estimate:
