@@ -84,8 +84,8 @@ def test_findings_are_more_less_or_at_most():
     rows += runs("nin_three_1x1", 0.901, 0.909, 0.921) + runs("nin_3x3", 0.92, 0.931, 0.938)
     one, wide, *_ = answers(summary(rows)).values()
     assert one.finding == (
-        "One 1x1 convolution per block is less accurate than two (by 0.0197 ± 0.0038); between "
-        "three and two, no difference found, at most 0.0032."
+        "One 1x1 convolution per block is less accurate than two (by 0.0197 ± 0.0038); no "
+        "difference was found between three and two (at most 0.0032)."
     )
     assert wide.finding.startswith(
         "A block with 3x3 convolutions is more accurate than one with 1x1 convolutions (by 0.0197"
@@ -100,9 +100,7 @@ def test_one_seed_gives_no_interval():
 def test_other_image_sizes_are_shown_for_networks_that_take_them():
     found = answers(summary(everything()))
     (answer,) = (a for question, a in found.items() if "fully connected" in question)
-    assert (
-        "with test images of 101x101 in place of 67x67, the accuracy of the mean" in answer.finding
-    )
+    assert "with test images of 101x101 in place of 67x67, the accuracy" in answer.finding
     assert "to 0.3000, and the linear layer cannot take them" in answer.finding
     sizes = answer.tables[1]
     assert list(sizes.headings)[1:] == ["67x67 (training)", "101x101"]
