@@ -1,1 +1,1 @@
-"""The exercise answered by measurement: a grid of runs, its results, and a page about them."""
+"""The exercise answered by measurement: a grid of runs, their results, and a page."""

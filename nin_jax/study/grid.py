@@ -1,4 +1,4 @@
-"""What is run: a grid of variants, recipes and seeds, and the file of what came out."""
+"""The grid of variants, recipes, changes and seeds, and the file of results."""
 
 import json
 import os
@@ -36,7 +36,7 @@ ABLATION: Mapping[str, Mapping[str, Any]] = {
 
 @dataclass(frozen=True)
 class Setting:
-    """The data and budget of a recipe's runs."""
+    """The data and budget of all runs of a recipe; the fields mean what `TrainConfig`'s do."""
 
     dataset: str | None = None
     data_dir: Path | None = None
@@ -49,7 +49,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Cell:
-    """One run: a variant, a recipe, perhaps with a change, and a seed."""
+    """One run: a variant, a recipe with or without a change, and a seed."""
 
     variant: str
     recipe: str
@@ -58,12 +58,12 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """Of its folder, and in the results."""
+        """The name of the run's folder, also used in the results."""
         change = "-" + re.sub(r"[^a-z0-9.]+", "_", self.change.lower()) if self.change else ""
         return f"{Path(self.variant).stem}-{self.recipe}{change}-seed{self.seed}"
 
     def config(self, setting: Setting, folder: Path, resume: bool) -> TrainConfig:
-        """The run's configuration, for `nin_jax.runs.fit.fit`."""
+        """Return the run's configuration for `nin_jax.runs.fit.fit`."""
         return TrainConfig(
             variant=self.variant,
             recipe=self.recipe,
@@ -76,10 +76,10 @@ class Cell:
 
 
 def changes_of(change: str) -> Mapping[str, Any]:
-    """What a change changes: by its name in `ABLATION`, or written as ``lr=0.06, init=he``.
+    """Return the fields of a change: a name in `ABLATION`, or text such as ``lr=0.06, init=he``.
 
     Raises:
-        UserError: it is neither, or a value is not one of the field's.
+        UserError: it is neither, or a field cannot have its value.
     """
     if change in ABLATION:
         return ABLATION[change]
@@ -113,14 +113,14 @@ def cells(
     ablation: str | None,
     changes: Sequence[str] = (),
 ) -> list[Cell]:
-    """The grid, seed by seed, so that an interrupted study has something of everything.
+    """Return the cells, seed by seed, so that an interrupted study has runs of every network.
 
     Args:
         variants: names or files.
         recipes: names.
         seeds: how many, from 0.
-        ablation: the variant for which the modern recipe is taken apart, or None.
-        changes: each is tried on every recipe and variant.
+        ablation: the variant that runs the modern recipe with each change of `ABLATION`, or None.
+        changes: each is applied to every recipe and variant.
     """
     found = []
     for seed in range(seeds):
@@ -136,7 +136,11 @@ def cells(
 
 
 def check(grid: Iterable[Cell], setting: Setting) -> None:
-    """Raises a UserError if any of the runs cannot be."""
+    """Check every run.
+
+    Raises:
+        UserError: one cannot be run.
+    """
     from nin_jax.models.geometry import check_image_size
     from nin_jax.models.variants import get_variant
 
@@ -264,7 +268,7 @@ _FIELDS: Mapping[str, Callable[[Any], bool]] = {
 
 
 def append_result(path: Path, row: Row) -> None:
-    """Adds a row; it is on the disk when this returns. A torn line before it is cut off."""
+    """Append a row and sync it to the disk. An incomplete last line is removed first."""
     with open(path, "a+b") as file:
         file.seek(0)
         text = file.read()

@@ -1,4 +1,4 @@
-"""What a study's page tells besides the results: commands, classes, costs of networks, gallery."""
+"""What a study's page shows besides the results: commands, classes, costs, gallery."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -16,12 +16,12 @@ STORY, GALLERY = "study.json", "gallery"
 
 @dataclass
 class Story:
-    """As ``study.json`` holds it.
+    """The contents of ``study.json``.
 
     Attributes:
         commands: that made the study.
-        class_names: of its data set.
-        networks: as `networks.count` and `networks.measure` give them.
+        class_names: of its dataset.
+        networks: as `networks.count` and `networks.measure` return them.
         gallery: ``file`` in ``gallery/`` and ``caption`` of each picture.
     """
 
@@ -34,7 +34,7 @@ class Story:
         manifest.write_json(out / STORY, asdict(self))
 
     def pictures(self, out: Path) -> list[Picture]:
-        """Those of the gallery that are there."""
+        """Return the pictures of the gallery whose files exist."""
         return [
             Picture((out / GALLERY / picture["file"]).read_bytes(), picture["caption"])
             for picture in self.gallery
@@ -43,10 +43,10 @@ class Story:
 
 
 def read_story(out: Path) -> Story:
-    """A study's story; an empty one if there is none yet.
+    """Read ``study.json``; without one, return an empty story.
 
     Raises:
-        UserError: it is damaged, or names a file outside ``gallery/``.
+        UserError: the file is damaged, or names a file outside ``gallery/``.
     """
     path = out / STORY
     if not path.exists():
