@@ -29,7 +29,7 @@ padding = 1
 
 
 class Outcome(NamedTuple):
-    """What a script left behind: exit code, standard output, standard error."""
+    """A script's exit code, standard output and standard error."""
 
     code: int
     out: str
@@ -46,7 +46,7 @@ def tiny(tmp_path) -> Path:
 
 @pytest.fixture
 def script(monkeypatch, capsys, tmp_path) -> Callable[..., Outcome]:
-    """Runs ``scripts/NAME.py`` in this process and an empty folder, as its command line would."""
+    """A function that runs ``scripts/NAME.py`` in this process, in an empty folder."""
     folder = tmp_path / "cwd"
     folder.mkdir()
     monkeypatch.chdir(folder)
@@ -66,7 +66,7 @@ def script(monkeypatch, capsys, tmp_path) -> Callable[..., Outcome]:
 
 @pytest.fixture
 def config(tmp_path) -> "TrainConfig":
-    """The configuration of a small run in a folder of its own."""
+    """The configuration of a small run in its own folder."""
     from tests.support.disturbed import config_in
 
     return config_in(tmp_path)
@@ -74,7 +74,7 @@ def config(tmp_path) -> "TrainConfig":
 
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory) -> Path:
-    """The folder of such a run that nobody disturbed; not to be written into."""
+    """The folder of such a run, undisturbed. Tests must not write into it."""
     from nin_jax.runs.fit import fit
     from tests.support.disturbed import config_in
 

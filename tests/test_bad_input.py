@@ -17,6 +17,7 @@ import nin_jax
 from nin_jax.data.datasets import load_dataset
 from nin_jax.models import convert, pretrained
 from nin_jax.runs import manifest
+from nin_jax.runs.preparation import RunSpec
 from nin_jax.training.config import TrainConfig, recipe_of
 from tests import bad_inputs
 from tests.bad_inputs import CASES
@@ -32,7 +33,7 @@ def finished(tmp_path_factory) -> Path:
     variant.write_text(TINY_TOML)
     config = TrainConfig(str(variant), dataset="digits", image_size=16, workdir=folder)
     dataset = load_dataset("digits")
-    manifest.write_config(folder, config, recipe_of(config), dataset)
+    manifest.write_config(folder, RunSpec(config, recipe_of(config), dataset))
     model = nin_jax.create_model(str(variant), image_size=16)
     convert.save_safetensors(model, folder / "model.safetensors")
     return folder

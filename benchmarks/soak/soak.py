@@ -12,7 +12,7 @@ from benchmarks.soak import trials
 from benchmarks.soak.small_run import SmallRun
 from benchmarks.soak.trials import Outcome
 from nin_jax.errors import UserError
-from nin_jax.runs import manifest, workdir
+from nin_jax.runs import environment, manifest, workdir
 from nin_jax.tables import Table, markdown_section, print_table
 
 SHORT = ("--epochs", "3", "--limit-train", "400", "--batch-size", "50", "--recipe", "modern")
@@ -87,7 +87,7 @@ def _text(value: object) -> str:
 def _write(outcomes: Sequence[Outcome], command: str, folder: Path) -> None:
     """Write results.json and results.md, with the command, the device and the versions."""
     folder.mkdir(parents=True, exist_ok=True)
-    device, versions = manifest.device_name(), manifest.versions()
+    device, versions = environment.device_name(), environment.versions()
     head = {"command": command, "device": device, "versions": versions}
     rows = [asdict(outcome) for outcome in outcomes]
     manifest.write_json(folder / "results.json", head | {"outcomes": rows})

@@ -19,8 +19,8 @@ from benchmarks.soak.small_run import SmallRun, differences
 from nin_jax.errors import UserError
 from nin_jax.runs import manifest, workdir, writers
 from nin_jax.runs.checkpoint import SAVING, Checkpoints
-from nin_jax.runs.preparation import load_data, prepare_run
-from nin_jax.training.config import TrainConfig, recipe_of
+from nin_jax.runs.preparation import load_spec, prepare_run
+from nin_jax.training.config import TrainConfig
 
 Say = Callable[[str], None]
 
@@ -173,7 +173,7 @@ def damage_files(small: SmallRun, seed: int, say: Say) -> Outcome:
 
 
 def _fresh_state(config: TrainConfig) -> Any:
-    return prepare_run(config, recipe_of(config), load_data(config)).state
+    return prepare_run(load_spec(config)).state
 
 
 def _restored(folder: Path, like: Any) -> list[np.ndarray] | None:

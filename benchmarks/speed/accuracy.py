@@ -23,9 +23,8 @@ from benchmarks.speed.work import OURS, TORCH, Row, Work, error_text
 from nin_jax.data.datasets import Split, load_dataset
 from nin_jax.models.geometry import trace
 from nin_jax.models.variants import get_variant
-from nin_jax.runs.preparation import epoch_order, evaluation_images, make_feed, prepare_run
+from nin_jax.runs.preparation import RunSpec, epoch_order, evaluate_run, make_feed, prepare_run
 from nin_jax.training.config import Recipe, TrainConfig, recipe_of
-from nin_jax.training.evaluate import evaluate
 from nin_jax.training.sharding import EVERYWHERE
 
 # Images between two evaluations: a whole number of batches of both recipes, 64 and 128.
@@ -87,20 +86,12 @@ def train_ours(comparison: Comparison, variant: str) -> Iterator[Evaluation]:
     """Train nin_jax with `modern` for the planned epochs; yield when an evaluation is due."""
     dataset = load_dataset(comparison.dataset, comparison.data_dir)
     config, recipe = comparison.recipe(variant, "modern")
-    run = prepare_run(config, recipe, dataset)
+    run = prepare_run(RunSpec(config, recipe, dataset))
     feed, images = make_feed(run), len(dataset.train)
     every = EVALUATE_EVERY // recipe.batch_size
 
     def accuracy() -> float:
-        return evaluate(
-            run.eval_step,
-            run.layout.whole(run.state.params),
-            evaluation_images(run.layout, dataset),
-            count=len(dataset.test),
-            num_classes=run.model.num_classes,
-            batch_size=run.micro_batch_size,
-            layout=run.layout,
-        ).accuracy
+        return evaluate_run(run).accuracy
 
     for epoch in range(recipe.epochs):
         done = 0  # steps of this epoch

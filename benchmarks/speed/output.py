@@ -14,7 +14,7 @@ import torch
 
 from benchmarks.speed.work import Row
 from nin_jax import tables
-from nin_jax.runs.manifest import device_name, versions
+from nin_jax.runs.environment import device_name, versions
 
 # The columns of each benchmark's table, and their short headings.
 HEADINGS = {

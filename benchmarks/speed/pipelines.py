@@ -19,7 +19,7 @@ from benchmarks.speed.work import LEARNING_RATE, OURS, Row, Work
 from nin_jax.data import transforms
 from nin_jax.data.datasets import Dataset as NinDataset
 from nin_jax.data.datasets import Split
-from nin_jax.runs.preparation import prepare_run
+from nin_jax.runs.preparation import RunSpec, prepare_run
 from nin_jax.training.config import Recipe, TrainConfig
 
 TRAIN = Path(__file__).resolve().parent.parent.parent / "scripts" / "train.py"
@@ -77,7 +77,7 @@ def nin_jax_epoch(work: Work, images: np.ndarray, labels: np.ndarray) -> Callabl
     )
     recipe = Recipe(lr=LEARNING_RATE, batch_size=work.batch_size, image_size=work.image_size)
     config = TrainConfig(variant=work.variant, precision=work.precision)
-    run = prepare_run(config, recipe, dataset)
+    run = prepare_run(RunSpec(config, recipe, dataset))
     make_order = jax.jit(transforms.epoch_order, static_argnums=(2, 3))
     epochs = 0
 

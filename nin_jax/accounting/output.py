@@ -24,7 +24,7 @@ from nin_jax.accounting.memory_tables import (
 )
 from nin_jax.accounting.request import ReportConfig
 from nin_jax.models.variants import get_variant
-from nin_jax.runs.manifest import device_name, versions
+from nin_jax.runs.environment import device_name, versions
 from nin_jax.tables import Table, as_csv, flat_csv, markdown_section, print_table
 
 Measurements = Mapping[str, Sequence[Measured]]  # of each network, by its name

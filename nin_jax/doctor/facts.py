@@ -19,7 +19,7 @@ import jax
 import platformdirs
 from packaging.requirements import Requirement
 
-from nin_jax.runs import manifest
+from nin_jax.runs import environment
 
 PREALLOCATE = "XLA_PYTHON_CLIENT_PREALLOCATE"
 TIMEOUT_S = 120.0  # a first import of torch from a slow disk takes a minute
@@ -242,7 +242,7 @@ def read_devices() -> Devices:
     before = os.environ.get(PREALLOCATE)
     os.environ[PREALLOCATE] = "false"
     try:
-        return Devices(jax.devices()[0].platform, manifest.device_name())
+        return Devices(jax.devices()[0].platform, environment.device_name())
     except Exception as error:  # a plugin can raise anything
         return Devices(None, error=_first_line(error))
     finally:

@@ -15,7 +15,7 @@ from nin_jax.models import convert
 from nin_jax.models.nin import with_dtype
 from nin_jax.models.pretrained import MAX_BYTES, Card
 from nin_jax.models.variants import VARIANTS
-from nin_jax.runs import manifest, workdir
+from nin_jax.runs import environment, manifest, workdir
 from nin_jax.runs.trained import Trained
 from nin_jax.training.config import TrainConfig
 from nin_jax.training.evaluate import Score
@@ -102,7 +102,7 @@ def write(trained: Trained, score: Score, folder: Path) -> tuple[Path, Path]:
         test_accuracy=score.accuracy,
         test_images=int(score.confusion.sum()),
         batch_size=trained.batch_size,
-        versions=manifest.versions(),
+        versions=environment.versions(),
         sha256=hashlib.sha256(content).hexdigest(),
     )
     workdir.make_folder("--export", folder)

@@ -1,28 +1,69 @@
-"""What a run leaves behind, and says, when its numbers or its memory give out."""
+"""What ends training early: a signal, a step that is not finite, too little memory."""
 
+import contextlib
 import math
+import shlex
 import shutil
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import jax
+
+from nin_jax.errors import Interrupted, UserError
 from nin_jax.runs import manifest, workdir
+from nin_jax.runs.agreement import agree
 from nin_jax.runs.preparation import Run, epoch_order
 from nin_jax.runs.progress import NotFinite
+from nin_jax.runs.saving import Saver
 
 
-def batch_of(run: Run, step: int) -> list[int]:
-    """Which training images made the batch of a step, counted from 1."""
+@contextlib.contextmanager
+def handled(saver: Saver) -> Iterator[None]:
+    """Save and report what ends the training inside this context.
+
+    Raises:
+        Interrupted: a signal was received; a checkpoint is saved.
+        UserError: a step was not finite (its batch is recorded), or memory is too small.
+    """
+    run = saver.run
+    try:
+        try:
+            yield
+        except Interrupted as stop:
+            saver.recorder.flush()  # may find a step that is not finite
+            raise Interrupted(stop.number, _save(saver)) from None
+    except NotFinite as found:
+        batch = _batch(run, found.step)
+        written = agree(partial(_write_report, saver.folder, run, found, batch))
+        raise UserError(_nonfinite_text(found, written)) from None
+    except jax.errors.JaxRuntimeError as error:
+        text = str(error)
+        if "RESOURCE_EXHAUSTED" not in text and "out of memory" not in text.lower():
+            raise
+        raise UserError(_memory_text(run.recipe.batch_size, run.micro_batch_size)) from None
+
+
+def _save(saver: Saver) -> str:
+    step, folder = saver.recorder.progress.step, shlex.quote(str(saver.folder))
+    if not saver.checkpoint():
+        return f"step {step} could not be saved"
+    return f"step {step} is saved; continue with --resume --workdir {folder}"
+
+
+def _batch(run: Run, step: int) -> list[int]:
+    """Return the indices of the training images of a step, which is counted from 1."""
     epoch, row = divmod(step - 1, run.steps_per_epoch)
     indices = epoch_order(run, epoch)[row]
     return indices[indices >= 0].tolist()
 
 
-def write_nonfinite(folder: Path, run: Run, found: NotFinite, indices: list[int]) -> str | None:
-    """Keeps what there is to know of a step that is not finite: ``nonfinite/STEP/``.
+def _write_report(folder: Path, run: Run, found: NotFinite, batch: list[int]) -> str | None:
+    """Write ``nonfinite/STEP/``: ``report.json`` and a copy of ``metrics.jsonl``.
 
     Returns:
-        The folder with ``report.json`` (step, loss, norm of the gradient, rate, and the indices of
-        the batch's training images) and a copy of ``metrics.jsonl``; None if it cannot be written.
+        The folder; None if it cannot be written.
     """
     target = folder / "nonfinite" / f"{found.step:08d}"
     report: dict[str, Any] = {
@@ -31,7 +72,7 @@ def write_nonfinite(folder: Path, run: Run, found: NotFinite, indices: list[int]
         "loss": _plain(found.loss),
         "gradient_norm": _plain(found.gradient_norm),
         "learning_rate": found.learning_rate,
-        "batch_indices": indices,
+        "batch_indices": batch,
     }
     try:
         target.mkdir(parents=True, exist_ok=True)
@@ -43,37 +84,29 @@ def write_nonfinite(folder: Path, run: Run, found: NotFinite, indices: list[int]
 
 
 def _plain(number: float) -> float | str:
-    """JSON has no infinity and no NaN; their names have to do."""
+    """Return a number for JSON, which has no infinity and no NaN: these become text."""
     return number if math.isfinite(number) else str(number)
 
 
-def nonfinite_text(found: NotFinite, folder: str | None) -> str:
-    """The line for the user."""
-    kept = f"the batch is in {folder}" if folder else "the batch could not be written down"
+def _nonfinite_text(found: NotFinite, folder: str | None) -> str:
+    batch = f"the batch is recorded in {folder}" if folder else "the batch could not be recorded"
     if math.isfinite(found.loss):
-        what = f"the gradient's norm is {found.gradient_norm}"
+        what = f"the gradient norm is {found.gradient_norm}"
     else:
         what = f"the loss is {found.loss}"
     return (
         f"{what} at step {found.step}: lower --lr (now {found.learning_rate:g}), clip the gradient "
-        "with --clip-norm 1, or leave such steps out with --skip-nonfinite; the checkpoints are "
-        f"from before, {kept}"
+        "with --clip-norm 1, or skip such steps with --skip-nonfinite; the checkpoints are from "
+        f"before this step; {batch}"
     )
 
 
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether XLA's error is about memory."""
-    text = str(error)
-    return "RESOURCE_EXHAUSTED" in text or "out of memory" in text.lower()
-
-
-def out_of_memory_text(batch_size: int, micro_batch_size: int) -> str:
-    """The line for the user: what was too much, and what to try."""
+def _memory_text(batch_size: int, micro_batch_size: int) -> str:
     if micro_batch_size == 1:
         remedy = "a smaller --image-size or --variant"
     else:
         remedy = f"--micro-batch-size {max(1, micro_batch_size // 2)}"
     return (
-        f"the device is out of memory with --batch-size {batch_size}, worked off "
-        f"{micro_batch_size} images at a time: try {remedy}"
+        f"the device is out of memory with --batch-size {batch_size} in micro-batches of "
+        f"{micro_batch_size} images: try {remedy}"
     )

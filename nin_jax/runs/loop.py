@@ -1,4 +1,4 @@
-"""The loop proper: chunk by chunk, step by step, and what comes between the steps."""
+"""The training loop."""
 
 import signal
 from dataclasses import dataclass
@@ -7,29 +7,69 @@ import jax
 import numpy as np
 
 from nin_jax.errors import Interrupted
-from nin_jax.runs import multihost
-from nin_jax.runs.preparation import Run, epoch_order, evaluation_images, make_feed
+from nin_jax.runs.agreement import Requests
+from nin_jax.runs.preparation import Run, epoch_order, evaluate_run, make_feed
 from nin_jax.runs.progress import Recorder
 from nin_jax.runs.saving import Saver
 from nin_jax.runs.signals import Interruption
-from nin_jax.training.evaluate import Score, evaluate
-from nin_jax.training.feed import Chunk
 from nin_jax.training.sharding import EVERYWHERE
+
+
+def train(run: Run, recorder: Recorder, saver: Saver, interruption: Interruption) -> None:
+    """Train from the current step to the end of the last epoch.
+
+    Raises:
+        Interrupted: this process or another one received a signal.
+        NotFinite: the loss or the gradient of a step is not finite.
+    """
+    feed, progress = make_feed(run), recorder.progress
+    stop = Stop(interruption, saver, Requests(run.layout))
+    for epoch in range(progress.epochs, run.recipe.epochs):
+        step, epoch_end = progress.step, (epoch + 1) * run.steps_per_epoch
+        # Inside the guard only device_put and device_get may move data between host and device.
+        with jax.transfer_guard("disallow"):
+            # A run stopped during its evaluation has no steps left in this epoch.
+            chunks = feed.chunks(epoch_order(run, epoch), step) if step < epoch_end else ()
+            for chunk in chunks:
+                chunk_end = step + chunk.steps
+                while step < chunk_end:
+                    count = min(
+                        chunk_end - step, run.steps_per_dispatch, saver.cadence.steps_left(step)
+                    )
+                    run.state, figures = run.train_steps(
+                        run.state,
+                        chunk.images,
+                        chunk.labels,
+                        chunk.order,
+                        run.layout.place(np.int32(count), EVERYWHERE),
+                    )
+                    recorder.dispatched(count, figures)
+                    step += count
+                    save = stop.check(within_epoch=True) or saver.is_due_by_steps(step)
+                    if save and step < epoch_end:
+                        recorder.flush()
+                        saver.checkpoint()
+                recorder.flush()
+            score = evaluate_run(run, progress=stop.evaluating)
+        recorder.epoch(score)
+        saver.weights()
+        saver.checkpoint()
+        stop.check()
 
 
 @dataclass
 class Stop:
-    """Whether the processes of the run are asked to end, or to save what they have."""
+    """Asks all processes of the run whether to stop or to save a checkpoint."""
 
     interruption: Interruption
     saver: Saver
-    requests: multihost.Requests
+    requests: Requests
 
     def check(self, within_epoch: bool = False) -> bool:
-        """Whether a checkpoint is due.
+        """Return whether to save a checkpoint.
 
         Raises:
-            Interrupted: a signal came, to this process or another.
+            Interrupted: this process or another one received a signal.
         """
         due = within_epoch and self.saver.is_due_by_time()
         number, save = self.requests(self.interruption.signal or 0, due)
@@ -37,57 +77,8 @@ class Stop:
             raise Interrupted(signal.Signals(number))
         return save
 
-
-def train(run: Run, recorder: Recorder, saver: Saver, interruption: Interruption) -> None:
-    """Epoch by epoch, from wherever the run is, to its end."""
-    feed, progress = make_feed(run), recorder.progress
-    stop = Stop(interruption, saver, multihost.Requests(run.layout))
-    while progress.epochs < run.recipe.epochs:
-        # Nothing travels between host and device but what says so: device_put and device_get.
-        with jax.transfer_guard("disallow"):
-            if progress.step < (progress.epochs + 1) * run.steps_per_epoch:
-                for chunk in feed.chunks(epoch_order(run, progress.epochs), progress.step):
-                    _steps(run, recorder, saver, stop, chunk)
-            score = _evaluate(run, recorder, stop)
-        recorder.epoch(score)
-        saver.weights()
-        saver.checkpoint()
-        stop.check()
-
-
-def _steps(run: Run, recorder: Recorder, saver: Saver, stop: Stop, chunk: Chunk) -> None:
-    """The steps of a chunk, with the checkpoints that are due between them."""
-    step = recorder.progress.step
-    end = step + chunk.steps
-    epoch_end = (recorder.progress.epochs + 1) * run.steps_per_epoch
-    while step < end:
-        count = min(end - step, run.steps_per_dispatch, saver.cadence.steps_left(step))
-        examples = chunk.images, chunk.labels, chunk.order
-        placed = run.layout.place(np.int32(count), EVERYWHERE)
-        run.state, figures = run.train_steps(run.state, *examples, placed)
-        step += count
-        recorder.dispatched(count, figures)
-        due = stop.check(within_epoch=True) or saver.is_due_by_steps(step)
-        if due and step < epoch_end:
-            recorder.flush()
-            with jax.transfer_guard("allow"):
-                saver.checkpoint()
-    recorder.flush()
-
-
-def _evaluate(run: Run, recorder: Recorder, stop: Stop) -> Score:
-    def progress(done: int, total: int) -> None:
-        recorder.screen.evaluating(done, total)
-        if jax.process_count() == 1:  # several agree between steps alone
-            stop.check()
-
-    return evaluate(
-        run.eval_step,
-        run.layout.whole(run.state.params),
-        evaluation_images(run.layout, run.dataset),
-        count=len(run.dataset.test),
-        num_classes=run.model.num_classes,
-        batch_size=run.micro_batch_size,
-        layout=run.layout,
-        progress=progress,
-    )
+    def evaluating(self, done: int, total: int) -> None:
+        """Show the progress of the evaluation and check for a signal."""
+        self.saver.recorder.screen.evaluating(done, total)
+        if jax.process_count() == 1:  # several processes agree only between steps
+            self.check()

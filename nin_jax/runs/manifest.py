@@ -1,15 +1,10 @@
-"""What a run was, in its config.json, and what it learnt: written, compared, read back."""
+"""A run's config.json and its trained model: write, compare, read."""
 
 import dataclasses
-import importlib.metadata
 import json
 import os
-import platform
-import subprocess
 from pathlib import Path
 from typing import Any
-
-import jax
 
 from nin_jax.data.datasets import Dataset
 from nin_jax.errors import UserError
@@ -17,10 +12,12 @@ from nin_jax.models import convert
 from nin_jax.models.nin import NiN, new_model
 from nin_jax.models.variants import Variant, get_variant, variant_from_dict, variant_to_dict
 from nin_jax.reading import from_plain, read_json, shown
+from nin_jax.runs.environment import device_name, git_commit, versions
+from nin_jax.runs.preparation import RunSpec
 from nin_jax.runs.workdir import CONFIG, WEIGHTS
 from nin_jax.training.config import Recipe, TrainConfig, recipe_of
 
-# What may differ when a run is resumed; all else would make it another run.
+# Options that may differ when a run is resumed.
 MAY_CHANGE = {
     *("workdir", "resume", "data_dir", "device", "epochs", "steps", "list_variants"),
     *("steps_per_dispatch", "compilation_cache", "checkpoint_every", "keep_checkpoints"),
@@ -28,7 +25,7 @@ MAY_CHANGE = {
     *("distributed", "coordinator", "processes", "process_index"),
 }
 
-# What a start has of its own: it is not carried over to the next one.
+# Options that a resumed run does not take over from the run before.
 NOT_CARRIED_OVER = {
     "devices": "all",
     "distributed": False,
@@ -38,13 +35,14 @@ NOT_CARRIED_OVER = {
 }
 
 
-def write_config(folder: Path, config: TrainConfig, recipe: Recipe, dataset: Dataset) -> None:
-    """Writes what the run is, and on what it runs."""
+def write_config(folder: Path, spec: RunSpec) -> None:
+    """Write what the run trains, and on what it runs."""
+    config, dataset = spec.config, spec.dataset
     write_json(
         folder / CONFIG,
         {
             "config": _plain(config),
-            "recipe": dataclasses.asdict(recipe),
+            "recipe": dataclasses.asdict(spec.recipe),
             "variant": variant_to_dict(get_variant(config.variant)),
             "dataset": {
                 "name": dataset.name,
@@ -58,55 +56,55 @@ def write_config(folder: Path, config: TrainConfig, recipe: Recipe, dataset: Dat
             "num_classes": config.num_classes or dataset.num_classes,
             "device": device_name(None if config.devices == "all" else config.devices),
             "versions": versions(),
-            "git_commit": _git_commit(),
+            "git_commit": git_commit(),
         },
     )
 
 
 def _plain(config: TrainConfig | Recipe) -> dict[str, Any]:
-    """A configuration as JSON gives it back: paths as text, tuples as lists."""
+    """Return a configuration as JSON holds it: paths as text, tuples as lists."""
     return json.loads(json.dumps(dataclasses.asdict(config), default=str))
 
 
-def identity(config: TrainConfig, recipe: Recipe, dataset: Dataset) -> str:
-    """What all processes of a run must have been given alike, as text."""
-    of_its_own = {"data_dir", "workdir", "coordinator", "process_index"}
-    given = {k: v for k, v in _plain(config).items() if k not in of_its_own}
-    variant = variant_to_dict(get_variant(config.variant))
-    return json.dumps([given, _plain(recipe), variant, dataset.checksum], sort_keys=True)
+def identity(spec: RunSpec) -> str:
+    """Return, as text, everything that must be the same in all processes of a run."""
+    own = {"data_dir", "workdir", "coordinator", "process_index"}
+    config = {name: value for name, value in _plain(spec.config).items() if name not in own}
+    variant = variant_to_dict(get_variant(spec.config.variant))
+    return json.dumps([config, _plain(spec.recipe), variant, spec.dataset.checksum], sort_keys=True)
 
 
-def check_same_run(folder: Path, config: TrainConfig, recipe: Recipe, dataset: Dataset) -> None:
-    """Refuses to resume a run with another configuration or other data.
+def check_same_run(folder: Path, spec: RunSpec) -> None:
+    """Check that a run is resumed with its own configuration and data.
 
     Raises:
-        UserError: listing every difference.
+        UserError: it lists every difference.
     """
     saved = _read_run(folder)
     was = saved["config"] | saved["recipe"]
-    now = _plain(config) | _plain(recipe)
+    now = _plain(spec.config) | _plain(spec.recipe)
     differences = [
         f"{name} was {shown(was.get(name))}, is {value!r}"
         for name, value in now.items()
         if name not in MAY_CHANGE and was.get(name) != value
     ]
-    if saved["variant"] != variant_to_dict(get_variant(config.variant)):
-        differences.append(f"the variant {config.variant} has changed")
+    if saved["variant"] != variant_to_dict(get_variant(spec.config.variant)):
+        differences.append(f"the variant {spec.config.variant} has changed")
     if differences:
         may = ", ".join(sorted(MAY_CHANGE - {"resume", "list_variants"}))
         raise UserError(
             f"--resume with another configuration: {'; '.join(differences)} "
             f"(what may change: {may})"
         )
-    check_same_data(saved["dataset"]["checksum"], dataset, str(folder))
+    check_same_data(saved["dataset"]["checksum"], spec.dataset, str(folder))
 
 
 def check_same_data(checksum: str, dataset: Dataset, run: str) -> None:
-    """Refuses data other than those a network was trained on.
+    """Check that a dataset is the one that a network was trained on.
 
     Args:
-        checksum: of those data.
-        dataset: what is there now.
+        checksum: of the dataset that the network was trained on.
+        dataset: the dataset to check.
         run: what trained the network, for the message.
 
     Raises:
@@ -120,7 +118,7 @@ def check_same_data(checksum: str, dataset: Dataset, run: str) -> None:
 
 
 def read_config(folder: Path) -> TrainConfig:
-    """The configuration a run was started with.
+    """Return the configuration that a run was started with.
 
     Raises:
         UserError: the folder holds no run, or its configuration is not one.
@@ -154,15 +152,15 @@ def _damaged(folder: Path, problem: str) -> UserError:
 
 
 def load_model(folder: str | Path, weights: str | Path | None = None) -> NiN:
-    """The trained model of a run.
+    """Return the trained model of a run.
 
     Args:
         folder: the run's workdir.
-        weights: another ``.safetensors`` file to take the parameters from.
+        weights: another ``.safetensors`` file with the parameters; None reads the run's own.
 
     Raises:
-        UserError: the folder holds no finished run, or the weights do not fit. No memory is taken
-            before that is known.
+        UserError: the folder holds no finished run, or the weights do not fit; this is checked
+            before any large allocation.
     """
     folder = Path(folder)
     saved = _read_run(folder)
@@ -189,7 +187,7 @@ def _read_variant(saved: dict[str, Any], folder: Path) -> Variant:
 
 
 def weights_of(folder: Path) -> Path:
-    """The file of a run's weights.
+    """Return the path of a run's weights.
 
     Raises:
         UserError: the folder holds no run, or one that has not finished an epoch.
@@ -201,7 +199,7 @@ def weights_of(folder: Path) -> Path:
 
 
 def data_checksum(folder: Path) -> str:
-    """The checksum of the data a run was trained on.
+    """Return the checksum of the dataset that a run was trained on.
 
     Raises:
         UserError: the folder holds no run.
@@ -210,7 +208,7 @@ def data_checksum(folder: Path) -> str:
 
 
 def class_names(folder: Path) -> tuple[str, ...]:
-    """The names of a run's classes, one for every logit.
+    """Return the names of a run's classes, one for each logit.
 
     Raises:
         UserError: the folder holds no run.
@@ -258,52 +256,7 @@ def _is_text(value: object) -> bool:
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Writes a JSON object whole or not at all."""
+    """Write a JSON object; a failure leaves the old file, never part of the new one."""
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
     partial.replace(path)
-
-
-def device_name(count: int | None = None) -> str:
-    """What JAX computes on, in words: ``cpu, 8 cores, x86_64`` or the accelerator's name.
-
-    Args:
-        count: of devices; all if None.
-    """
-    device, count = jax.devices()[0], count or jax.device_count()
-    if device.platform == "cpu":
-        several = f", {count} devices" if count > 1 else ""
-        return f"cpu, {os.cpu_count()} cores, {platform.machine()}{several}"
-    return f"{device.platform}, {count} x {device.device_kind}"
-
-
-def versions() -> dict[str, str]:
-    """Versions of what the numbers depend on."""
-    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
-    found = {package: importlib.metadata.version(package) for package in packages}
-    return {"python": platform.python_version(), "nin_jax": _own_version()} | found
-
-
-def _own_version() -> str:
-    """Return the version of the installed package; one that runs from its folder has none."""
-    try:
-        return importlib.metadata.version("nin_jax")
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
-
-
-def _git_commit() -> str | None:
-    """The commit of the source tree that runs, or None if it does not lie in one of its own."""
-    here = Path(__file__).resolve().parent.parent.parent
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(here), *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-        return done.stdout.strip()
-
-    try:
-        if Path(git("rev-parse", "--show-toplevel")) != here:
-            return None
-        return git("describe", "--always", "--dirty", "--abbrev=40")
-    except (OSError, subprocess.SubprocessError):
-        return None

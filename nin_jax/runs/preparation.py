@@ -1,6 +1,6 @@
-"""All that a run needs before its first step: data, model, optimiser, compiled steps.
+"""Everything that a run needs before its first step: data, model, optimizer, compiled steps.
 
-Nothing here touches a run's folder.
+Nothing here reads or writes a run's folder.
 """
 
 import math
@@ -21,12 +21,13 @@ from nin_jax.errors import UserError
 from nin_jax.models import convert
 from nin_jax.models.nin import NiN, new_model
 from nin_jax.models.variants import get_variant
-from nin_jax.training.config import Recipe, TrainConfig
+from nin_jax.training.config import Recipe, TrainConfig, recipe_of
 from nin_jax.training.device import (
     default_micro_batch_size,
     default_steps_per_dispatch,
     devices_for,
 )
+from nin_jax.training.evaluate import Score, evaluate
 from nin_jax.training.feed import Resident, Shares, evaluation_parts
 from nin_jax.training.optimizer import for_head_only, make_optimizer, make_schedule
 from nin_jax.training.sharding import EVERYWHERE, Layout, make_layout
@@ -41,14 +42,72 @@ from nin_jax.training.step import (
 )
 
 MAX_STEPS = 10_000_000
+RESIDENT_BYTES = 2**31  # training images that fit on every device
+CHUNK_BYTES = 2**26  # images sent to a device at a time
+
+
+@dataclass
+class RunSpec:
+    """What a run trains: its configuration, the recipe with every option set, and its data."""
+
+    config: TrainConfig
+    recipe: Recipe
+    dataset: Dataset
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """The number of batches that hold all training images once."""
+        return -(-len(self.dataset.train) // self.recipe.batch_size)
+
+
+@dataclass
+class Run(RunSpec):
+    """A `RunSpec` made ready to train by `prepare_run`."""
+
+    layout: Layout
+    model: NiN
+    state: TrainState
+    train_steps: Callable[..., tuple[TrainState, StepFigures]]
+    eval_step: Callable[..., EvalState]
+    learning_rates: np.ndarray  # float32 [steps of the run]
+    micro_batch_size: int
+    steps_per_dispatch: int
+    new_layers: list[str]  # layers drawn at random because the initial weights do not fit them
+
+    @property
+    def geometry(self) -> dict[str, Any]:
+        """The arguments of `trace` and `describe` besides the variant."""
+        return {
+            "in_channels": self.model.in_channels,
+            "num_classes": self.model.num_classes,
+            "image_size": self.model.image_size,
+        }
+
+
+def load_spec(config: TrainConfig) -> RunSpec:
+    """Load a run's data and set every open option of its recipe.
+
+    With ``steps``, the recipe has the fewest whole epochs that take at least so many steps.
+
+    Raises:
+        UserError: as `load_data`.
+    """
+    dataset = load_data(config)
+    spec = RunSpec(replace(config, dataset=dataset.name), recipe_of(config), dataset)
+    if config.steps is not None:
+        epochs = -(-config.steps // spec.steps_per_epoch)
+        spec.recipe = replace(spec.recipe, epochs=epochs)
+    return spec
 
 
 def load_data(config: TrainConfig) -> Dataset:
-    """The run's data set, cut to its limits; with ``holdout``, the test split is held-out images.
+    """Return the run's dataset within its limits.
+
+    With ``holdout``, the last training images take the place of the test split.
 
     Raises:
-        UserError: as `load_dataset`, a label is beyond ``num_classes``, or the holdout leaves
-            nothing to train on.
+        UserError: as `load_dataset`; there are more classes than ``num_classes``; or ``holdout``
+            leaves no training images.
     """
     dataset = _open(config)
     if config.num_classes is not None and config.num_classes < dataset.num_classes:
@@ -56,7 +115,6 @@ def load_data(config: TrainConfig) -> Dataset:
             f"--num-classes {config.num_classes} is too few: {dataset.name} has labels "
             f"0 to {dataset.num_classes - 1}"
         )
-
     train, test = dataset.train, dataset.test
     if config.holdout is not None:
         kept = len(train) - config.holdout
@@ -71,91 +129,44 @@ def load_data(config: TrainConfig) -> Dataset:
 
 
 def _open(config: TrainConfig) -> Dataset:
-    """The whole set, in memory, or opened for reading if it is streamed.
+    """Return the dataset in memory, or opened for reading if it is streamed.
 
-    Sets that can be streamed have the checksum of a streamed one either way: a run may be resumed
-    with the other feed.
+    A dataset that can be streamed has the checksum of the streamed one in both cases, so that a run
+    may be resumed with the other feed.
     """
     name = config.dataset
     if not isinstance(name, str) or not name.startswith((TFDS_PREFIX, FOLDER_PREFIX)):
         return load_dataset(name, config.data_dir)
     streamed = open_dataset(name, config.data_dir)
-    if streams(config, streamed):
+    if _streams(config, streamed):
         return streamed
     return replace(load_dataset(name, config.data_dir), checksum=streamed.checksum)
 
 
-RESIDENT_BYTES = 2**31  # of training images that every device has room for
-CHUNK_BYTES = 2**26  # of images that a device is given at a time
-
-
-def streams(config: TrainConfig, dataset: Dataset) -> bool:
-    """Whether each device is given its own share of the examples, or all have all of them."""
+def _streams(config: TrainConfig, dataset: Dataset) -> bool:
+    """Return whether each device gets only its own share of the examples."""
     if config.feed == "auto":
         size = len(dataset.train) * math.prod(dataset.image_shape)
         return jax.process_count() > 1 or size > RESIDENT_BYTES
     return config.feed == "stream"
 
 
-def with_steps(recipe: Recipe, steps: int | None, train_images: int) -> Recipe:
-    """Return the recipe with the fewest whole epochs that take at least ``steps`` steps."""
-    if steps is None:
-        return recipe
-    return replace(recipe, epochs=-(-steps // steps_per_epoch(recipe, train_images)))
-
-
-def steps_per_epoch(recipe: Recipe, train_images: int) -> int:
-    """Return the number of batches that hold all training images once."""
-    return -(-train_images // recipe.batch_size)
-
-
-@dataclass
-class Run:
-    """A model, its state and its compiled steps, as `prepare_run` makes them."""
-
-    config: TrainConfig
-    recipe: Recipe
-    dataset: Dataset
-    layout: Layout
-    model: NiN
-    state: TrainState
-    train_steps: Callable[..., tuple[TrainState, StepFigures]]
-    eval_step: Callable[..., EvalState]
-    learning_rates: np.ndarray
-    micro_batch_size: int
-    steps_per_dispatch: int
-    steps_per_epoch: int
-    drawn_anew: list[str]  # layers that the initial weights do not fit
-
-    @property
-    def geometry(self) -> dict[str, Any]:
-        """What `trace`, `describe` and `create_model` need to know besides the variant."""
-        return {
-            "in_channels": self.model.in_channels,
-            "num_classes": self.model.num_classes,
-            "image_size": self.model.image_size,
-        }
-
-
-def prepare_run(
-    config: TrainConfig,
-    recipe: Recipe,
-    dataset: Dataset,
-    initial: Mapping[str, np.ndarray] | None = None,
-) -> Run:
-    """Model, optimiser and steps, on the run's devices; touches no file.
+def prepare_run(spec: RunSpec, initial: Mapping[str, np.ndarray] | None = None) -> Run:
+    """Make the model, the optimizer and the compiled steps on the run's devices.
 
     Args:
-        config, recipe, dataset: of the run.
-        initial: state dict of the weights to start from; None draws all of them.
+        spec: what to train.
+        initial: state dict of the weights to start from; None draws all weights.
 
     Raises:
-        UserError: the network cannot be made, or the initial weights are of another one.
+        UserError: the network cannot be made, the initial weights do not fit, or the run has more
+            than ``MAX_STEPS`` steps.
     """
+    config, recipe, dataset = spec.config, spec.recipe, spec.dataset
     layout = make_layout(
         devices_for(config.devices),
         shard_params=config.shard_params,
-        own_examples=not isinstance(dataset.train, Split) or streams(config, dataset),
+        own_examples=not isinstance(dataset.train, Split) or _streams(config, dataset),
     )
     model = new_model(
         get_variant(config.variant),
@@ -167,24 +178,19 @@ def prepare_run(
         logit_relu=recipe.logit_relu,
         dtype=config.precision,
     )
-    drawn_anew = [] if initial is None else _start_from(model, initial, config.freeze)
+    new_layers = [] if initial is None else _load_initial(model, initial, config.freeze)
     model.frozen = config.freeze
     graphdef, params = nnx.split(model, nnx.Param)
-    per_epoch = steps_per_epoch(recipe, len(dataset.train))
-    steps = per_epoch * recipe.epochs
+    steps = spec.steps_per_epoch * recipe.epochs
     if steps > MAX_STEPS:
         raise UserError(
             f"--epochs {recipe.epochs} are {steps:,} steps, more than the {MAX_STEPS:,} whose "
-            "rates are kept"
+            "learning rates are kept"
         )
-    optimizer = make_optimizer(recipe, steps)
-    if config.freeze:
-        optimizer = for_head_only(optimizer)
-    if config.skip_nonfinite:
-        optimizer = optax.apply_if_finite(optimizer, max_consecutive_errors=2**31 - 1)
+    optimizer = _optimizer(config, recipe, steps)
     state = init_train_state(params, optimizer, config.seed, layout)
     micro = min(micro_batch_size(config, recipe, model), layout.columns(recipe.batch_size))
-    at_once = config.steps_per_dispatch or default_steps_per_dispatch()
+    steps_per_dispatch = config.steps_per_dispatch or default_steps_per_dispatch()
     train_step = make_train_step(graphdef, optimizer, recipe, model.image_size, micro, layout)
     return Run(
         config=config,
@@ -193,17 +199,25 @@ def prepare_run(
         layout=layout,
         model=model,
         state=state,
-        train_steps=make_train_steps(train_step, at_once, layout, state),
+        train_steps=make_train_steps(train_step, steps_per_dispatch, layout, state),
         eval_step=make_eval_step(graphdef, model.image_size, model.num_classes, micro, layout),
         learning_rates=np.asarray(jax.vmap(make_schedule(recipe, steps))(jnp.arange(steps))),
         micro_batch_size=micro,
-        steps_per_dispatch=at_once,
-        steps_per_epoch=per_epoch,
-        drawn_anew=drawn_anew,
+        steps_per_dispatch=steps_per_dispatch,
+        new_layers=new_layers,
     )
 
 
-def _start_from(model: NiN, initial: Mapping[str, np.ndarray], freeze: bool) -> list[str]:
+def _optimizer(config: TrainConfig, recipe: Recipe, steps: int) -> optax.GradientTransformation:
+    optimizer = make_optimizer(recipe, steps)
+    if config.freeze:
+        optimizer = for_head_only(optimizer)
+    if config.skip_nonfinite:
+        optimizer = optax.apply_if_finite(optimizer, max_consecutive_errors=2**31 - 1)
+    return optimizer
+
+
+def _load_initial(model: NiN, initial: Mapping[str, np.ndarray], freeze: bool) -> list[str]:
     """Load weights into a model; return the names of the layers that they do not fit."""
     drawn = convert.transfer(model, initial)
     untrained = [name for name in drawn if name.startswith("block")]
@@ -216,30 +230,28 @@ def _start_from(model: NiN, initial: Mapping[str, np.ndarray], freeze: bool) -> 
 
 
 def micro_batch_size(config: TrainConfig, recipe: Recipe, model: NiN) -> int:
-    """Images that a step works on at a time, as asked for or as the device likes it."""
+    """Return the images of a micro-batch: the given number, or the best one for the device."""
     size = config.micro_batch_size or default_micro_batch_size(model) or recipe.batch_size
     return min(size, recipe.batch_size)
 
 
+_key = jax.jit(jax.random.key)
 _epoch_order = jax.jit(transforms.epoch_order, static_argnums=(2, 3))
 
 
 def epoch_order(run: Run, epoch: int) -> np.ndarray:
-    """int32 [steps, batch]: which training images make which batch; -1 fills the last one up."""
+    """Return the training images of each batch, int32 [steps, batch]; -1 fills the last batch."""
     seed, index = run.layout.place((np.uint32(run.config.seed), np.int32(epoch)), EVERYWHERE)
     size = len(run.dataset.train)
     order = _epoch_order(_key(seed), index, size, run.recipe.batch_size)
     return np.asarray(jax.device_get(order))
 
 
-_key = jax.jit(jax.random.key)
-
-
 def make_feed(run: Run) -> Resident | Shares:
-    """The way of the training images to the devices."""
+    """Return what brings the training images to the devices."""
     train = run.dataset.train
     if not run.layout.own_examples:
-        assert isinstance(train, Split)  # as `streams` has it
+        assert isinstance(train, Split)  # see the layout in prepare_run
         return Resident(run.layout, train)
     per_step = run.layout.columns(run.recipe.batch_size) * math.prod(run.dataset.image_shape)
     rows = max(run.steps_per_dispatch, CHUNK_BYTES // per_step)
@@ -247,6 +259,27 @@ def make_feed(run: Run) -> Resident | Shares:
 
 
 def evaluation_images(layout: Layout, dataset: Dataset) -> Iterator[tuple[jax.Array, jax.Array]]:
-    """The test split, divided over the devices, in parts."""
+    """Yield the test split in parts, divided over the devices."""
     most = max(1, CHUNK_BYTES // math.prod(dataset.image_shape))
     return evaluation_parts(layout, dataset.test.read, len(dataset.test), most)
+
+
+def evaluate_run(
+    run: Run, progress: Callable[[int, int], None] = lambda done, total: None
+) -> Score:
+    """Score the current parameters on the test split.
+
+    Args:
+        run: in the state to score.
+        progress: called with the number of scored images and of all images.
+    """
+    return evaluate(
+        run.eval_step,
+        run.layout.whole(run.state.params),
+        evaluation_images(run.layout, run.dataset),
+        count=len(run.dataset.test),
+        num_classes=run.model.num_classes,
+        batch_size=run.micro_batch_size,
+        layout=run.layout,
+        progress=progress,
+    )

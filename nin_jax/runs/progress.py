@@ -1,29 +1,29 @@
-"""Turns what the device reports into rows, lines and the summary."""
+"""How far a run has come, and the rows and lines that report it."""
 
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import jax
 import numpy as np
 
+from nin_jax.runs.preparation import Run
 from nin_jax.runs.writers import JsonlWriter, Screen, TensorBoardWriter
 from nin_jax.training.evaluate import Score
 from nin_jax.training.step import StepFigures
 
-LOG_EVERY = 10  # steps to a row in metrics.jsonl
+LOG_EVERY = 10  # steps between rows in metrics.jsonl
 
 
 @dataclass(eq=False)
-class NotFinite(Exception):  # noqa: N818 - an observation, which the loop turns into an error
+class NotFinite(Exception):  # noqa: N818 - caught and reported by failure.py
     """A step whose loss or gradient is infinite or not a number.
 
     Attributes:
         step: counted from 1.
         loss: mean over the batch, in nats.
-        gradient_norm: of the mean gradient.
-        learning_rate: of the step.
+        gradient_norm: norm of the mean gradient.
+        learning_rate: learning rate of the step.
     """
 
     step: int
@@ -34,20 +34,20 @@ class NotFinite(Exception):  # noqa: N818 - an observation, which the loop turns
 
 @dataclass
 class Progress:
-    """How far a run has come, as its checkpoints keep it; plain data for JSON.
+    """How far a run has come; plain data for JSON, kept in its checkpoints.
 
     Attributes:
-        step: optimiser steps done.
+        step: optimizer steps done.
         epochs: epochs that have been evaluated.
-        window, epoch: loss, correct predictions and images, summed since the last row of each kind.
+        window, epoch: loss, correct predictions and images, summed since the last row of that kind.
         labels, predictions: how often each class was the label and the prediction in this epoch.
         window_norm: the largest gradient norm since the last row.
-        skipped: steps that changed nothing, as their gradient was not finite.
+        skipped: steps without an update because their gradient was not finite.
         last_epoch: the row of the last epoch.
         accuracy_per_class: test accuracy after it; None for a class without test images.
         best: step, epoch and test accuracy of the best epoch.
         at_chance: whether the first epoch ended at chance.
-        dead_classes: those with training images that the last epoch never predicted for one.
+        dead_classes: classes with training images that were never predicted in the last epoch.
     """
 
     step: int = 0
@@ -69,56 +69,40 @@ class Progress:
 
 
 class Recorder:
-    """Reads each dispatch's figures one dispatch late, so that the device never waits for the host.
+    """Turns the metrics of steps and epochs into rows and lines.
+
+    The metrics of a dispatch are read one dispatch late, so that the device never waits.
 
     Args:
-        writers: take each row.
-        screen: takes lines and the bar's figures.
-        steps_per_epoch, epochs: of the run.
-        learning_rates: float [steps], the rate of each step.
-        chance: training accuracy of always predicting the most frequent class.
-        class_names: of the dataset.
-        remedies: what to tell the user if the first epoch ends at chance, and if it ends with dead
-            classes.
-        progress: how far the run has come; only a resumed one does not begin at nothing.
-        skip_nonfinite: leave steps whose loss or gradient is not finite out of the sums.
-        started: `time.perf_counter` when the run began, from which the first step is timed.
+        run: the run to report.
+        writers: they take each row.
+        screen: it takes the lines and shows the metrics.
+        progress: how far the run has come; not the start if it is resumed.
+        started: `time.perf_counter` at the start of the run; the time to the first step counts
+            from there.
     """
 
     def __init__(
         self,
+        run: Run,
         writers: list[JsonlWriter | TensorBoardWriter],
         screen: Screen,
-        *,
-        steps_per_epoch: int,
-        epochs: int,
-        learning_rates: np.ndarray,
-        chance: float,
-        class_names: Sequence[str],
-        remedies: tuple[str, str],
-        progress: Progress | None = None,
-        skip_nonfinite: bool = False,
-        started: float | None = None,
+        progress: Progress,
+        started: float,
     ):
-        self.writers, self.screen = writers, screen
-        self.steps_per_epoch, self.epochs = steps_per_epoch, epochs
-        self.learning_rates, self.chance = learning_rates, chance
-        self.class_names, self.remedies = class_names, remedies
-        self.progress = progress or Progress()
-        self.skip_nonfinite = skip_nonfinite
+        self.run, self.writers, self.screen, self.progress = run, writers, screen, progress
         self.time_to_first_step: float | None = None
         self._pending: tuple[int, StepFigures] | None = None
         self._unwritable: set[str] = set()
-        self._started = time.perf_counter() if started is None else started
-        self._epoch_started = self._window_started = self._trained_at = self._started
-        self._timed = np.zeros(2)  # images in the window and in the epoch whose time counts
+        self._started = self._epoch_started = self._window_started = self._trained_at = started
+        self._timed = np.zeros(2)  # images of the window and of the epoch that count for speed
 
     def dispatched(self, count: int, figures: StepFigures) -> None:
-        """Takes note of ``count`` steps that the device has been given; reads those before.
+        """Keep the metrics of newly dispatched steps; read those of the dispatch before.
 
         Args:
-            count: how many.
-            figures: each float32 [>= count, ...], a figure a step.
+            count: number of steps.
+            figures: float32 [>= count, ...] each, one entry per step.
 
         Raises:
             NotFinite: as `flush`.
@@ -127,7 +111,7 @@ class Recorder:
         self._pending = (count, figures)
 
     def flush(self) -> None:
-        """Reads the steps that are still outstanding.
+        """Read the metrics of the steps that have not been read yet.
 
         Raises:
             NotFinite: a loss or a gradient is not finite, and such steps are not skipped.
@@ -141,10 +125,10 @@ class Recorder:
         table = np.stack(columns, axis=1)[:count].astype(np.float64)  # [steps, 4]
         classes = np.stack((sums.labels, sums.predictions), axis=1)[:count]  # [steps, 2, classes]
         now = time.perf_counter()
-        # The host sees no more than the end of a dispatch; its steps take equal shares.
+        # Only the end of a dispatch is known, so its steps get equal shares of the time.
         ends = np.linspace(self._trained_at, now, count + 1)[1:]
         is_first = self.time_to_first_step is None
-        if is_first:  # it waits for the compiler, so no rate counts it
+        if is_first:  # it includes compilation, so it does not count for the speed
             self.time_to_first_step = now - self._started
             self._epoch_started = self._window_started = now
             self.screen.line(f"first step after {self.time_to_first_step:.1f} s")
@@ -161,17 +145,17 @@ class Recorder:
             progress.labels = (np.array(progress.labels) + classes[0]).tolist()
             progress.predictions = (np.array(progress.predictions) + classes[1]).tolist()
             progress.window_norm = max(progress.window_norm, norm)
-        elif self.skip_nonfinite:
+        elif self.run.config.skip_nonfinite:
             progress.skipped += 1
         else:
             step = progress.step + 1
-            loss, rate = float(figures[0] / figures[2]), float(self.learning_rates[step - 1])
+            loss, rate = float(figures[0] / figures[2]), float(self.run.learning_rates[step - 1])
             raise NotFinite(step, loss, norm, rate)
         progress.step += 1
         self._trained_at = now
         if timed:
             self._timed += figures[2]
-        if progress.step % LOG_EVERY == 0 or progress.step % self.steps_per_epoch == 0:
+        if progress.step % LOG_EVERY == 0 or progress.step % self.run.steps_per_epoch == 0:
             self._write_window(now)
 
     def _write_window(self, now: float) -> None:
@@ -179,10 +163,10 @@ class Recorder:
         row = {
             "kind": "step",
             "step": progress.step,
-            "epoch": round(progress.step / self.steps_per_epoch, 4),
+            "epoch": round(progress.step / self.run.steps_per_epoch, 4),
             **_means("train", progress.window),
             "gradient_norm": progress.window_norm,
-            "learning_rate": float(self.learning_rates[progress.step - 1]),
+            "learning_rate": float(self.run.learning_rates[progress.step - 1]),
             "skipped_steps": progress.skipped,
             "images_per_second": _rate(self._timed[0], now - self._window_started),
         }
@@ -192,11 +176,15 @@ class Recorder:
         self.screen.step(row)
 
     def epoch(self, score: Score) -> None:
-        """Writes the row and the line of the epoch that ends here, given its test score."""
+        """End an epoch: write its row and print its line.
+
+        Args:
+            score: on the test images.
+        """
         progress, now = self.progress, time.perf_counter()
         progress.epochs += 1
-        counts = zip(progress.labels, progress.predictions, strict=True)
-        progress.dead_classes = [c for c, (label, said) in enumerate(counts) if label and not said]
+        counts = enumerate(zip(progress.labels, progress.predictions, strict=True))
+        progress.dead_classes = [c for c, (labels, predicted) in counts if labels and not predicted]
         row = {
             "kind": "epoch",
             "step": progress.step,
@@ -218,26 +206,27 @@ class Recorder:
             kept = ("step", "epoch", "test_accuracy")
             progress.best = {key: row[key] for key in kept}
         self._write(row)
-        self._say(row, score.loss)
+        self._print(row, score.loss)
 
-    def _say(self, row: dict[str, Any], test_loss: float) -> None:
+    def _print(self, row: dict[str, Any], test_loss: float) -> None:
         loss, accuracy = (row[f"train_{name}"] for name in ("loss", "accuracy"))
         shown = "all steps were skipped" if loss is None else f"{loss:.4f} accuracy {accuracy:.4f}"
         dead = self._dead_names()
         self.screen.line(
-            f"epoch {row['epoch']}/{self.epochs}  train loss {shown}  test loss "
+            f"epoch {row['epoch']}/{self.run.recipe.epochs}  train loss {shown}  test loss "
             f"{test_loss:.4f} accuracy {row['test_accuracy']:.4f}  "
             f"{row['images_per_second'] or float('nan'):.0f} images/s  {row['seconds']:.0f} s"
             + (f"  never predicted: {dead}" if dead else "")
         )
         if row["epoch"] > 1 or accuracy is None:
             return
-        at_chance, dead_class = self.remedies
-        if accuracy < 1.2 * self.chance:
+        at_chance, dead_class = remedies(self.run)
+        chance = self.run.dataset.train.chance(self.run.dataset.num_classes)
+        if accuracy < 1.2 * chance:
             self.progress.at_chance = True
             self.screen.line(
                 f"NOTE: after the first epoch the training accuracy, {accuracy:.3f}, is at chance "
-                f"({self.chance:.3f} by always predicting the most frequent class). {at_chance}"
+                f"({chance:.3f} by always predicting the most frequent class). {at_chance}"
             )
         elif dead:
             self.screen.line(
@@ -245,29 +234,28 @@ class Recorder:
             )
 
     def _dead_names(self) -> str:
-        """Return the names of the dead classes, the first three if there are many."""
-        names = [self.class_names[c] for c in self.progress.dead_classes]
+        """Return the names of the first three dead classes and the number of the others."""
+        names = [self.run.dataset.class_names[c] for c in self.progress.dead_classes]
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
         return ", ".join(names[:3]) + more
 
     def _write(self, row: dict[str, Any]) -> None:
         row["time"] = round(time.time(), 3)
         for writer in self.writers:
-            name = type(writer).__name__
             try:
                 writer.write(row)
-                self._unwritable.discard(name)
+                self._unwritable.discard(writer.name)
             except OSError as error:
-                if name not in self._unwritable:  # said once, not at every row
-                    self._unwritable.add(name)
+                if writer.name not in self._unwritable:  # warn once, not at every row
+                    self._unwritable.add(writer.name)
                     self.screen.line(
-                        f"WARNING: {writer.what} cannot be written ({error.strerror}); training "
-                        "goes on"
+                        f"WARNING: {writer.name} cannot be written ({error.strerror}); training "
+                        "continues"
                     )
 
 
 def _means(name: str, sums: list[float]) -> dict[str, float | None]:
-    """Loss and accuracy by image; None where every step was skipped."""
+    """Return mean loss and accuracy per image; None if every step was skipped."""
     loss, correct, count = sums
     return {
         f"{name}_loss": loss / count if count else None,
@@ -277,3 +265,19 @@ def _means(name: str, sums: list[float]) -> dict[str, float | None]:
 
 def _rate(images: float, seconds: float) -> float | None:
     return round(images / seconds, 1) if images else None
+
+
+def remedies(run: Run) -> tuple[str, str]:
+    """Return advice for a run that learns nothing, and for one with dead classes."""
+    if run.config.recipe == "d2l":
+        return (
+            "The published recipe starts very slowly and may never learn at high learning rates. "
+            f"Remedy: --recipe modern, or a lower --lr (now {run.recipe.lr:g}), or more --epochs.",
+            "Under the ReLU on the logits a class can lose its gradient for good. Remedy: --recipe "
+            "modern, or --logit-relu False, or another --seed.",
+        )
+    return (
+        "Remedy: more images or --epochs; if that does not help, another --lr or --seed.",
+        "Remedy: more images or --epochs; if that does not help, --init identity, a lower --lr, "
+        "or another --seed.",
+    )

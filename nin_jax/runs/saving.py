@@ -1,4 +1,4 @@
-"""When and how a run saves what it has; a save that fails is told of, and the run goes on."""
+"""When and how a run saves its state. If saving fails, the run warns and training continues."""
 
 import re
 import time
@@ -13,20 +13,20 @@ from safetensors import SafetensorError
 from nin_jax.errors import RunError, UserError
 from nin_jax.models import convert
 from nin_jax.runs import workdir
+from nin_jax.runs.agreement import agree, is_first
 from nin_jax.runs.checkpoint import Checkpoints
-from nin_jax.runs.multihost import agree, is_first
 from nin_jax.runs.preparation import Run
 from nin_jax.runs.progress import Recorder
-from nin_jax.runs.writers import JsonlWriter, Nowhere
+from nin_jax.runs.writers import JsonlWriter
 
 
 @dataclass(frozen=True)
 class Cadence:
-    """How often a checkpoint is due within an epoch: by steps, or by time.
+    """How often to save a checkpoint within an epoch: by steps or by time.
 
     Attributes:
-        steps: a checkpoint at each multiple; None to go by time.
-        seconds: between two checkpoints; None to go by steps.
+        steps: save at each multiple of this step; None to save by time.
+        seconds: time between two checkpoints; None to save by steps.
     """
 
     steps: int | None
@@ -34,7 +34,7 @@ class Cadence:
 
     @staticmethod
     def parse(text: str) -> "Cadence":
-        """``200`` is steps, ``10min`` and ``30s`` are time.
+        """Parse a number of steps, as ``200``, or a time, as ``10min`` or ``30s``.
 
         Raises:
             UserError: it is neither.
@@ -51,7 +51,7 @@ class Cadence:
         return Cadence(None, float(count * {"s": 1, "min": 60, "h": 3600}[unit]))
 
     def steps_left(self, step: int) -> int:
-        """Steps until the next multiple; a very large number where time decides."""
+        """Return the steps until the next checkpoint; a very large number if time decides."""
         return self.steps - step % self.steps if self.steps else 2**31 - 1
 
 
@@ -60,38 +60,38 @@ class Saver:
     """Saves a run into its folder.
 
     Attributes:
-        run, recorder: what is saved.
-        rows: the writer of metrics.jsonl, which a checkpoint has to agree with.
-        checkpoints, folder: where.
-        cadence: how often within an epoch, by the run's configuration.
+        run, recorder: what to save.
+        rows: the writer of metrics.jsonl; a checkpoint records its size.
+        checkpoints, folder: where to save it.
+        cadence: how often to save within an epoch, from the run's configuration.
     """
 
     run: Run
     recorder: Recorder
-    rows: JsonlWriter | Nowhere
+    rows: JsonlWriter
     checkpoints: Checkpoints
     folder: Path
     cadence: Cadence = field(init=False)
-    _failures: dict[str, str] = field(default_factory=dict)  # what could not be saved, and why
+    _failures: dict[str, str] = field(default_factory=dict)  # what could not be saved: reason
     _last: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
         self.cadence = Cadence.parse(self.run.config.checkpoint_every)
 
     def is_due_by_steps(self, step: int) -> bool:
-        """Whether a checkpoint is due after that step, within an epoch."""
+        """Return whether to save a checkpoint after this step."""
         return self.cadence.steps is not None and step % self.cadence.steps == 0
 
     def is_due_by_time(self) -> bool:
-        """Whether the last checkpoint was as long ago as the cadence has it."""
+        """Return whether the last checkpoint is old enough to save another one."""
         since = time.monotonic() - self._last
         return self.cadence.seconds is not None and since >= self.cadence.seconds
 
     def checkpoint(self) -> bool:
-        """Saves the whole state of the run; False, and told of, if that cannot be."""
+        """Save a checkpoint. On failure, warn and return False."""
 
         def save() -> None:
-            agree(self.rows.sync)  # never ahead of the rows it counts
+            agree(self.rows.sync)  # the rows must be on the disk before their size is recorded
             progress = self.recorder.progress
             position = {
                 "step": progress.step,
@@ -103,10 +103,11 @@ class Saver:
             self.checkpoints.save(self.run.state, position)
 
         self._last = time.monotonic()
-        return self._try("a checkpoint", save)
+        with jax.transfer_guard("allow"):
+            return self._try("a checkpoint", save)
 
     def weights(self) -> bool:
-        """Saves the parameters under PyTorch's names; False, and told of, if that cannot be."""
+        """Save the parameters under PyTorch's names. On failure, warn and return False."""
 
         params = self.run.layout.whole(self.run.state.params)
 
@@ -131,18 +132,18 @@ class Saver:
             self._failures[what] = reason
             self.recorder.screen.line(
                 f"WARNING: {what} of step {self.recorder.progress.step} could not be saved "
-                f"({reason}); {last}; training goes on"
+                f"({reason}); {last}; training continues"
             )
             return False
         self._failures.pop(what, None)
         return True
 
     def finish(self) -> None:
-        """Raises a `RunError` if the end of the run could not be saved."""
+        """Raise a `RunError` if the end of the run could not be saved."""
         failures: dict[str, str] = agree(lambda: self._failures)
         if failures:
             reasons = "; ".join(f"{what}: {reason}" for what, reason in failures.items())
             raise RunError(
-                f"training is done but could not be saved ({reasons}): make room, then go on with "
-                f"--resume --workdir {self.folder} from the last good checkpoint"
+                f"training is done but could not be saved ({reasons}): make room, then continue "
+                f"with --resume --workdir {self.folder} from the last good checkpoint"
             )

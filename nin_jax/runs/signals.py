@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request: the step under way is finished and saved, then the run ends."""
+"""Ctrl-C and SIGTERM: finish the current step, save a checkpoint, then end the run."""
 
 import signal
 import threading
@@ -9,32 +9,32 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interruption:
-    """While entered, the first of the signals is noted; a second one ends the process at once.
+    """A context in which the first signal is recorded and a second one ends the process at once.
 
-    SLURM and the clouds announce preemption with SIGTERM. A signal that the process was told to
-    ignore, as by a shell that runs it in the background, stays ignored. In a thread other than the
-    main one, where Python takes no signals, nothing is changed.
+    SLURM and cloud services announce preemption with SIGTERM. A signal that the process ignores,
+    as in a background job of a shell, stays ignored. Outside the main thread, where Python handles
+    no signals, nothing changes.
 
     Attributes:
-        signal: the signal that came, or None.
+        signal: the signal that was received, or None.
     """
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
-        self._before: dict[signal.Signals, Any] = {}
+        self._handlers: dict[signal.Signals, Any] = {}  # from before
 
     def __enter__(self) -> "Interruption":
         if threading.current_thread() is threading.main_thread():
-            heard = [n for n in SIGNALS if signal.getsignal(n) != signal.SIG_IGN]
-            self._before = {number: signal.signal(number, self._note) for number in heard}
+            handled = [n for n in SIGNALS if signal.getsignal(n) != signal.SIG_IGN]
+            self._handlers = {number: signal.signal(number, self._record) for number in handled}
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
+        for number, handler in self._handlers.items():
             signal.signal(number, handler)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _record(self, number: int, frame: FrameType | None) -> None:
         del frame
         self.signal = signal.Signals(number)
-        for each in self._before:  # the system's own way of ending a process waits for no step
+        for each in self._handlers:  # the system's default action ends the process at once
             signal.signal(each, signal.SIG_DFL)

@@ -1,4 +1,4 @@
-"""A trained network, of a run or of those that ship: where it is taken from, what it needs."""
+"""A trained network: read from a run, or from the weights that ship with the package."""
 
 import os
 from dataclasses import dataclass
@@ -20,16 +20,16 @@ PRETRAINED_PREFIX = "pretrained:"
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained network, and what is needed to use it and to score it again.
+    """A trained network, with what is needed to use it and to score it again.
 
     Attributes:
         model: the network.
         class_names: one for each logit.
-        config: names its data, as `preparation.load_data` takes it.
-        data_checksum: of those data.
-        batch_size: images that are scored at a time.
-        origin: the run's folder, or the name of the weights that ship.
-        folder: of the run; None for weights that ship.
+        config: names the dataset, for `preparation.load_data`.
+        data_checksum: checksum of the dataset.
+        batch_size: images scored at a time.
+        origin: the run's folder, or the name of the shipped weights.
+        folder: the run's folder; None for shipped weights.
     """
 
     model: NiN
@@ -43,29 +43,29 @@ class Trained:
 
 @dataclass(frozen=True)
 class Source:
-    """Where a trained network is taken from: options that several scripts share."""
+    """Where to read a trained network: options that several scripts share."""
 
     workdir: Path | None = None
-    """Folder of the run, as scripts/train.py wrote it."""
+    """Folder of a run of scripts/train.py."""
 
     pretrained: str | None = None
-    """In place of a run, weights that ship with the package: nin, or nin-fashion_mnist."""
+    """Instead of a run, weights that ship with the package: nin, or nin-fashion_mnist."""
 
     weights: Path | None = None
-    """Another .safetensors file to take the run's parameters from. Default: its own."""
+    """Another .safetensors file with the run's parameters. Default: the run's own."""
 
     device: Literal["auto", "cpu", "gpu"] = "auto"
-    """Where to run; auto takes a GPU if JAX finds one."""
+    """Where to run; auto uses a GPU if JAX finds one."""
 
     compilation_cache: bool = True
-    """Keep compiled programs in the user's cache folder, for a quick next start."""
+    """Keep compiled programs in the user's cache folder, for a faster next start."""
 
     def load(self) -> Trained:
-        """Return the network, on the device that the options choose.
+        """Select the device and return the network.
 
         Raises:
-            UserError: not one of ``workdir`` and ``pretrained`` is given, there is no such run or
-                name, or the weights do not fit.
+            UserError: neither or both of ``workdir`` and ``pretrained`` are given, there is no such
+                run or name, or the weights do not fit.
         """
         if (self.workdir is None) == (self.pretrained is None):
             raise UserError(

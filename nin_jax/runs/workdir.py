@@ -1,12 +1,13 @@
-"""A run's folder: what lies in it, and who may write there."""
+"""A run's folder: the names of its files, checks before a run, and the lock."""
 
 import contextlib
-import fcntl
 import itertools
 import os
 import platform
 from collections.abc import Iterator
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from nin_jax.errors import UserError
 from nin_jax.training.config import TrainConfig
@@ -17,10 +18,10 @@ CURVES, CONFUSION, LOCK = "curves.png", "confusion.png", ".lock"
 
 
 def check(config: TrainConfig) -> None:
-    """Finds out, writing nothing, whether the run may have the folder it asks for.
+    """Check the run's folder without writing anything.
 
     Raises:
-        UserError: it is a file, cannot be written, already holds a run, or holds none to resume.
+        UserError: it is a file, cannot be written, already holds a run, or holds no run to resume.
     """
     folder = config.workdir
     if folder is None:
@@ -38,14 +39,18 @@ def check(config: TrainConfig) -> None:
 
 
 def check_folder(option: str, folder: Path) -> None:
-    """Finds out, writing nothing, whether a folder is there or can be made, and be written into.
+    """Check, without writing anything, that a folder exists or can be made, and is writable.
+
+    Args:
+        option: the option that names the folder, for the message.
+        folder: its path.
 
     Raises:
-        UserError: naming the option that asked for it.
+        UserError: it is a file, cannot be made, or is not writable.
     """
     if os.path.exists(folder) and not folder.is_dir():
         raise UserError(f"{option} {folder} is a file, not a folder")
-    # Path.exists raises where a name is too long; such a folder cannot be made.
+    # Path.exists would raise if a name is too long.
     parent = next(p for p in (folder, *folder.absolute().parents) if os.path.exists(p))
     if not parent.is_dir():
         raise UserError(f"{option} {folder} cannot be made: {parent} is a file")
@@ -54,7 +59,7 @@ def check_folder(option: str, folder: Path) -> None:
 
 
 def make_folder(option: str, folder: Path) -> None:
-    """Makes the folder if it is not there.
+    """Make the folder if it does not exist.
 
     Raises:
         UserError: it cannot be made.
@@ -66,7 +71,7 @@ def make_folder(option: str, folder: Path) -> None:
 
 
 def claim(config: TrainConfig) -> Path:
-    """The run's folder, made if need be; without a ``workdir``, the first free one under runs/.
+    """Make the run's folder and return it; without a ``workdir``, the first free one in runs/.
 
     Raises:
         UserError: it cannot be made.
@@ -91,22 +96,23 @@ def _first_free(parent: Path, name: str) -> Path:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Holds the folder for this process; the system lets go of it however the process ends.
+    """Hold the folder's lock; the system releases it however the process ends.
 
     Raises:
-        UserError: another process holds it.
+        UserError: another process holds it, or the folder cannot be written or locked.
     """
+    path = folder / LOCK
+    # No fallback to a lock without flock: that one would outlive a process that is killed.
+    lock = FileLock(path, blocking=False, fallback_to_soft=False)
     try:
-        file = open(folder / LOCK, "a+", encoding="utf-8")  # noqa: SIM115 - closed below
+        lock.acquire()
+        path.write_text(f"process {os.getpid()} on {platform.node()}", encoding="utf-8")
+    except Timeout:
+        holder = path.read_text(encoding="utf-8") or "another process"
+        raise UserError(f"--workdir {folder} is in use by {holder}") from None
     except OSError as error:
         raise UserError(f"--workdir {folder} is not writable: {error.strerror}") from None
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.seek(0)
-            raise UserError(f"--workdir {folder} is in use by {file.read().strip()}") from None
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {platform.node()}")
-        file.flush()
+    try:
         yield
+    finally:
+        lock.release()

@@ -11,7 +11,7 @@ from nin_jax.errors import UserError
 from nin_jax.inference.predictor import Predictor
 from nin_jax.models.geometry import smallest_image
 from nin_jax.models.nin import NiN
-from nin_jax.runs import manifest, workdir, writers
+from nin_jax.runs import environment, manifest, workdir, writers
 from nin_jax.runs.fit import fit
 from nin_jax.runs.preparation import load_data
 from nin_jax.study.grid import Cell, Row, Setting
@@ -118,5 +118,5 @@ def result(cell: Cell, folder: Path) -> Row:
         "collapsed": max(accuracies) < CHANCE * chance,
         "images_per_second": float(np.median(speeds)) if speeds else None,
         "device": summary["device"],
-        "versions": manifest.versions(),
+        "versions": environment.versions(),
     }

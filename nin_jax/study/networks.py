@@ -18,8 +18,8 @@ from nin_jax.accounting.programs import Programs, abstract_model
 from nin_jax.accounting.xla import xla_memory
 from nin_jax.data.datasets import Dataset
 from nin_jax.models.variants import get_variant
-from nin_jax.runs import manifest
-from nin_jax.runs.preparation import epoch_order, make_feed, prepare_run
+from nin_jax.runs import environment
+from nin_jax.runs.preparation import RunSpec, epoch_order, make_feed, prepare_run
 from nin_jax.training.config import TrainConfig, recipe_of
 from nin_jax.training.sharding import EVERYWHERE
 
@@ -92,7 +92,7 @@ def measure(
             seconds[name].append(time.perf_counter() - started)
     for name, values in seconds.items():
         found[name]["step_ms"] = round(1e3 * statistics.median(values), 2)
-        found[name]["device"] = manifest.device_name()
+        found[name]["device"] = environment.device_name()
     return found
 
 
@@ -115,7 +115,7 @@ def _memory(config: TrainConfig, dataset: Dataset) -> Network:
 
 def _step(config: TrainConfig, dataset: Dataset) -> Callable[[], None]:
     """Return a training step of a run, compiled and warmed up, that waits for its end."""
-    run = prepare_run(config, recipe_of(config), dataset)
+    run = prepare_run(RunSpec(config, recipe_of(config), dataset))
     chunk = next(make_feed(run).chunks(epoch_order(run, 0), 0))
     examples = chunk.images, chunk.labels, chunk.order
     one = run.layout.place(np.int32(1), EVERYWHERE)

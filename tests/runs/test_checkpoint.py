@@ -1,4 +1,4 @@
-"""Checkpoints: whole or absent, and whatever is wrong with one is found."""
+"""Checkpoints: complete or absent; damage is found."""
 
 import json
 import os
@@ -59,7 +59,7 @@ def test_every_damaged_file_of_a_checkpoint_is_found(tmp_path, how):
     assert tried > 5
 
 
-def test_an_empty_folder_and_an_added_file_are_damage(tmp_path):
+def test_an_empty_folder_and_an_added_file_count_as_damage(tmp_path):
     checkpoints = checkpoint.Checkpoints(tmp_path)
     checkpoints.save(small_state(1), position(1))
     checkpoints.save(small_state(2), position(2))
@@ -72,7 +72,7 @@ def test_an_empty_folder_and_an_added_file_are_damage(tmp_path):
     assert found[1]["step"] == 1
 
 
-def test_without_an_intact_checkpoint_there_is_an_error_never_a_restart(config, undisturbed):
+def test_without_an_intact_checkpoint_a_run_fails_and_does_not_restart(config, undisturbed):
     shutil.copytree(undisturbed, config.workdir)
     saved = json.loads((config.workdir / workdir.CONFIG).read_text())["config"]["variant"]
     again = replace(config, variant=saved, resume=True, epochs=3)
@@ -82,10 +82,10 @@ def test_without_an_intact_checkpoint_there_is_an_error_never_a_restart(config, 
     before = (config.workdir / workdir.METRICS).read_bytes()
     with (
         pytest.warns(UserWarning, match="position/metadata has changed"),
-        pytest.raises(UserError, match=r"no checkpoint in .* is intact: \d damaged"),
+        pytest.raises(UserError, match=r"no checkpoint in .* is intact \(\d damaged"),
     ):
         fit(again)
-    with pytest.raises(UserError, match="is intact"):  # nor the next time
+    with pytest.raises(UserError, match="is intact"):  # and again
         fit(again)
     shutil.rmtree(folder)
     with pytest.raises(UserError, match="has metrics but no checkpoint"):
@@ -97,12 +97,12 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path):
     checkpoints = checkpoint.Checkpoints(tmp_path)
     checkpoints.save(small_state(1), position(1))
     other = replace(small_state(0), params={"kernel": jax.numpy.zeros((7, 6))})
-    with pytest.raises(UserError, match="checkpoint 00000001 is of another network, optimiser"):
+    with pytest.raises(UserError, match="checkpoint 00000001 is of another network, optimizer"):
         checkpoints.restore(other)
 
 
-def test_half_a_checkpoint_is_none(tmp_path, monkeypatch):
-    """A process that dies while it writes leaves what the next one clears away."""
+def test_an_incomplete_checkpoint_is_ignored_and_removed(tmp_path, monkeypatch):
+    """As a process leaves it that dies while it writes."""
     checkpoints = checkpoint.Checkpoints(tmp_path)
     checkpoints.save(small_state(1), position(1))
 

@@ -1,4 +1,4 @@
-"""Training that starts from given weights: what is kept, drawn anew, frozen, and resumed."""
+"""Training from given weights: layers that are kept, drawn at random, frozen; resuming."""
 
 import shutil
 from dataclasses import replace
@@ -11,7 +11,7 @@ from flax import nnx
 import nin_jax
 from nin_jax.models import convert
 from nin_jax.runs import fit, manifest
-from nin_jax.runs.preparation import load_data, prepare_run
+from nin_jax.runs.preparation import load_spec, prepare_run
 from nin_jax.runs.saving import Saver
 from nin_jax.runs.trained import read_weights
 from nin_jax.training.config import TrainConfig, recipe_of
@@ -27,7 +27,7 @@ def _networks(monkeypatch):
 
 @pytest.fixture
 def config(tmp_path) -> TrainConfig:
-    """A run on the digits, with two classes more than the weights that it starts from."""
+    """A run on the digits with two more classes than its initial weights."""
     return TrainConfig(
         "small",
         "modern",
@@ -44,12 +44,10 @@ def config(tmp_path) -> TrainConfig:
     )
 
 
-def test_the_head_learns_all_else_stays_and_a_resumed_run_is_the_same(
-    config, tmp_path, capsys, monkeypatch
-):
+def test_only_the_head_learns_and_a_resumed_run_is_the_same(config, tmp_path, capsys, monkeypatch):
     fit.fit(config)
     out = capsys.readouterr().out
-    assert f"weights from {config.init_from}; drawn anew: head.conv1, head.conv2, head.con" in out
+    assert f"weights from {config.init_from}; drawn at random: head.conv1, head.conv2" in out
     assert "only the head is trained" in out
     source = convert.load_safetensors(tmp_path / "source" / "model.safetensors")
     tuned = convert.load_safetensors(tmp_path / "run" / "model.safetensors")
@@ -73,7 +71,7 @@ def test_the_head_learns_all_else_stays_and_a_resumed_run_is_the_same(
         patch.setattr(Saver, "checkpoint", stop_after_the_first_epoch)
         with pytest.raises(KeyboardInterrupt):
             fit.fit(stopped)
-    shutil.rmtree(tmp_path / "source")  # a checkpoint holds all there is
+    shutil.rmtree(tmp_path / "source")  # a checkpoint has all weights
     fit.fit(replace(stopped, resume=True))
     assert_same(tmp_path / "stopped", tmp_path / "run")
     assert manifest.read_config(tmp_path / "stopped").init_from == config.init_from
@@ -82,10 +80,10 @@ def test_the_head_learns_all_else_stays_and_a_resumed_run_is_the_same(
 
 
 def _prepare(config, initial=None):
-    return prepare_run(config, recipe_of(config), load_data(config), initial)
+    return prepare_run(load_spec(config), initial)
 
 
-def test_a_run_that_was_killed_before_its_first_checkpoint_reads_the_weights_again(config):
+def test_a_run_killed_before_its_first_checkpoint_reads_the_weights_again(config):
     config.workdir.mkdir()
     again = fit._initial_weights(replace(config, resume=True))
     assert again is not None
@@ -139,7 +137,7 @@ DRAWN = {
 
 
 @pytest.mark.parametrize("case", DRAWN)
-def test_layers_that_do_not_fit_are_drawn_anew_and_the_others_kept(tmp_path, case):
+def test_layers_that_do_not_fit_are_drawn_at_random_and_the_others_kept(tmp_path, case):
     variant, sizes, drawn = DRAWN[case]
     weights = read_weights(str(make_run(tmp_path / "run", variant)))
     model = nin_jax.create_model(variant, image_size=16, seed=5, **sizes)

@@ -1,4 +1,4 @@
-"""Disks that are full or not writable: training goes on, and what was saved stays."""
+"""Disks that are full or not writable: training continues, and saved checkpoints stay."""
 
 import shutil
 import subprocess
@@ -35,7 +35,7 @@ def fill(folder):
 
 
 def at_steps(monkeypatch, actions):
-    """Does something when the host has seen that many steps."""
+    """Call each action when the host has recorded that many steps."""
     write = Recorder._step
 
     def step(recorder, *arguments, **more):
@@ -45,7 +45,7 @@ def at_steps(monkeypatch, actions):
     monkeypatch.setattr(Recorder, "_step", step)
 
 
-def test_a_disk_that_is_full_for_a_while_costs_nothing(
+def test_a_disk_that_is_full_for_a_while_does_not_change_the_run(
     config, undisturbed, small_disk, monkeypatch, capsys
 ):
     config = replace(config, workdir=small_disk / "run")
@@ -56,17 +56,17 @@ def test_a_disk_that_is_full_for_a_while_costs_nothing(
     fit(config)
     out = capsys.readouterr().out
     assert "WARNING: a checkpoint of step 2 could not be saved (" in out
-    assert "training goes on" in out
+    assert "training continues" in out
     assert_same(config.workdir, undisturbed)
 
 
-def test_a_disk_that_stays_full_loses_nothing_that_was_saved(
+def test_a_disk_that_stays_full_keeps_the_saved_checkpoints(
     config, undisturbed, small_disk, monkeypatch
 ):
     config = replace(config, workdir=small_disk / "run")
     with monkeypatch.context() as patch:
         at_steps(patch, {2: lambda: fill(small_disk)})
-        with pytest.raises(RunError, match=r"could not be saved .*: make room, then go on with"):
+        with pytest.raises(RunError, match=r"could not be saved .*: make room, then continue with"):
             fit(config)
     checkpoints = checkpoint.Checkpoints(config.workdir / "checkpoints")
     assert checkpoints.names()[-1] == "00000001"
@@ -77,7 +77,7 @@ def test_a_disk_that_stays_full_loses_nothing_that_was_saved(
     assert_same(config.workdir, undisturbed)
 
 
-def test_a_folder_that_may_not_be_written_any_more_is_told_of(config, monkeypatch, capsys):
+def test_a_folder_that_becomes_read_only_causes_a_warning(config, monkeypatch, capsys):
     save = checkpoint.Checkpoints.save
 
     def denied(self, state, position):
@@ -89,12 +89,12 @@ def test_a_folder_that_may_not_be_written_any_more_is_told_of(config, monkeypatc
     fit(config)
     out = capsys.readouterr().out
     assert "a checkpoint of step 2 could not be saved (Permission denied); the last good" in out
-    assert "checkpoint is 00000001; training goes on" in out
+    assert "checkpoint is 00000001; training continues" in out
 
 
-def test_rows_wait_for_room_and_never_stay_torn(tmp_path):
+def test_rows_are_written_later_and_never_in_part(tmp_path):
     class Full:
-        """A file that takes half of what it is given, and then no more."""
+        """A file that takes only half of each write while it is full."""
 
         def __init__(self, file):
             self.file, self.full = file, True
@@ -120,7 +120,7 @@ def test_rows_wait_for_room_and_never_stay_torn(tmp_path):
     writer.close()
 
 
-def test_metrics_that_lost_rows_are_told_of(tmp_path):
+def test_lost_rows_cause_a_warning(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(b'{"step": 1}\n{"st')
     with pytest.warns(UserWarning, match="has lost rows"):

@@ -1,4 +1,4 @@
-"""Processes that die, fail, are told to end or cannot write: what the others do, and resuming."""
+"""Processes that die, fail, are stopped or cannot write: what the others do, and resuming."""
 
 import os
 import re
@@ -13,9 +13,16 @@ __all__ = ["alone"]  # a fixture: pytest looks it up among the names of the modu
 
 
 @pytest.mark.parametrize(
-    ("killed", "place"), [(0, 18), (1, 18), (0, "write"), (1, "write"), (0, "draw")]
+    ("killed", "place"),
+    [
+        (0, 18),
+        pytest.param(1, 18, marks=pytest.mark.slow),
+        pytest.param(0, "write", marks=pytest.mark.slow),
+        pytest.param(1, "write", marks=pytest.mark.slow),
+        pytest.param(0, "draw", marks=pytest.mark.slow),
+    ],
 )
-def test_a_lost_peer_ends_the_others_and_the_run_can_go_on(tmp_path, alone, killed, place):
+def test_if_a_process_dies_the_others_exit_and_the_run_can_resume(tmp_path, alone, killed, place):
     ended = run(tmp_path, 2, signals={killed: (place, signal.SIGKILL)})
     assert ended[killed].code == -signal.SIGKILL
     assert lost(ended[1 - killed]), ended
@@ -24,7 +31,8 @@ def test_a_lost_peer_ends_the_others_and_the_run_can_go_on(tmp_path, alone, kill
     assert_like(tmp_path, alone)
 
 
-def test_a_process_that_fails_on_its_own_ends_the_others(tmp_path):
+@pytest.mark.slow
+def test_if_a_process_fails_the_others_exit(tmp_path):
     ended = run(tmp_path, 2, signals={1: (8, 0)})
     assert [process.code for process in ended] == [1, 1], ended
     assert "ZeroDivisionError" in ended[1].err
@@ -32,7 +40,8 @@ def test_a_process_that_fails_on_its_own_ends_the_others(tmp_path):
     assert ended[0].seconds < LOST_WITHIN
 
 
-def test_a_part_of_a_checkpoint_that_cannot_be_written_ends_the_run(tmp_path, alone):
+@pytest.mark.slow
+def test_if_a_process_cannot_write_its_part_of_a_checkpoint_the_run_ends(tmp_path, alone):
     ended = run(tmp_path, 2, signals={1: ("write", FULL_DISK)})
     assert [process.code for process in ended] == [1, 1], ended
     assert "could not be written by process 1 (No space left on device): make room" in ended[1].err
@@ -42,8 +51,9 @@ def test_a_part_of_a_checkpoint_that_cannot_be_written_ends_the_run(tmp_path, al
     assert_like(tmp_path, alone)
 
 
-def test_a_checkpoint_is_due_by_the_first_ones_clock_and_the_disk_may_be_full(tmp_path):
-    """It sleeps until one is due in mid-epoch, which it cannot write, and goes on."""
+@pytest.mark.slow
+def test_the_first_process_decides_when_to_save_and_a_full_disk_does_not_end_the_run(tmp_path):
+    """It sleeps until a checkpoint is due, cannot write it, and training continues."""
     ended = run(tmp_path, 2, "--checkpoint-every", "2s", signals={0: (30, FULL_DISK)})
     assert [process.code for process in ended] == [0, 0], ended
     reason = "could not be saved (No space left on device)"
@@ -53,15 +63,17 @@ def test_a_checkpoint_is_due_by_the_first_ones_clock_and_the_disk_may_be_full(tm
     assert max(steps) == STEPS
 
 
+@pytest.mark.slow
 def test_sigterm_before_the_first_step_ends_the_process(tmp_path):
-    """No service of JAX's takes it away."""
+    """JAX's preemption service does not catch the signal."""
     ended = run(tmp_path, 2, signals={1: ("load", signal.SIGTERM)})
     assert ended[1].code == -signal.SIGTERM
     assert lost(ended[0]), ended[0]
     assert not (tmp_path / "run").exists()
 
 
-def test_ctrl_c_before_the_first_step_is_no_traceback(tmp_path):
+@pytest.mark.slow
+def test_ctrl_c_before_the_first_step_prints_no_traceback(tmp_path):
     ended = run(tmp_path, 2, signals={1: ("load", signal.SIGINT)})
     assert ended[1].code == 130
     assert ended[1].err.splitlines()[-1] == "interrupted"

@@ -1,4 +1,4 @@
-"""Several real processes as one run: the same numbers, one log; and what they must agree on."""
+"""Several real processes as one run: the same numbers, one log, the same options and data."""
 
 import os
 import signal
@@ -19,7 +19,7 @@ def test_two_processes_of_three_devices_are_one_run(tmp_path, alone):
     ended = run(tmp_path, 2, devices=3)
     assert [process.code for process in ended] == [0, 0], ended
     assert_like(tmp_path, alone)
-    # One of them writes and speaks.
+    # Only the first one writes and prints.
     assert sorted(os.listdir(tmp_path / "run")) == sorted(os.listdir(alone))
     assert "epoch 2/2" in ended[0].out
     assert "epoch" not in ended[1].out
@@ -28,8 +28,9 @@ def test_two_processes_of_three_devices_are_one_run(tmp_path, alone):
     assert accuracy * 101 == pytest.approx(round(accuracy * 101), abs=1e-9)
 
 
-def test_a_run_goes_on_in_other_layouts_from_the_middle_of_an_epoch(tmp_path, alone):
-    """One device, then eight, then four processes of which one is told to end, then one device."""
+@pytest.mark.slow
+def test_a_run_resumes_in_other_layouts_from_the_middle_of_an_epoch(tmp_path, alone):
+    """One device, then eight, then four processes of which one is stopped, then one device."""
     (stopped,) = run(tmp_path, signals={0: (13, signal.SIGTERM)})
     assert stopped.code == 143, stopped
     (stopped,) = run(tmp_path, 1, "--shard-params", devices=8, signals={0: (22, signal.SIGTERM)})
@@ -38,7 +39,7 @@ def test_a_run_goes_on_in_other_layouts_from_the_middle_of_an_epoch(tmp_path, al
     ended = run(tmp_path, 4, "--feed", "resident", signals={2: (31, signal.SIGTERM)})
     assert [process.code for process in ended] == [143] * 4, ended
     assert "resumed after step 22" in ended[0].out
-    assert "is saved; go on with --resume" in ended[0].err
+    assert "is saved; continue with --resume" in ended[0].err
     (done,) = run(tmp_path)
     assert done.code == 0, done
     (line,) = [line for line in done.out.splitlines() if "resumed after step" in line]
@@ -54,7 +55,8 @@ def test_processes_with_other_options_are_refused(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_data_that_one_process_lacks_are_an_error_of_all(tmp_path):
+@pytest.mark.slow
+def test_data_missing_in_one_process_is_an_error_in_all(tmp_path):
     missing = str(tmp_path / "missing")
     ended = run(tmp_path, 2, only={1: ["--dataset", "mnist", "--data-dir", missing]})
     assert [process.code for process in ended] == [2, 2], ended
@@ -64,8 +66,9 @@ def test_data_that_one_process_lacks_are_an_error_of_all(tmp_path):
         assert "does not exist" in line
 
 
-def test_what_one_process_finds_wrong_ends_all(tmp_path):
-    """The first one alone looks at the folder."""
+@pytest.mark.slow
+def test_an_error_found_by_one_process_ends_all(tmp_path):
+    """Only the first one checks the folder."""
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / workdir.CONFIG).write_text("{}")
     ended = run(tmp_path, 2, resume=False)
@@ -76,7 +79,7 @@ def test_what_one_process_finds_wrong_ends_all(tmp_path):
 
 
 def joining(timeout: int = 300, **options: object) -> subprocess.CompletedProcess[str]:
-    """A process that joins others that are not there."""
+    """Let a process join others that do not exist."""
     code = (
         "from nin_jax import cli; from nin_jax.runs import multihost; "
         "from nin_jax.training.config import TrainConfig; "
@@ -86,23 +89,23 @@ def joining(timeout: int = 300, **options: object) -> subprocess.CompletedProces
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
 
 
-def test_a_coordinator_that_is_not_there_is_told_of():
+def test_a_coordinator_that_cannot_be_reached():
     done = joining(3, processes=2, process_index=1, coordinator="127.0.0.1:1")
     assert done.returncode == 1, done
-    assert "error: the other processes could not be reached within 3 s" in done.stderr
+    assert "error: the first process could not be reached at 127.0.0.1:1 within 3 s" in done.stderr
 
 
-def test_a_port_that_is_taken_is_told_of():
+def test_a_port_that_is_in_use():
     with socket.socket() as taken:
         taken.bind(("", 0))
         taken.listen()
         port = taken.getsockname()[1]
         done = joining(processes=2, process_index=0, coordinator=f"127.0.0.1:{port}")
     assert done.returncode == 2, done
-    assert f"error: --coordinator: port {port} cannot be had here" in done.stderr
+    assert f"error: --coordinator: port {port} is not available on this host" in done.stderr
 
 
-def test_without_a_cluster_the_options_are_asked_for():
+def test_without_a_cluster_the_options_are_required():
     done = joining()
     assert done.returncode == 2, done
     assert done.stderr.startswith("error: --distributed: ")

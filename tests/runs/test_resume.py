@@ -1,4 +1,4 @@
-"""Runs that are stopped or killed, and resumed: they end as the undisturbed one, bit for bit."""
+"""Runs that are stopped or killed and then resumed end bit-equal to an undisturbed run."""
 
 import json
 import shutil
@@ -21,14 +21,14 @@ from tests.support.disturbed import assert_same
 
 @pytest.fixture(autouse=True)
 def signals_as_in_a_terminal() -> Iterator[None]:
-    """Whatever started the tests may have Ctrl-C ignored."""
+    """The program that started the tests may ignore Ctrl-C."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
 
 
 def signal_at(monkeypatch, number, when):
-    """Sends this process a signal at a step (a number) or while it evaluates ("evaluation")."""
+    """Send this process a signal at a step (a number) or while it evaluates ("evaluation")."""
     with_signal = {"sent": False}
 
     def send():
@@ -59,7 +59,9 @@ def signal_at(monkeypatch, number, when):
 def test_interrupted_at_any_step_it_ends_as_the_undisturbed(config, undisturbed, monkeypatch, when):
     with monkeypatch.context() as patch:
         signal_at(patch, signal.SIGTERM, when)
-        with pytest.raises(Interrupted, match=r"SIGTERM: step . is saved; go on with") as stopped:
+        with pytest.raises(
+            Interrupted, match=r"SIGTERM: step . is saved; continue with"
+        ) as stopped:
             fit(replace(config, checkpoint_every="1h"))
     assert stopped.value.code == 143
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
@@ -68,16 +70,16 @@ def test_interrupted_at_any_step_it_ends_as_the_undisturbed(config, undisturbed,
     assert_same(config.workdir, undisturbed)
 
 
-def test_several_steps_a_dispatch_are_resumed_too(config, tmp_path, monkeypatch):
+def test_a_run_with_several_steps_per_dispatch_is_resumed(config, tmp_path, monkeypatch):
     config = replace(config, steps_per_dispatch=2)
-    fit(replace(config, workdir=tmp_path / "left alone"))
+    fit(replace(config, workdir=tmp_path / "undisturbed"))
     with monkeypatch.context() as patch:
         signal_at(patch, signal.SIGINT, 4)
         with pytest.raises(Interrupted) as stopped:
             fit(config)
     assert stopped.value.code == 130
     fit(replace(config, resume=True))
-    assert_same(config.workdir, tmp_path / "left alone")
+    assert_same(config.workdir, tmp_path / "undisturbed")
 
 
 def test_a_second_signal_ends_the_process_at_once():
@@ -91,7 +93,7 @@ def test_a_second_signal_ends_the_process_at_once():
     assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
 
 
-def test_a_signal_that_is_to_be_ignored_stays_ignored():
+def test_an_ignored_signal_stays_ignored():
     from nin_jax.runs.signals import Interruption
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -104,7 +106,7 @@ def test_a_signal_that_is_to_be_ignored_stays_ignored():
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_the_script_says_where_it_is_and_exits_as_a_shell_expects(config, number, code):
+def test_the_script_prints_its_step_and_exits_as_a_shell_expects(config, number, code):
     arguments = ["--variant", config.variant, "--dataset", "digits", "--image-size", "16"]
     arguments += ["--epochs", "100000", "--limit-test", "10", "--no-compilation-cache"]
     arguments += ["--workdir", str(config.workdir)]
@@ -121,13 +123,13 @@ def test_the_script_says_where_it_is_and_exits_as_a_shell_expects(config, number
     _, err = process.communicate(timeout=120)
     assert process.returncode == code
     assert err.startswith(f"interrupted by {number.name}: step ")
-    assert f"is saved; go on with --resume --workdir {config.workdir}\n" in err
+    assert f"is saved; continue with --resume --workdir {config.workdir}\n" in err
     (newest,) = checkpoint.Checkpoints(config.workdir / "checkpoints").names()[-1:]
     checkpoint.verify(config.workdir / "checkpoints" / newest)
 
 
-def test_killed_before_its_first_checkpoint_a_run_begins_again(config, undisturbed):
-    """config.json is there, nothing else: nothing is lost, so nothing is refused."""
+def test_a_run_killed_before_its_first_checkpoint_starts_again(config, undisturbed):
+    """Only config.json exists, so nothing can be lost."""
     fit(replace(config, epochs=1))
     for name in ("checkpoints", "tensorboard"):
         shutil.rmtree(config.workdir / name)
@@ -136,7 +138,7 @@ def test_killed_before_its_first_checkpoint_a_run_begins_again(config, undisturb
     assert_same(config.workdir, undisturbed)
 
 
-def test_killed_before_its_summary_a_run_is_finished_without_training(config, undisturbed):
+def test_a_run_killed_before_its_summary_finishes_without_training(config, undisturbed):
     shutil.copytree(undisturbed, config.workdir)
     (config.workdir / workdir.SUMMARY).unlink()
     saved = json.loads((config.workdir / workdir.CONFIG).read_text())["config"]["variant"]
@@ -162,8 +164,8 @@ def test_a_checkpoint_of_another_version_is_refused(config, undisturbed, monkeyp
         fit(replace(config, variant=saved, resume=True, epochs=3))
 
 
-def test_rows_after_the_checkpoint_are_written_again_once(config, undisturbed):
-    """A killed run's metrics may be ahead of its checkpoint, the last row torn."""
+def test_rows_after_the_checkpoint_are_replaced(config, undisturbed):
+    """The metrics of a killed run may be ahead of its checkpoint, with an incomplete last row."""
     shutil.copytree(undisturbed, config.workdir)
     for name in checkpoint.Checkpoints(config.workdir / "checkpoints").names()[-1:]:
         shutil.rmtree(config.workdir / "checkpoints" / name)

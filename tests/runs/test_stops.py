@@ -1,4 +1,4 @@
-"""What a run refuses, and what it says when numbers, memory or its folder give out."""
+"""What a run refuses, and its messages when numbers, memory or its folder fail."""
 
 import json
 import shutil
@@ -13,14 +13,13 @@ from safetensors.numpy import load_file
 
 from nin_jax import UserError
 from nin_jax.runs import checkpoint, fit, workdir, writers
-from nin_jax.runs.preparation import epoch_order, load_data, prepare_run
+from nin_jax.runs.preparation import epoch_order, load_spec, prepare_run
 from nin_jax.runs.saving import Cadence
-from nin_jax.training.config import recipe_of
 from tests.conftest import SCRIPTS
 from tests.support.disturbed import EPOCHS, STEPS
 
 
-def test_another_configuration_is_refused_and_what_may_change_is_said(config, undisturbed):
+def test_another_configuration_is_refused_and_every_difference_listed(config, undisturbed):
     shutil.copytree(undisturbed, config.workdir)
     saved = json.loads((config.workdir / workdir.CONFIG).read_text())["config"]["variant"]
     other = replace(config, variant=saved, resume=True, precision="bfloat16", batch_size=60)
@@ -41,13 +40,13 @@ def test_another_configuration_is_refused_and_what_may_change_is_said(config, un
     ],
     ids=str,
 )
-def test_configurations_made_in_python_are_checked_too(config, changes, match):
+def test_configurations_made_in_python_are_checked(config, changes, match):
     with pytest.raises(UserError, match=match):
         fit.fit(replace(config, **changes))
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "10 parsecs", "", "min", "1.5min", "9" * 20])
-def test_a_cadence_that_is_none(text):
+def test_invalid_cadences(text):
     with pytest.raises(UserError, match="--checkpoint-every must be a number of steps"):
         Cadence.parse(text)
 
@@ -60,7 +59,7 @@ def test_cadences():
     assert [Cadence(4, None).steps_left(step) for step in range(5)] == [4, 3, 2, 1, 4]
 
 
-def test_a_step_that_is_not_finite_ends_the_run_and_is_kept(config):
+def test_a_step_that_is_not_finite_ends_the_run_and_is_reported(config):
     config = replace(config, lr=1e30, clip_norm=0.0)
     with pytest.raises(UserError, match=r"is (nan|inf) at step (\d+): lower --lr") as stopped:
         fit.fit(config)
@@ -68,24 +67,24 @@ def test_a_step_that_is_not_finite_ends_the_run_and_is_kept(config):
     assert str(folder) in str(stopped.value)
     report = json.loads((folder / "report.json").read_text())
     assert report["step"] == int(folder.name) > 1
-    run = prepare_run(config, recipe_of(config), load_data(config))
+    run = prepare_run(load_spec(config))
     expected = epoch_order(run, 0)[report["step"] - 1]
     assert report["batch_indices"] == [i for i in expected.tolist() if i >= 0]
     assert (folder / workdir.METRICS).exists()
-    # No checkpoint holds what came of it.
+    # All checkpoints are from before that step.
     for name in checkpoint.Checkpoints(config.workdir / "checkpoints").names():
         assert int(name[:8]) < report["step"]
 
 
-def test_what_cannot_be_kept_of_such_a_step_is_said(config):
+def test_a_report_that_cannot_be_written_is_mentioned(config):
     config.workdir.mkdir()
     (config.workdir / "nonfinite").write_text("a file in the way")
-    with pytest.raises(UserError, match="the batch could not be written down"):
+    with pytest.raises(UserError, match="the batch could not be recorded"):
         fit.fit(replace(config, lr=1e30, clip_norm=0.0))
 
 
-def test_steps_that_are_not_finite_can_be_left_out_and_counted(config, capsys):
-    """The first step throws the parameters so far that no later one is finite."""
+def test_steps_that_are_not_finite_can_be_skipped_and_counted(config, capsys):
+    """The first step makes the parameters so large that no later step is finite."""
     summary = fit.fit(replace(config, lr=1e30, clip_norm=0.0, skip_nonfinite=True))
     assert summary["skipped_steps"] == EPOCHS * STEPS - 1
     rows = writers.read_metrics(config.workdir / workdir.METRICS)
@@ -96,11 +95,11 @@ def test_steps_that_are_not_finite_can_be_left_out_and_counted(config, capsys):
     assert all(np.isfinite(array).all() for array in weights.values())
 
 
-def test_out_of_memory_names_the_batch_and_proposes_a_part(config, monkeypatch):
+def test_out_of_memory_names_the_batch_size_and_a_remedy(config, monkeypatch):
     def exhausted(*_):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes.")
 
-    run = prepare_run(config, recipe_of(config), load_data(config))
+    run = prepare_run(load_spec(config))
     monkeypatch.setattr(fit, "prepare_run", lambda *_: replace(run, train_steps=exhausted))
     with pytest.raises(UserError, match=r"--batch-size 50, .*: try --micro-batch-size 25$"):
         fit.fit(config)
@@ -110,13 +109,13 @@ def test_other_errors_of_the_device_are_not_hidden(config, monkeypatch):
     def broken(*_):
         raise jax.errors.JaxRuntimeError("INTERNAL: the device fell off the bus")
 
-    run = prepare_run(config, recipe_of(config), load_data(config))
+    run = prepare_run(load_spec(config))
     monkeypatch.setattr(fit, "prepare_run", lambda *_: replace(run, train_steps=broken))
     with pytest.raises(jax.errors.JaxRuntimeError, match="fell off the bus"):
         fit.fit(config)
 
 
-def test_two_at_once_on_one_folder_one_runs_the_other_is_told(config):
+def test_of_two_runs_in_one_folder_the_second_is_refused(config):
     arguments = ["--variant", config.variant, "--dataset", "digits", "--image-size", "16"]
     arguments += ["--limit-test", "10", "--epochs", "1", "--workdir", str(config.workdir)]
     command = [sys.executable, SCRIPTS / "train.py", *arguments, "--no-compilation-cache"]
@@ -132,8 +131,8 @@ def test_two_at_once_on_one_folder_one_runs_the_other_is_told(config):
     assert error.count("\n") == 1
 
 
-def test_deterministic_asks_xla_for_it(config):
-    """On a CPU it changes nothing; XLA must know the flags all the same."""
+def test_deterministic_sets_known_xla_flags(config):
+    """On a CPU they have no effect, but XLA must know them."""
     arguments = ["--variant", config.variant, "--dataset", "digits", "--image-size", "16"]
     arguments += ["--limit-train", "8", "--limit-test", "8", "--epochs", "1", "--deterministic"]
     arguments += ["--workdir", str(config.workdir), "--no-compilation-cache"]

@@ -1,4 +1,4 @@
-"""A small run to be disturbed, and whether it ended as one that was left alone."""
+"""A small run to disturb, and its comparison with an undisturbed one."""
 
 from pathlib import Path
 
@@ -9,11 +9,11 @@ from nin_jax.runs import workdir
 from nin_jax.training.config import TrainConfig
 from tests.conftest import TINY_TOML
 
-STEPS, EPOCHS = 3, 2  # steps an epoch
+STEPS, EPOCHS = 3, 2  # steps per epoch
 
 
 def config_in(folder: Path) -> TrainConfig:
-    """Dropout and augmentation are on; a checkpoint after every step."""
+    """Return a configuration with dropout, augmentation and a checkpoint after every step."""
     (folder / "tiny.toml").write_text(TINY_TOML)
     return TrainConfig(
         variant=str(folder / "tiny.toml"),
@@ -31,7 +31,7 @@ def config_in(folder: Path) -> TrainConfig:
 
 
 def events_of(folder):
-    """Step and names of every event's values, times aside."""
+    """Return step and names of every event's values, without times."""
     (path,) = (folder / workdir.TENSORBOARD).iterdir()
     events = [event for event in EventFileLoader(str(path)).Load() if event.summary.value]
     return [
@@ -40,6 +40,6 @@ def events_of(folder):
 
 
 def assert_same(folder, other):
-    """Weights, rows, summary and events, to the bit; times aside."""
+    """Check that weights, rows, summary and events are equal to the bit, except for times."""
     assert differences(folder, other) == []
     assert events_of(folder) == events_of(other)

@@ -1,8 +1,8 @@
 """Disturb scripts/train.py: python -m tests.support.one_process WHERE WHAT OPTION...
 
-WHERE is a step, when the devices have been given it (0 leaves the run alone); or ``load``, before
-the data are; ``write``, in the first checkpoint after step 0; ``draw``, when training is done. WHAT
-is the number of a signal, 0 for an error of our own making, or `FULL_DISK`.
+WHERE is the step after whose dispatch it happens (0: never); or ``load``, before the data are
+loaded; ``write``, in the first checkpoint after step 0; ``draw``, after training. WHAT is the
+number of a signal, 0 for an unexpected error, or `FULL_DISK`.
 """
 
 import errno
@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-from nin_jax.runs import checkpoint, fit
+from nin_jax.runs import checkpoint, description, fit
 from nin_jax.runs.progress import Recorder
 from nin_jax.runs.writers import JsonlWriter
 
@@ -29,9 +29,9 @@ def happen(what: int) -> None:
     if what == FULL_DISK:
         full_disk()
     elif what == 0:
-        raise ZeroDivisionError("of our own making")
+        raise ZeroDivisionError("made by the test")
     else:
-        if what == signal.SIGINT:  # a shell that runs the tests in the background has it ignored
+        if what == signal.SIGINT:  # ignored if the tests run in the background
             signal.signal(what, signal.default_int_handler)
         os.kill(os.getpid(), what)
 
@@ -52,7 +52,7 @@ def happen_in_step(step: int, what: int) -> None:
 
 
 def fill_disk_once() -> None:
-    """The next checkpoint cannot be written; the one after 2 s is due now."""
+    """Let the next checkpoint fail, and wait until one is due after 2 s."""
     sync = JsonlWriter.sync
 
     def full(self: JsonlWriter) -> None:
@@ -65,9 +65,9 @@ def fill_disk_once() -> None:
 
 def happen_in(where: str, what: int) -> None:
     module, name = {
-        "load": (fit, "load_data"),
+        "load": (fit, "load_spec"),
         "write": (checkpoint, "_write"),
-        "draw": (fit, "_draw"),
+        "draw": (description, "draw_curves"),
     }[where]
     before = getattr(module, name)
 

@@ -1,6 +1,7 @@
-"""scripts/train.py in several real processes, and the same run on one device to hold it against."""
+"""scripts/train.py in several real processes, and the same run on one device for comparison."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from parity_tests.tolerances import LAYOUT
 from tests.conftest import TINY_TOML
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-STEPS = 50  # two epochs of 25, the last batch of 10
+STEPS = 50  # two epochs of 25; the last batch has 10 images
 BOUND = LAYOUT["float32"]
 LOST_WITHIN = 60.0  # seconds
 
@@ -53,7 +54,7 @@ def options(folder: Path) -> dict[str, object]:
         "limit_test": 101,  # prime, so no number of devices divides it
         "augment": "flip_shift",
         "checkpoint_every": "7",
-        # With Muon float32 runs of two layouts part from the first roundings on: docs/scale.md.
+        # With Muon the float32 runs of two layouts diverge from the first rounding: docs/scale.md.
         "optimizer": "sgd",
         "lr": 0.03,
         "momentum": 0.9,
@@ -79,16 +80,16 @@ def run(
     resume: bool = True,
     only: dict[int, list[str]] | None = None,
 ) -> list[Ended]:
-    """The run in so many processes of so many devices each, to its end.
+    """Run the training in several processes to its end.
 
     Args:
-        folder: of the run, in ``run``; there is none or it is resumed.
-        count: of processes.
-        more: options.
-        devices: of each process.
-        signals: what happens to a process: where and what, as `tests.support.one_process` has it.
-        resume: go on with a run that is there.
-        only: options of a process that the others do not have.
+        folder: its subfolder ``run`` is the workdir.
+        count: number of processes.
+        more: further options.
+        devices: number of devices of each process.
+        signals: by process, WHERE and WHAT of `tests.support.one_process`.
+        resume: resume the run if there is one.
+        only: by process, options that the others do not have.
     """
     command = ["--workdir", str(folder / "run")]
     for name, value in options(folder).items():
@@ -135,7 +136,7 @@ def run(
 
 
 def _ended(started: Started) -> list[Ended]:
-    """All of them; seconds since the first one ended."""
+    """Wait for all processes; their seconds count from the end of the first one."""
     first: float | None = None
     ended: dict[int, Ended] = {}
     deadline = time.monotonic() + 300
@@ -157,7 +158,7 @@ def _read(file: IO[str]) -> str:
 
 
 def assert_like(folder: Path, alone: Path) -> None:
-    """The run came to what the one on one device came to, but for the order of sums."""
+    """Check that the run has the results of the one on one device, up to rounding."""
     rows, wanted = (rows_of(each) for each in (folder / "run", alone))
     assert [(row["kind"], row["step"]) for row in rows] == [
         (row["kind"], row["step"]) for row in wanted
@@ -174,10 +175,15 @@ def assert_like(folder: Path, alone: Path) -> None:
 
 
 def lost(left: Ended) -> bool:
-    """Whether a process ended soon, and with one line, because another was gone."""
-    # JAX's own log of the loss, written by another thread, may come before or after the line.
+    """Return whether a process ended soon, with one line, because another one was gone.
+
+    If JAX's service notices first, it aborts the process with a message of its own.
+    """
+    assert "Traceback" not in left.err
+    if left.code == -signal.SIGABRT:
+        return "another task died" in left.err and left.seconds < LOST_WITHIN
+    # JAX's log, written by another thread, may come before or after our line.
     line = next(line for line in left.err.splitlines() if line.startswith("error: "))
     assert "another process of the run is gone" in line
     assert "--resume" in line
-    assert "Traceback" not in left.err
     return left.code == 1 and left.seconds < LOST_WITHIN

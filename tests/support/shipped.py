@@ -1,4 +1,4 @@
-"""Weights that ship, made in a test: a finished run of a small network, and its export."""
+"""Shipped weights made in a test: a finished run of a small network, and its export."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +11,7 @@ from nin_jax.data.datasets import load_dataset
 from nin_jax.inference import scoring
 from nin_jax.models import convert, pretrained, variants
 from nin_jax.runs import manifest
+from nin_jax.runs.preparation import RunSpec
 from nin_jax.runs.trained import Source
 from nin_jax.training.config import TrainConfig, recipe_of
 
@@ -25,12 +26,12 @@ def build_in(patch: pytest.MonkeyPatch, *networks: nin_jax.Variant) -> None:
 
 
 def make_run(folder: Path, variant: str = "small", **options: Any) -> Path:
-    """Write what a finished run on the digits has for those that read one; nothing is trained."""
+    """Write the config and the weights of a finished run on the digits, without training."""
     config = TrainConfig(variant, "modern", "digits", image_size=16, workdir=folder)
     config = replace(config, **options)
     recipe = recipe_of(config)
     folder.mkdir(parents=True)
-    manifest.write_config(folder, config, recipe, load_dataset("digits"))
+    manifest.write_config(folder, RunSpec(config, recipe, load_dataset("digits")))
     relu = recipe.logit_relu
     size = recipe.image_size
     model = nin_jax.create_model(variant, image_size=size, seed=1, init="he", logit_relu=relu)
@@ -39,7 +40,7 @@ def make_run(folder: Path, variant: str = "small", **options: Any) -> Path:
 
 
 def ship(patch: pytest.MonkeyPatch, folder: Path, variant: str = "small") -> pretrained.Card:
-    """Make a run in a folder, and let the package ship its weights and no others."""
+    """Make a run in a folder and let the package ship its weights only."""
     run = make_run(folder / f"run-{variant}", variant)
     scoring.score_source(Source(run), export=folder / "weights")
     patch.setattr(pretrained, "FOLDER", folder / "weights")

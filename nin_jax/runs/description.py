@@ -1,0 +1,70 @@
+"""A run in words, numbers and a picture: its first lines, its summary, its curves."""
+
+from pathlib import Path
+from typing import Any
+
+from nin_jax.models.geometry import trace
+from nin_jax.models.summary import describe
+from nin_jax.runs import workdir
+from nin_jax.runs.environment import device_name
+from nin_jax.runs.preparation import Run
+from nin_jax.runs.progress import Progress, Recorder
+from nin_jax.runs.writers import read_metrics
+
+
+def headline(run: Run, folder: Path, progress: Progress) -> str:
+    """Return the lines that a run prints before it trains."""
+    config, dataset = run.config, run.dataset
+    notes = "\nonly the head is trained" if config.freeze else ""
+    if progress.step:
+        notes += f"\nresumed after step {progress.step}"
+    elif config.init_from is not None:
+        notes += f"\nweights from {config.init_from}"
+        notes += f"; drawn at random: {', '.join(run.new_layers)}" if run.new_layers else ""
+    return (
+        f"{describe(run.model.variant, **run.geometry)}\n"
+        f"{dataset.name} ({dataset.source}): {len(dataset.train):,} training and "
+        f"{len(dataset.test):,} test images; recipe {config.recipe}, batch size "
+        f"{run.recipe.batch_size} in micro-batches of {run.micro_batch_size}, "
+        f"{len(run.learning_rates):,} steps; {device_name(run.layout.devices)}; into {folder}"
+        f"{notes}"
+    )
+
+
+def summary(run: Run, recorder: Recorder) -> dict[str, Any]:
+    """Return what ``summary.json`` holds."""
+    layers, progress = trace(run.model.variant, **run.geometry), recorder.progress
+    kept = ("train_loss", "train_accuracy", "test_loss", "test_accuracy", "images_per_second")
+    return {
+        "variant": run.model.variant.name,
+        "recipe": run.config.recipe,
+        "dataset": run.dataset.name,
+        "image_size": list(run.model.image_size),
+        "train_images": len(run.dataset.train),
+        "test_images": len(run.dataset.test),
+        "evaluated_on": "test images" if run.config.holdout is None else "held-out training images",
+        "params": sum(layer.params for layer in layers),
+        "macs_per_image": sum(layer.macs for layer in layers),
+        "epochs": run.recipe.epochs,
+        "steps": progress.step,
+        **{key: progress.last_epoch[key] for key in kept},
+        "best_epoch": progress.best,
+        "skipped_steps": progress.skipped,
+        "test_accuracy_per_class": progress.accuracy_per_class,
+        "at_chance_after_first_epoch": progress.at_chance,
+        "dead_classes": [run.dataset.class_names[c] for c in progress.dead_classes],
+        "time_to_first_step_seconds": recorder.time_to_first_step,
+        "device": device_name(run.layout.devices),
+    }
+
+
+def draw_curves(run: Run, folder: Path) -> None:
+    """Draw ``curves.png`` from the rows of ``metrics.jsonl``."""
+    from nin_jax.plotting import plot_curves  # matplotlib is slow to import
+
+    height, width = run.model.image_size
+    title = (
+        f"{run.model.variant.name} on {run.dataset.name}, {len(run.dataset.train):,} images "
+        f"at {height}x{width}, recipe {run.config.recipe}"
+    )
+    plot_curves(read_metrics(folder / workdir.METRICS), title, folder / workdir.CURVES)
