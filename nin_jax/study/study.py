@@ -15,8 +15,8 @@ from nin_jax.accounting.account import account
 from nin_jax.data.datasets import Dataset, load_dataset
 from nin_jax.errors import UserError
 from nin_jax.inference.class_maps import explain_images
-from nin_jax.models.geometry import trace
 from nin_jax.models.variants import get_variant, list_variants
+from nin_jax.plotting import plot_class_maps
 from nin_jax.reading import shown
 from nin_jax.runs import manifest, workdir
 from nin_jax.runs.preparation import load_data
@@ -65,7 +65,8 @@ def make_study(config: StudyConfig, command: Sequence[str]) -> Path:
     try:
         _run(missing, rows, setting, config.out, console)
         _count_and_time(rows, setting, story.networks, config.times, console)
-        story.gallery = _gallery(rows, dataset, config.out, config.gallery) or story.gallery
+        drawn = _gallery(rows, story.networks, dataset, config.out, config.gallery)
+        story.gallery = drawn or story.gallery
     finally:  # an interrupted study gets a page too
         story.write(config.out)
         path = _write(rows, story, config.out) if rows else None
@@ -189,7 +190,7 @@ def _place(row: Row) -> tuple[bool, str, int, int, int]:
 
 
 def _gallery(
-    rows: Sequence[Row], dataset: Dataset, out: Path, given: Path | None
+    rows: Sequence[Row], networks: Networks, dataset: Dataset, out: Path, given: Path | None
 ) -> list[dict[str, str]]:
     """Draw class maps of some test images into ``gallery/``, by the given run.
 
@@ -199,10 +200,8 @@ def _gallery(
     Returns:
         File name and caption of each picture.
     """
-    from nin_jax.plotting import plot_class_maps  # matplotlib is slow to import
-
     if given is None:
-        given = _largest_maps(rows, out)
+        given = _largest_maps(rows, networks, out)
     if given is None:
         return []
     model = manifest.load_model(given)
@@ -222,15 +221,14 @@ def _gallery(
     return pictures
 
 
-def _largest_maps(rows: Sequence[Row], out: Path) -> Path | None:
+def _largest_maps(rows: Sequence[Row], networks: Networks, out: Path) -> Path | None:
     """Return the folder of the run with the largest maps, if they have more than one pixel."""
     best, largest = None, 1
     for row in sorted(rows, key=lambda row: row["recipe"] != "modern"):
-        folder, variant = out / "runs" / row["cell"], get_variant(row["variant"])
-        if row["collapsed"] or row["change"] or variant.classifier != "mean":
+        if row["collapsed"] or row["change"] or get_variant(row["variant"]).classifier != "mean":
             continue
-        channels, classes = 1, len(row["test_accuracy_per_class"])
-        sides = trace(variant, channels, classes, tuple(row["image_size"]))[-1].in_shape[:2]
-        if sides[0] * sides[1] > largest and (folder / workdir.WEIGHTS).exists():
-            best, largest = folder, sides[0] * sides[1]
+        folder = out / "runs" / row["cell"]
+        height, width = networks[key(row["variant"], row["recipe"])]["head_map"]
+        if height * width > largest and (folder / workdir.WEIGHTS).exists():
+            best, largest = folder, height * width
     return best
