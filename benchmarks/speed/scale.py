@@ -34,7 +34,7 @@ from nin_jax.training.step import init_train_state, make_train_step, make_train_
 Part = Literal["mesh overhead", "weak scaling"]
 PARTS: tuple[Part, ...] = ("mesh overhead", "weak scaling")
 VIRTUAL_DEVICES = 8
-REPLICATED, DIVIDED = "on every device", "divided"
+REPLICATED, SHARDED = "on every device", "sharded"
 
 
 def measure(part: Part, work: Work, rounds: int) -> Iterator[Row]:
@@ -82,11 +82,11 @@ class Step:
     parameter_bytes: int
 
     def row(self, benchmark: str) -> Row:
-        divided = self.layout is not None and self.layout.shard_params
+        sharded = self.layout is not None and self.layout.shard_params
         return self.work.row() | {
             "benchmark": benchmark,
             "devices": self.layout.devices if self.layout else 1,
-            "parameters": DIVIDED if divided else REPLICATED,
+            "parameters": SHARDED if sharded else REPLICATED,
         }
 
 
@@ -144,7 +144,7 @@ def weak_scaling(work: Work, rounds: int) -> Iterator[Row]:
     devices = jax.devices()
     counts = [2**power for power in range(len(devices).bit_length())]
     steps = {f"{n}": _on(work, devices[:n], shard_params=False) for n in counts}
-    steps["divided"] = _on(work, devices[: counts[-1]], shard_params=True)
+    steps["sharded"] = _on(work, devices[: counts[-1]], shard_params=True)
     timings, cores = _timed(steps, rounds)
     one = timings["1"]
     for name, step in steps.items():
@@ -155,7 +155,7 @@ def weak_scaling(work: Work, rounds: int) -> Iterator[Row]:
             | {"host_cores_busy": round(cores[name], 2)}
             | efficiency(step, timings[name], one, devices[0].platform)
         )
-    for name in (str(counts[-1]), "divided"):
+    for name in (str(counts[-1]), "sharded"):
         yield from communication(steps[name])
 
 

@@ -36,7 +36,7 @@ def test_the_job_yields_all_rows(plan, monkeypatch):
 
     weak, sent = others[:3], others[3:]
     assert [(row["devices"], row["batch_size"]) for row in weak] == [(1, 3), (2, 6), (2, 6)]
-    assert [row["parameters"] for row in weak] == ["on every device"] * 2 + ["divided"]
+    assert [row["parameters"] for row in weak] == ["on every device"] * 2 + ["sharded"]
     assert all("2 virtual devices share" in row["note"] for row in weak[1:])
     assert weak[0]["efficiency"] == 1
     assert all(row["host_cores_busy"] > 0 for row in weak)
@@ -44,7 +44,7 @@ def test_the_job_yields_all_rows(plan, monkeypatch):
     assert [row["collective"] for row in sent] == [*KINDS] * 2
     counts = [
         {row["collective"]: row["count"] for row in sent if row["parameters"] == kind}
-        for kind in ("on every device", "divided")
+        for kind in ("on every device", "sharded")
     ]
     assert counts[0] == dict.fromkeys(KINDS, 0) | {"all-reduce": 1}
     assert counts[1]["all-gather"] == counts[1]["reduce-scatter"] == 1
@@ -93,17 +93,17 @@ def test_the_documented_bytes_follow_from_the_layout(variant):
     model = nnx.eval_shape(lambda: nin_jax.create_model(variant))
     leaves = jax.tree.leaves(nnx.state(model, nnx.Param))
     layout = Layout(AbstractMesh((8,), (AXIS,)), shard_params=True)  # type: ignore[arg-type]
-    divided = [4 * leaf.size for leaf in leaves if layout._axis(leaf.shape) is not None]
-    whole = sum(4 * leaf.size for leaf in leaves) - sum(divided)
+    sharded = [4 * leaf.size for leaf in leaves if layout._axis(leaf.shape) is not None]
+    whole = sum(4 * leaf.size for leaf in leaves) - sum(sharded)
     found = re.findall(
         rf"^\| `{variant}` \| ([\w ]+) \| ([\w-]+) \| (\d+) \| ([\d,]+) \|$",
         DOC.read_text(encoding="utf-8"),
         re.MULTILINE,
     )
     sent = {(kind, name): int(size.replace(",", "")) for kind, name, _, size in found}
-    assert sent.pop(("on every device", "all-reduce")) == whole + sum(divided) + 12
-    assert sent.pop(("divided", "all-gather")) == sum(divided) // 8
-    assert sent.pop(("divided", "reduce-scatter")) == sum(divided)
-    # Whole arrays, three sums, and for each divided array a slice's part of the norm.
-    assert sent.pop(("divided", "all-reduce")) == whole + 12 + 4 * len(divided)
+    assert sent.pop(("on every device", "all-reduce")) == whole + sum(sharded) + 12
+    assert sent.pop(("sharded", "all-gather")) == sum(sharded) // 8
+    assert sent.pop(("sharded", "reduce-scatter")) == sum(sharded)
+    # Whole arrays, three sums, and for each sharded array a slice's part of the norm.
+    assert sent.pop(("sharded", "all-reduce")) == whole + 12 + 4 * len(sharded)
     assert not sent
