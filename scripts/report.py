@@ -1,4 +1,4 @@
-"""Count what a network costs: python scripts/report.py."""
+"""Report the costs of a network: python scripts/report.py."""
 
 import sys
 from pathlib import Path

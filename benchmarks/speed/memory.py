@@ -1,4 +1,4 @@
-"""The memory that a network takes, measured in processes of their own."""
+"""Measure the memory of a network's steps, each contender in a separate process."""
 
 from collections.abc import Callable
 
@@ -13,47 +13,48 @@ from nin_jax.training.config import RECIPES
 def measure_account(
     account: Account, variant: str, recipe: str, say: Callable[[str], None]
 ) -> list[Measured]:
-    """Ours and PyTorch's best for memory, in training and in prediction.
+    """Measure nin_jax and PyTorch's most economical mode, in training and in prediction.
 
     Args:
         account: of the network, with XLA's plans.
-        variant: its name or file.
-        recipe: whose optimizer the steps have, if it is SGD or Muon.
-        say: is told what is being measured.
+        variant: name or file of the network.
+        recipe: name of the recipe; its steps use its optimizer if that is Muon, otherwise SGD.
+        say: shows a line of progress.
     """
-    how = RECIPES[recipe](get_variant(variant))
-    found = []
+    settings = RECIPES[recipe](get_variant(variant))
+    with_gradients = account.predicted_torch_step_bytes(with_gradients=True)
     jobs: list[tuple[Task, str, int | None]] = [
         ("train", OURS, account.memory["train"].step_bytes),
-        ("train", TORCH, account.predicted_torch_step_bytes(with_gradients=True)),
+        ("train", TORCH, with_gradients),
         ("predict", OURS, account.memory["predict"].step_bytes),
         ("predict", TORCH, account.predicted_torch_step_bytes(with_gradients=False)),
-        ("predict", TORCH_WITH_GRADIENTS, account.predicted_torch_step_bytes(with_gradients=True)),
+        ("predict", TORCH_WITH_GRADIENTS, with_gradients),
     ]
+    found = []
     for task, contender, predicted in jobs:
         say(f"{account.variant}: measuring {contender}, {task}")
         work = Work(
-            task,
-            variant,
-            account.batch_size,
-            account.image_size,
-            account.in_channels,
-            account.precision,
-            "muon" if how.optimizer == "muon" else "sgd",
-            how.momentum,
-            account.num_classes,
+            task=task,
+            variant=variant,
+            batch_size=account.batch_size,
+            image_size=account.image_size,
+            in_channels=account.in_channels,
+            precision=account.precision,
+            optimizer="muon" if settings.optimizer == "muon" else "sgd",
+            momentum=settings.momentum,
+            num_classes=account.num_classes,
         )
         row = measure(work, contender)
         found.append(
             Measured(
-                contender,
-                task,
-                row.get("peak_resident_bytes"),
-                row.get("before_steps_bytes"),
-                row.get("steps_bytes"),
-                row.get("peak_device_bytes"),
-                predicted,
-                row.get("error"),
+                contender=contender,
+                task=task,
+                peak_resident_bytes=row.get("peak_resident_bytes"),
+                between_steps_bytes=row.get("before_steps_bytes"),
+                step_bytes=row.get("steps_bytes"),
+                peak_device_bytes=row.get("peak_device_bytes"),
+                predicted_step_bytes=predicted,
+                error=row.get("error"),
             )
         )
     return found

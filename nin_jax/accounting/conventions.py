@@ -8,19 +8,19 @@ numbers. Counts are of one image.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from nin_jax.accounting.layers import LayerCost
+from nin_jax.accounting.layers import RULES, LayerCost
 
 Rule = Callable[[LayerCost], int]
-NON_PRODUCTS = ("pool", "dropout", "mean")  # kinds of layers without a product
+
+
+def _zero(cost: LayerCost) -> int:
+    del cost
+    return 0
 
 
 def _rules(product: Rule, **others: Rule) -> Mapping[str, Rule]:
-    """Return a rule for each kind of layer: zero for a kind without a product and not given."""
-    return (
-        {"conv": product, "linear": product}
-        | {kind: lambda cost: 0 for kind in NON_PRODUCTS}
-        | others
-    )
+    """Return a rule for each kind of layer; a kind that is not given counts as zero."""
+    return dict.fromkeys(RULES, _zero) | {"conv": product, "linear": product} | others
 
 
 def _xla(cost: LayerCost) -> int:
@@ -136,7 +136,7 @@ CONVENTIONS: tuple[Convention, ...] = (
         "operations",
         "2 x MACs without taps on padding, and every addition, comparison and division",
         "XLA, hlo_cost_analysis.cc: HandleConvolution, HandleElementwiseOp, HandleReduceWindow",
-        _rules(_xla, pool=_xla, mean=_xla),
+        dict.fromkeys(RULES, _xla),
     ),
 )
 

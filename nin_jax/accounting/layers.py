@@ -3,8 +3,8 @@
 Counts are exact, of one image, and depend on the layer's shapes alone. The tests require that they
 equal the counts of PyTorch's tools and of XLA. This file imports no framework.
 
-A new kind of layer needs a rule in `RULES`, and one in each `accounting.conventions.Convention`
-that does not count it as zero.
+A new kind of layer needs a rule in `RULES`, and one in each convention of
+`nin_jax.accounting.conventions` whose tool does not count it as zero.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""``account()``: of a variant or a model, as plain data; and what it refuses."""
+"""``account()`` of variants and models, its plain data and its errors."""
 
 import json
 from dataclasses import replace
@@ -27,7 +27,7 @@ def test_an_account_is_plain_data():
     )
 
 
-def test_muons_products_are_part_of_a_step_whatever_the_batch():
+def test_products_of_muon_are_counted_once_a_step():
     one, two = (account("nin", recipe="modern", batch_size=n, xla=False) for n in (1, 2))
     sgd = account("nin", recipe="d2l", batch_size=2, xla=False)
     assert one.optimizer_products == two.optimizer_products > sgd.optimizer_products == 0
@@ -35,7 +35,7 @@ def test_muons_products_are_part_of_a_step_whatever_the_batch():
     assert more == two.to_dict()["flops_of_optimizer_products"] == two.optimizer_products
 
 
-def test_an_account_asks_xla():
+def test_an_account_contains_figures_by_xla():
     result = account("nin_one_1x1", image_size=67, batch_size=2, train=True)
     for cost in result.forward.values():
         assert cost.flops_unexplained == 0
@@ -49,7 +49,7 @@ def test_an_account_asks_xla():
     assert plain["forward"]["plain"]["flops"] == result.counts["xla"]
 
 
-def test_a_model_is_counted_as_its_variant():
+def test_a_model_has_the_costs_of_its_variant():
     model = nin_jax.create_model("nin_fc", in_channels=2, num_classes=7, image_size=(131, 99))
     of_model = account(model, batch_size=3, xla=False)
     of_name = account(
@@ -59,7 +59,7 @@ def test_a_model_is_counted_as_its_variant():
     assert of_model.params == nin_jax.count_params(model)
 
 
-def test_a_model_is_counted_as_it_computes():
+def test_precision_dropout_and_last_relu_are_the_models_own():
     model = nin_jax.create_model("nin_fc", image_size=96, dtype="bfloat16", logit_relu=False)
     model.dropout.rate = 0.0
     of_model = account(model, batch_size=3, recipe="d2l", xla=False)
@@ -84,7 +84,7 @@ def test_a_model_is_counted_as_it_computes():
         (lambda model: setattr(model.head.convs[0], "bias", None), "parameters, where"),
     ],
 )
-def test_a_model_that_is_not_its_variant_raises(change, text):
+def test_a_model_that_differs_from_its_variant_raises(change, text):
     model = nin_jax.create_model("nin_one_1x1", image_size=67)
     account(model, xla=False)
     change(model)
@@ -93,7 +93,7 @@ def test_a_model_that_is_not_its_variant_raises(change, text):
 
 
 @pytest.mark.parametrize("options", [{"dtype": "float64"}, {"param_dtype": "bfloat16"}], ids=str)
-def test_a_model_of_another_precision_raises(options):
+def test_a_model_in_another_precision_raises(options):
     with pytest.raises(ValueError, match="no rule counts a model that computes in"):
         account(nin_jax.create_model("nin_one_1x1", image_size=67, **options), xla=False)
 
@@ -113,6 +113,6 @@ def test_a_model_of_another_precision_raises(options):
     ],
     ids=str,
 )
-def test_what_cannot_be_counted_is_refused(arguments, text):
+def test_invalid_arguments_raise(arguments, text):
     with pytest.raises(nin_jax.UserError, match=text):
         account(**arguments)

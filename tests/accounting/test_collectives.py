@@ -1,4 +1,4 @@
-"""Collectives and their bytes, as they stand in HLO text."""
+"""Collective operations and their bytes, read from HLO text."""
 
 import jax
 import jax.numpy as jnp
@@ -29,19 +29,19 @@ A = "%a = f32[8,4]{1,0} parameter(0)"
             ("collective-permute", 128),
         ),
         ("%t = f32[8,4]{1,0} all-to-all(%a), dimensions={0}", ("all-to-all", 128)),
-        # The operand's shape may stand beside its name.
+        # The operand's shape may precede its name.
         ("%r = f32[8,4]{1,0} all-reduce(f32[8,4]{1,0} %a), to_apply=%add", ("all-reduce", 128)),
-        # Names without the sign.
+        # Names without a percent sign.
         ("r = f32[8,4]{1,0} all-reduce(a), to_apply=add", ("all-reduce", 128)),
-        # What is named like a collective is none.
+        # An instruction with the name of a collective is not one.
         ("%all-reduce.2 = f32[8,4]{1,0} add(%a, %a)", None),
     ],
 )
-def test_one_of_each_kind(line, expected):
+def test_each_kind_of_collective(line, expected):
     assert collectives(program(A, line)) == ([Collective(*expected)] if expected else [])
 
 
-def test_a_tuple_is_the_sum_of_its_operands():
+def test_several_operands_are_added_up():
     text = program(
         A,
         "%b = bf16[3]{0} parameter(1)",
@@ -68,12 +68,12 @@ def test_an_operand_may_be_a_tuple_and_have_a_tiled_layout():
         *(("u32", 4), ("f32", 4), ("f64", 8), ("c64", 8), ("c128", 16)),
     ],
 )
-def test_every_type_has_its_bytes(dtype, size):
+def test_bytes_of_each_type(dtype, size):
     text = program(f"%a = {dtype}[10]{{0}} parameter(0)", f"%r = {dtype}[10]{{0}} all-gather(%a)")
     assert collectives(text) == [Collective("all-gather", 10 * size)]
 
 
-def test_four_bits_are_half_a_byte_and_a_token_is_none():
+def test_four_bits_are_half_a_byte_and_a_token_has_none():
     text = program(
         "%a = s4[5]{0} parameter(0)",
         "%k = token[] after-all()",
@@ -83,7 +83,7 @@ def test_four_bits_are_half_a_byte_and_a_token_is_none():
     assert collectives(text) == [Collective("all-reduce", 3), Collective("all-to-all", 3)]
 
 
-def test_an_asynchronous_one_counts_once():
+def test_an_asynchronous_collective_counts_once():
     text = program(
         A,
         "%s = f32[8,4]{1,0} all-reduce-start(%a), to_apply=%add",
@@ -94,7 +94,7 @@ def test_an_asynchronous_one_counts_once():
     assert collectives(text) == [Collective("all-reduce", 128), Collective("all-gather", 128)]
 
 
-def test_an_asynchronous_computation_counts_by_its_body():
+def test_an_asynchronous_computation_counts_its_body():
     text = (
         "HloModule m\n\n"
         "%wrapped (p: f32[8]) -> f32[1] {\n"
@@ -111,7 +111,7 @@ def test_an_asynchronous_computation_counts_by_its_body():
     assert collectives(text) == [Collective("reduce-scatter", 32)]
 
 
-def test_names_are_those_of_their_own_computation():
+def test_names_belong_to_their_computation():
     body = "%body (p: f32[4]) -> f32[4] {\n  %p = f32[4]{0} parameter(0)\n}\n"
     with pytest.raises(ValueError, match="'p'"):
         collectives(body + program("%r = f32[4]{0} all-reduce(%p), to_apply=%add"))
@@ -122,7 +122,7 @@ def test_an_unknown_type_is_an_error():
         collectives(program("%a = x32[4]{0} parameter(0)", "%r = x32[4]{0} all-reduce(%a)"))
 
 
-def test_a_compiled_sum_over_devices():
+def test_collectives_of_a_compiled_program():
     mesh = Mesh(np.array(jax.devices()[:1]), ("data",))
 
     def total(a, b):
@@ -134,5 +134,5 @@ def test_a_compiled_sum_over_devices():
     compiled = jax.jit(summed).lower(jnp.ones((3, 5)), jnp.ones(7, jnp.bfloat16)).compile()
     found = collectives(compiled.as_text() or "")
     assert {one.kind for one in found} == {"all-reduce"}
-    # A processor may have no sums of bfloat16 and make them in float32.
+    # A processor without sums in bfloat16 uses float32.
     assert sum(one.bytes for one in found) in (60 + 14, 60 + 28)

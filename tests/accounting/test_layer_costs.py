@@ -1,4 +1,4 @@
-"""Each layer's costs, on paper."""
+"""The costs of each layer, by formula."""
 
 from dataclasses import replace
 
@@ -22,7 +22,7 @@ def test_taps_on_pixels(side, kernel, stride, padding):
     assert taps_on_pixels(side, len(starts), kernel, stride, padding) == expected
 
 
-def test_the_total_intensity_is_of_all_that_is_moved():
+def test_total_intensity_is_total_flops_over_total_bytes():
     result = account("nin", image_size=96, batch_size=4, precision="bfloat16", xla=False)
     moved = sum(layer.moved_bytes(4, 2) for layer in result.layers)
     flops = 4 * sum(layer.flops() for layer in result.layers)
@@ -33,7 +33,7 @@ def test_the_total_intensity_is_of_all_that_is_moved():
     assert total["FLOP/byte"] == round(result.total_intensity, 2)
 
 
-def test_a_layer_that_no_rule_counts_raises():
+def test_a_layer_without_a_rule_raises():
     model = nin_jax.create_model("nin_one_1x1", image_size=67)
     model.blocks[0].convs[1] = nnx.BatchNorm(96, rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match=r"no rule counts blocks\.0\.convs\.1, a BatchNorm"):

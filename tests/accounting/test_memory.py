@@ -1,4 +1,4 @@
-"""Memory on paper, as a back end plans it, and the largest batch that fits."""
+"""Memory by formula and as planned by a back end, and the largest batch that fits."""
 
 import math
 from types import SimpleNamespace
@@ -19,12 +19,12 @@ from nin_jax.training.config import RECIPES
 from tests.support.accounts import Raises, costs_of
 
 
-def test_memory_on_paper():
+def test_memory_by_formula():
     costs = costs_of("nin", 3, 10, (224, 224))
     recipe = RECIPES["modern"](nin_jax.get_variant("nin"))
     train = training_memory(costs, 2, "float32", recipe)
     assert train.params_bytes == train.gradients_bytes == 4 * 2_015_398
-    # Muon: a momentum for a kernel's weight, two for a bias, and three coefficients.
+    # Muon: one momentum for a kernel's weight, two for a bias, and three coefficients.
     biases = 3 * (96 + 256 + 384 + 10)
     assert train.optimizer_bytes == train.params_bytes + 4 * (biases + 3)
     assert train.images_bytes == 2 * 4 * 3 * 224 * 224
@@ -48,7 +48,7 @@ def test_memory_on_paper():
 @pytest.mark.parametrize(
     "answer", [None, [], SimpleNamespace(temp_size_in_bytes=5), {"temp_size_in_bytes": 5}], ids=str
 )
-def test_memory_that_a_back_end_does_not_tell(answer):
+def test_memory_that_a_back_end_does_not_report_is_none(answer):
     memory = xla_memory(SimpleNamespace(memory_analysis=lambda: answer))
     assert memory.argument_bytes is memory.total_bytes is None
     assert xla_memory(Raises()).temp_bytes is None
@@ -61,7 +61,7 @@ def test_the_largest_batch_fits_and_one_more_does_not(fixed, each, memory, step)
 
     def needed(batch):
         asked.append(batch)
-        return 1000 + fixed + each * step * math.ceil(batch / step)  # in steps, as buffers grow
+        return 1000 + fixed + each * step * math.ceil(batch / step)  # buffers grow in steps
 
     found = largest_batch("train", memory, 1000, needed)
     assert found.images is not None
@@ -70,7 +70,7 @@ def test_the_largest_batch_fits_and_one_more_does_not(fixed, each, memory, step)
     assert found.needed_bytes == needed(max(found.images, 1))
 
 
-def test_the_largest_batch_is_found_with_few_questions():
+def test_the_largest_batch_is_found_with_few_programs():
     asked = []
 
     def needed(batch):
@@ -82,13 +82,13 @@ def test_the_largest_batch_is_found_with_few_questions():
     assert len(asked) <= 12  # each is a program to compile
 
 
-def test_the_largest_batch_has_indices_of_32_bits():
+def test_the_largest_batch_is_limited_to_32_bit_indices():
     found = largest_batch("train", 10**15, 10**6, lambda batch: 5 * batch)
     assert (found.images, found.needed_bytes) == (2**31 - 1, 5 * (2**31 - 1))
 
 
-def test_a_back_end_that_tells_no_memory_leaves_the_largest_batch_open():
-    for most in (0, 1, 2, 40):  # it tells nothing, or falls silent
+def test_the_largest_batch_is_none_without_reported_memory():
+    for most in (0, 1, 2, 40):  # it reports nothing, or only for small batches
         found = largest_batch("train", 10**9, 10**6, lambda b, m=most: b if b <= m else None)
         assert found.images is found.needed_bytes is None
     with pytest.raises(nin_jax.UserError, match="smaller than the parameters"):

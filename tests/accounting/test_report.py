@@ -1,4 +1,4 @@
-"""scripts/report.py as its user sees it: the golden table, the formats, the derivation, errors."""
+"""scripts/report.py: the golden table, formats, derivation, measurements and figures."""
 
 import csv
 import functools
@@ -20,7 +20,6 @@ from nin_jax.accounting.memory_tables import Measured, measured_table
 from nin_jax.accounting.request import parse_memory
 from nin_jax.tables import Bytes, text_of
 from parity_tests.test_counts import GOLDEN
-from tests.test_bad_input import is_one_line
 
 TASKS = ["train", "predict"]
 RESULTS = Path(__file__).resolve().parent.parent.parent / "benchmarks" / "results" / "accounting"
@@ -28,14 +27,14 @@ RESULTS = Path(__file__).resolve().parent.parent.parent / "benchmarks" / "result
 
 @pytest.fixture(autouse=True, scope="module")
 def each_account_is_made_once():
-    """Several tests look at one account in several formats; XLA takes seconds for each."""
+    """Share accounts between tests: XLA takes seconds for each."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(report, "account", functools.cache(account))
         yield
 
 
 @pytest.mark.parametrize("in_channels", [1, 3])
-def test_the_golden_table_comes_out(script, in_channels):
+def test_report_prints_the_golden_table(script, in_channels):
     outcome = script("report", "--all", "--in-channels", in_channels, "--format", "json")
     assert outcome.code == 0, outcome.err
     rows = json.loads(outcome.out)
@@ -44,7 +43,7 @@ def test_the_golden_table_comes_out(script, in_channels):
 
 
 @pytest.mark.parametrize("output", ["table", "markdown"])
-def test_the_published_figures_appear_with_their_names(script, output):
+def test_published_figures_are_printed_with_their_names(script, output):
     options = ("--variant", "nin", "--in-channels", 3, "--image-size", 224, "--batch-size", 1)
     outcome = script("report", *options, "--per-layer", "--format", output)
     assert outcome.code == 0, outcome.err
@@ -64,7 +63,7 @@ def rows_of(text):
     return list(csv.DictReader(io.StringIO(text)))
 
 
-def test_csv_holds_raw_numbers(script):
+def test_csv_contains_raw_numbers(script):
     variants = rows_of(script("report", "--all", "--format", "csv").out)
     assert [row["variant"] for row in variants] == nin_jax.list_variants()
     assert variants[0]["parameters"] == "1992166"
@@ -81,16 +80,16 @@ def tables_of(text):
     return [rows_of(table) for table in text.split("\n\n")]
 
 
-def test_csv_holds_what_was_measured_and_what_fits(script, monkeypatch):
+def test_csv_contains_measurements_and_largest_batches(script, monkeypatch):
     monkeypatch.setattr(report, "list_variants", lambda: ["nin_one_1x1"])
     monkeypatch.setattr(memory, "measure", lambda *_: {"steps_bytes": 7, "error": "odd"})
     small = ("--image-size", 67, "--batch-size", 2, "--train", "--memory", "20MB", "--format")
     outcome = script("report", "--all", *small, "csv", "--per-layer")
     assert outcome.code == 0, outcome.err
-    networks, taken, largest, layers = tables_of(outcome.out)
+    networks, memory_rows, largest, layers = tables_of(outcome.out)
     assert networks[0]["parameters"] == "1769112"
-    assert [row["measured"] for row in taken] == ["7", "7"]
-    assert "nin_jax: odd" in taken[0]["error"]
+    assert [row["measured"] for row in memory_rows] == ["7", "7"]
+    assert "nin_jax: odd" in memory_rows[0]["error"]
     assert {row["task"]: row["variant"] for row in largest} == dict.fromkeys(TASKS, "nin_one_1x1")
     assert layers[0]["variant"] == "nin_one_1x1"
     outcome = script("report", "--variant", "nin_one_1x1", *small, "csv", "--per-layer")
@@ -102,7 +101,7 @@ def test_csv_holds_what_was_measured_and_what_fits(script, monkeypatch):
     assert [row["task"] for row in largest] == TASKS[::-1]
 
 
-def test_what_is_not_known_is_not_zero():
+def test_unknown_values_are_not_printed_as_zero():
     assert text_of(None) == text_of(Bytes(None)) == "not available"
     assert text_of(Bytes(0)) == "0.0"
     assert text_of(0) == "0"
@@ -132,7 +131,7 @@ def test_every_equation_of_the_derivation_holds(script, options):
     assert checked > 30
 
 
-def test_the_derivation_ends_in_the_published_figure(script):
+def test_the_derivation_contains_the_published_figures(script):
     outcome = script("report", "--in-channels", 3, "--explain")
     assert "prints **830,042,124**" in outcome.out
     assert "= **2,015,398**" in outcome.out
@@ -159,7 +158,7 @@ def test_training_memory_is_predicted_and_measured(script, tiny):
         assert batch["images"] > 256
 
 
-def test_training_of_all_is_one_table_more(script, monkeypatch):
+def test_training_of_all_adds_one_table(script, monkeypatch):
     monkeypatch.setattr(report, "list_variants", lambda: ["nin_one_1x1"])
     options = ("--all", "--train", "--no-measure", "--image-size", 67, "--batch-size", 2)
     outcome = script("report", *options, "--format", "markdown")
@@ -173,7 +172,7 @@ def test_training_of_all_is_one_table_more(script, monkeypatch):
     ("step_bytes", "words"),
     [(116, "above the plan: train 1.16"), (84, "below the plan: train 0.84")],
 )
-def test_a_plan_that_is_off_by_more_than_15_percent_is_explained(step_bytes, words):
+def test_a_difference_of_more_than_15_percent_is_explained(step_bytes, words):
     def note(contender, step_bytes):
         row = Measured(contender, "train", step_bytes=step_bytes, predicted_step_bytes=100)
         return measured_table([row], 4).note
@@ -183,7 +182,7 @@ def test_a_plan_that_is_off_by_more_than_15_percent_is_explained(step_bytes, wor
     assert "15%" not in note("torch eager channels_last", step_bytes)
 
 
-def test_pictures(script, tmp_path):
+def test_figures_are_drawn(script, tmp_path):
     outcome = script("report", "--all", "--plots", tmp_path / "new" / "plots")
     assert outcome.code == 0, outcome.err
     names = {path.name for path in (tmp_path / "new" / "plots").iterdir()}
@@ -199,7 +198,7 @@ def on_paper():
     return [account(name, batch_size=128, xla=False) for name in nin_jax.list_variants()]
 
 
-def test_the_committed_results_are_of_all_variants(on_paper):
+def test_committed_results_include_all_variants(on_paper):
     committed = (RESULTS / "all.md").read_text(encoding="utf-8")
     for row in variant_table(on_paper).rows:
         assert f"| {' | '.join(map(text_of, row))} |" in re.sub(" +", " ", committed)
@@ -207,58 +206,9 @@ def test_the_committed_results_are_of_all_variants(on_paper):
         assert image.info["Description"] == ", ".join(nin_jax.list_variants())
 
 
-BAD = {
-    "unknown variant": (["--variant", "nin51"], "or nin15"),
-    "variant file missing": (["--variant", "none.toml"], "cannot read variant file"),
-    "variant file torn": (["--variant", "TORN"], "torn.toml"),
-    "image too small": (["--image-size", "20"], "too small for nin"),
-    "image too small for one": (["--all", "--image-size", "66"], "is too small for nin"),
-    "unknown format": (["--format", "jsno"], "did you mean json"),
-    "batch size zero": (["--batch-size", "0"], "batch size must be a whole number >= 1, got 0"),
-    "batch size a word": (["--batch-size", "many"], "--batch-size must be INT"),
-    "no channels": (["--in-channels", "0"], "in_channels must be"),
-    "no classes": (["--num-classes", "0"], "num_classes must be"),
-    "unknown recipe": (["--recipe", "modem"], "did you mean modern"),
-    "memory too small": (["--memory", "5MB"], "smaller than the parameters alone: 7,968,664"),
-    "memory a word": (["--memory", "plenty"], "--memory must be a size such as 8GiB"),
-    "memory negative": (["--memory=-1GB"], "--memory must be a size"),
-    "memory of parsecs": (["--memory", "5pc"], "--memory must be a size"),
-    "plots into a file": (["--plots", "FILE"], "is a file, not a folder"),
-    "plots below a file": (["--plots", "FILE/plots"], "cannot be made"),
-    "plots that cannot be": (["--all", "--plots", "/proc/none/plots"], "cannot be made"),
-    "memory of no prefix": (["--memory", "8ib"], "--memory must be a size such as 8GiB"),
-    "batch size of no integer": (
-        ["--batch-size", "100000000000"],
-        "batch size must be at most 2147483647",
-    ),
-    "derivation of training": (["--explain", "--train"], "leave --train out"),
-    "derivation of memory": (["--explain", "--memory", "8GiB"], "leave --memory out"),
-    "derivation as JSON": (["--explain", "--format", "json"], "--explain writes Markdown"),
-    "unknown precision": (["--precision", "float16"], "--precision must be one of"),
-    "unknown option": (["--layers"], "unknown option"),
-}
-
-
-@pytest.mark.parametrize("case", BAD)
-def test_report_refuses(script, tmp_path, case):
-    torn, file = tmp_path / "torn.toml", tmp_path / "file"
-    torn.write_text("[[stages]\nchannels = ")
-    file.write_text("mine")
-    arguments, text = BAD[case]
-    places = {"TORN": str(torn), "FILE": str(file)}
-    before = sorted(tmp_path.rglob("*"))
-    for word, place in places.items():
-        arguments = [argument.replace(word, place) for argument in arguments]
-    outcome = script("report", *arguments)
-    assert is_one_line(outcome, text)
-    assert outcome.out == ""
-    assert sorted(tmp_path.rglob("*")) == before
-    assert file.read_text() == "mine"
-
-
 @pytest.mark.parametrize(
     ("text", "expected"),
     [("8GiB", 8 * 2**30), ("500 MB", 5 * 10**8), ("1.5gb", 15 * 10**8), ("1024", 1024)],
 )
-def test_sizes_of_memory(text, expected):
+def test_memory_sizes_are_parsed(text, expected):
     assert parse_memory(text) == expected

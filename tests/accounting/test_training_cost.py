@@ -1,4 +1,4 @@
-"""A training step in parts, and its optimiser, as paper and XLA count them."""
+"""A training step in parts, and its optimizer, by formula and by XLA."""
 
 from dataclasses import replace
 
@@ -15,21 +15,21 @@ from nin_jax.training.config import RECIPES
 from nin_jax.training.optimizer import make_optimizer
 from tests.support.accounts import costs_of, known, model_of
 
-# The schedule's arithmetic, which the formula leaves out, is no more than this for any recipe.
+# At most this many operations of the schedule, which the formula leaves out, for any recipe.
 SCALARS = 30
-# Muon evaluates it twice, for kernels and for biases, and has four counters and their corrections.
+# Muon evaluates the schedule twice, for kernels and biases, and has four bias corrections.
 MUON_SCALARS = 70
 MUON = {"optimizer": "muon", "momentum": 0.95}
-# What folding and splitting keys takes, and what the step's bookkeeping takes for an image.
+# At most: for folding and splitting keys, and for the bookkeeping of one image.
 KEYS, IMAGE = 300, 180
 
 
-# The recipe changes the loss and the optimiser alone, so one variant is enough for the second.
+# The recipe changes only the loss and the optimizer, so one variant is enough for the second.
 @pytest.mark.parametrize(
     ("variant", "recipe"),
     [*((variant, "d2l") for variant in nin_jax.list_variants()), ("nin_fc", "modern")],
 )
-def test_the_training_step_is_what_paper_says(variant, recipe):
+def test_the_training_step_equals_the_formulas(variant, recipe):
     smoothing = 0.1 * (recipe == "modern")
     recipe = replace(RECIPES[recipe](nin_jax.get_variant(variant)), label_smoothing=smoothing)
     network = variant, 1, 10, (96, 96), recipe.logit_relu
@@ -49,11 +49,11 @@ def test_the_training_step_is_what_paper_says(variant, recipe):
     scalars = MUON_SCALARS if recipe.optimizer == "muon" else SCALARS
     assert 0 <= known(unexplained.pop("optimizer")) < scalars
     assert 0 <= known(unexplained.pop("forward and loss")) < KEYS  # dropout's
-    # Of each image: its index, weight, key and answer.
+    # For each image: its index, weight, key and prediction.
     assert 0 <= known(unexplained.pop("images, random keys and sums")) < KEYS + 6 * IMAGE
     assert 0 <= known(unexplained.pop("whole step")) < 2 * KEYS + scalars + 6 * IMAGE
     assert not unexplained
-    # The parts are all there is.
+    # The parts add up to the step.
     whole = training.programs["plain: step of one micro-batch"].flops
     step = parts["whole step"]
     assert whole == known(step.plain_products) + known(step.plain_other)
@@ -85,7 +85,7 @@ def test_the_training_step_is_what_paper_says(variant, recipe):
 )
 # The first kernel of nin15 has more outputs than inputs.
 @pytest.mark.parametrize("variant", ["nin_fc", "nin15"])
-def test_the_optimiser_is_counted_and_weighed(variant, changes):
+def test_operations_and_state_of_the_optimizer(variant, changes):
     recipe = replace(RECIPES["d2l"](nin_jax.get_variant(variant)), **changes)
     network = variant, 1, 10, (96, 96), True
     model, costs = model_of(*network), costs_of(*network)

@@ -1,4 +1,4 @@
-"""Programs counted from their HLO as XLA counts them, to the unit; and what no one tells."""
+"""Operations counted from HLO equal XLA's own counts; unknown values are None."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -29,7 +29,7 @@ def floats(*shape):
 
 
 def pullback(function):
-    """The gradients to all arguments, as a program of the arguments and the output's gradient."""
+    """Return the program of the gradients to all arguments, given the output's gradient."""
     return lambda grad, *args: jax.vjp(function, *args)[1](grad)
 
 
@@ -43,12 +43,12 @@ PROGRAMS = {
     "choice": (lambda x: jnp.where(x > 0, x, -x), floats(3, 5)),
     "clamp": (lambda x: jnp.clip(x, -1, 1), floats(3, 5)),
     "pool": (ops.PLAIN.max_pool, floats(2, 9, 8, 3)),
-    "pool, going back": (
+    "pool, backward": (
         pullback(ops.PLAIN.max_pool),
         floats(2, 4, 3, 3),
         floats(2, 9, 8, 3),
     ),
-    "our pool, going back": (
+    "fast pool, backward": (
         pullback(ops.FAST.max_pool),
         floats(2, 4, 3, 3),
         floats(2, 9, 8, 3),
@@ -56,7 +56,7 @@ PROGRAMS = {
     "gather": (lambda x, i: x[i], floats(9, 5), Shape((4,), I32)),
     "scatter": (lambda x, i: x.at[i].add(1.0), floats(9, 5), Shape((4,), I32)),
     "loss": (cross_entropy, floats(4, 10), Shape((4,), I32)),
-    "loss, going back": (
+    "loss, backward": (
         lambda x, y: jax.grad(lambda x: cross_entropy(x, y).sum())(x),
         floats(4, 10),
         Shape((4,), I32),
@@ -91,7 +91,7 @@ PROGRAMS = {
 def assert_xla_agrees(function, *args):
     lowered = jax.jit(function).lower(*args)
     found = program_cost(lowered)
-    # Small enough that float32 is exact; of a program without operations XLA tells nothing.
+    # Small enough for exact float32. XLA reports nothing for a program without operations.
     assert found.flops == (found.flops_xla or 0)
     assert found.flops_rounding == 0
     assert not operations.count(lowered.as_text(dialect="hlo")).unknown
@@ -99,7 +99,7 @@ def assert_xla_agrees(function, *args):
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_each_operation_is_counted_as_xla_does(name):
+def test_each_operation_is_counted_as_by_xla(name):
     found = assert_xla_agrees(*PROGRAMS[name])
     assert (found.flops or 0) > 0 or name == "gather"
     assert found.loops == (1 if name in ("loop", "choice of programs") else found.loops)
@@ -135,7 +135,7 @@ def test_convolutions_and_their_gradients(sides, size, stride, padding, spread, 
 
 @pytest.mark.parametrize("sizes", [(1, 10, (224, 224)), (3, 10, (224, 224)), (2, 7, (131, 99))])
 @pytest.mark.parametrize("variant", nin_jax.list_variants())
-def test_the_plain_forward_pass_is_what_paper_says(variant, sizes):
+def test_the_plain_forward_pass_equals_the_formula(variant, sizes):
     model = model_of(variant, *sizes)
     programs = Programs(model, RECIPES["d2l"](model.variant), 1)
     costs = costs_of(variant, *sizes)
@@ -147,23 +147,23 @@ def test_the_plain_forward_pass_is_what_paper_says(variant, sizes):
     if model.in_channels == 2:  # once for each variant
         as_run = program_cost(programs.forward(1))
         assert as_run.flops_unexplained == 0
-        # Three images are three times the work.
+        # Three images take three times the operations.
         assert program_cost(programs.plain().forward(3)).flops == 3 * known(plain.flops)
 
 
-def told(text) -> Any:
-    """A lowered program of which a back end gives that text, and nothing else."""
+def lowered_as(text) -> Any:
+    """Return a lowered program on a back end that returns only its text."""
     return SimpleNamespace(as_text=lambda dialect: text)
 
 
-def test_an_opcode_that_no_rule_counts_is_named():
+def test_an_opcode_without_a_rule_is_named():
     text = """HloModule m
 ENTRY main.3 {
   x.1 = f32[3]{0} parameter(0)
   ROOT y.2 = f32[3]{0} fft(x.1), fft_type=FFT
 }"""
     assert operations.count(text).unknown == {"fft"}
-    cost = program_cost(told(text))
+    cost = program_cost(lowered_as(text))
     assert cost.unknown == ("fft",)
     with pytest.raises(ValueError, match="has no entry computation"):
         operations.count("HloModule m\n")
@@ -178,7 +178,7 @@ ENTRY main.3 {
         ("f32[3]{0} sort(x.1), dimensions={0}, to_apply=less.1", "sort"),
     ],
 )
-def test_a_computation_that_no_rule_counts_is_named(line, unknown):
+def test_a_computation_without_a_rule_is_named(line, unknown):
     text = f"ENTRY main.3 {{\n  x.1 = f32[3]{{0}} parameter(0)\n  ROOT y.2 = {line}\n}}"
     assert operations.count(text).unknown == {unknown}
 
@@ -194,7 +194,7 @@ def test_the_count_is_unknown_if_an_instruction_cannot_be_read(line, message):
     text = f"ENTRY main.3 {{\n  ROOT y.2 = {line}\n}}"
     with pytest.raises(ValueError, match=message):
         operations.count(text)
-    assert program_cost(told(text)).flops is None
+    assert program_cost(lowered_as(text)).flops is None
 
 
 @pytest.mark.parametrize(
@@ -202,23 +202,23 @@ def test_the_count_is_unknown_if_an_instruction_cannot_be_read(line, message):
     [None, [], [None], {}, [{}], {"flops": None}, {"flops": -1.0}, {"flops": "many"}],
     ids=str,
 )
-def test_a_cost_that_a_back_end_does_not_tell(answer):
+def test_a_cost_that_a_back_end_does_not_report_is_none(answer):
     assert cost_entry(SimpleNamespace(cost_analysis=lambda: answer), "flops") is None
 
 
-def test_a_cost_that_a_back_end_tells_in_either_form():
+def test_both_forms_of_a_cost_analysis_are_read():
     for answer in ({"flops": 5.0}, [{"flops": 5.0}]):
         assert cost_entry(SimpleNamespace(cost_analysis=lambda answer=answer: answer), "flops") == 5
     assert cost_entry(SimpleNamespace(cost_analysis=lambda: {"flops": 0.0}), "flops") == 0
     assert cost_entry(Raises(), "flops") is cost_entry(None, "flops") is None
 
 
-def test_a_program_whose_text_a_back_end_does_not_give():
+def test_a_program_without_text_has_no_count():
     class Silent(Raises):
         def as_text(self, dialect):
             raise NotImplementedError
 
-    for silent in (Silent(), told(None), told([]), SimpleNamespace()):
+    for silent in (Silent(), lowered_as(None), lowered_as([]), SimpleNamespace()):
         cost = program_cost(silent)  # pyright: ignore[reportArgumentType]
         assert cost.flops is cost.flops_products is cost.loops is None
     assert cost.flops_xla is cost.flops is cost.flops_unexplained is cost.bytes_accessed is None

@@ -8,24 +8,41 @@ _report = functools.partial(command, "report")
 _bench = functools.partial(command, "bench")
 
 REPORT = {
+    "unknown option": _report("unknown option", "--layers"),
     "unknown variant": _report("or nin15", "--variant", "nin51"),
     "variant file missing": _report("cannot read variant file", "--variant", "none.toml"),
+    "variant file broken": _report("a.toml", "--variant", "a.toml", files={"a.toml": "[[stages]"}),
     "variant name with slashes": _report(
         "without slashes", "--variant", "v.json", files={"v.json": '{"name": "a/b", "stages": []}'}
     ),
     "image too small": _report("too small for nin", "--image-size", "20"),
+    "image too small for one": _report("is too small for nin", "--all", "--image-size", "66"),
     "image of a billion": _report("<= 16,384", "--image-size", "1000000000"),
     "unknown format": _report("did you mean json", "--format", "jsno"),
-    "batch size zero": _report("batch size must be a whole number >= 1", "--batch-size", "0"),
+    "unknown precision": _report("--precision must be one of", "--precision", "float16"),
+    "unknown recipe": _report("did you mean modern", "--recipe", "modem"),
+    "batch size zero": _report(
+        "batch size must be a whole number >= 1, got 0", "--batch-size", "0"
+    ),
+    "batch size a word": _report("--batch-size must be INT", "--batch-size", "many"),
+    "batch size too large": _report(
+        "batch size must be at most 2147483647", "--batch-size", "100000000000"
+    ),
     "no channels": _report("in_channels must be", "--in-channels", "0"),
     "no classes": _report("num_classes must be", "--num-classes", "0"),
     "a billion classes": _report("parameters, more than", "--num-classes", "1000000000"),
-    "unknown recipe": _report("did you mean modern", "--recipe", "modem"),
-    "memory too small": _report("smaller than the parameters alone", "--memory", "5MB"),
-    "memory of galaxies": _report("is more than", "--memory", "9" * 400),
+    "memory too small": _report("smaller than the parameters alone: 7,968,664", "--memory", "5MB"),
+    "memory too large": _report("--memory must be less than 2**63", "--memory", "9" * 400),
     "memory a word": _report("--memory must be a size such as 8GiB", "--memory", "plenty"),
+    "memory negative": _report("--memory must be a size", "--memory=-1GB"),
+    "memory in parsecs": _report("--memory must be a size", "--memory", "5pc"),
+    "memory without a prefix": _report("--memory must be a size", "--memory", "8ib"),
     "plots into a file": _report("is a file", "--plots", "file", files={"file": "mine"}),
+    "plots below a file": _report("cannot be made", "--plots", "file/a", files={"file": "mine"}),
+    "plots that cannot be made": _report("cannot be made", "--all", "--plots", "/proc/none/plots"),
     "derivation as JSON": _report("--explain writes Markdown", "--explain", "--format", "json"),
+    "derivation of training": _report("leave --train out", "--explain", "--train"),
+    "derivation of memory": _report("leave --memory out", "--explain", "--memory", "8GiB"),
 }
 
 BENCH = {

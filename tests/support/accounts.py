@@ -1,4 +1,4 @@
-"""What tests of the accounting share: networks without numbers, and costs, each made once."""
+"""Shared by tests of the accounting: models without parameters, and costs; cached."""
 
 from functools import cache
 
@@ -9,26 +9,27 @@ from nin_jax.models.geometry import trace
 
 
 def known(number):
+    """Return a number that must not be None."""
     assert number is not None
     return number
 
 
 @cache
 def costs_of(variant, channels, classes, sides, logit_relu=True):
-    """Each layer's costs on paper."""
+    """Return the costs of each layer by formula."""
     layers = trace(nin_jax.get_variant(variant), channels, classes, sides)
     return tuple(layer_costs(layers, logit_relu))
 
 
 @cache
 def model_of(variant, channels, classes, sides, logit_relu=True):
-    """The network with shapes in place of parameters; shared, so no test may change it."""
+    """Return a network with shapes in place of parameters. Do not change it: it is cached."""
     variant = nin_jax.get_variant(variant)
     return abstract_model(variant, channels, classes, sides, "float32", logit_relu)
 
 
 class Raises:
-    """A compiled program of which a back end tells nothing."""
+    """A compiled program on a back end without analyses."""
 
     def cost_analysis(self):
         raise NotImplementedError
