@@ -1,4 +1,4 @@
-"""A PyTorch checkpoint as checked safetensors: python scripts/convert.py nin.pt nin.safetensors."""
+"""Convert PyTorch weights to safetensors: python scripts/convert.py nin.pt nin.safetensors."""
 
 import os
 from dataclasses import dataclass
@@ -12,10 +12,10 @@ from nin_jax import cli
 
 @dataclass(frozen=True)
 class ConvertConfig:
-    """Turn the state dict in a .pt or .safetensors file into a checked .safetensors file.
+    """Convert the state dict in a .pt or .safetensors file to a checked .safetensors file.
 
-    The weights must fit the network to the last key and shape; a .pt file is read with
-    weights_only=True, so nothing in it is run, and needs PyTorch installed.
+    Every key and shape must fit the network. A .pt file is read with weights_only=True, so no code
+    in it is run; reading it needs PyTorch.
     """
 
     source: Annotated[Path, tyro.conf.Positional]
@@ -25,16 +25,16 @@ class ConvertConfig:
     """File to write: .safetensors."""
 
     variant: str = "nin"
-    """Network that the weights are for: a built-in name, or a .json or .toml file."""
+    """Network of the weights: a built-in name, or a .json or .toml file."""
 
     in_channels: int = 1
-    """Channels of its images: 1 for grey, 3 for colour."""
+    """Channels of its images: 1 for gray, 3 for color."""
 
     num_classes: int = 10
-    """Number of its logits."""
+    """Number of its classes."""
 
     image_size: int | tuple[int, int] = 224
-    """Side of its images, or height and width, in pixels; matters to nin_fc alone."""
+    """Side of its images, or height and width, in pixels; only nin_fc needs it."""
 
 
 def run(config: ConvertConfig) -> None:
@@ -44,7 +44,7 @@ def run(config: ConvertConfig) -> None:
     if config.target.suffix != ".safetensors":
         raise UserError(f"the target must end in .safetensors, got {config.target}")
     if os.path.lexists(config.target):
-        raise UserError(f"{config.target} is there already")
+        raise UserError(f"{config.target} exists already")
     if not os.path.isdir(config.target.parent):
         raise UserError(f"{config.target}: there is no folder {config.target.parent}")
     variant = get_variant(config.variant)
@@ -61,7 +61,7 @@ def run(config: ConvertConfig) -> None:
     model = convert.from_torch(state_dict, variant, **sizes)
     try:
         convert.save_safetensors(model, config.target)
-    except Exception as error:  # safetensors wraps what the system says
+    except Exception as error:  # safetensors has its own error types
         raise UserError(f"cannot write {config.target}: {error}") from None
     print(f"wrote {config.target}: {model.variant.name}, {count_params(model):,} parameters")
 

@@ -9,18 +9,18 @@ from nin_jax.runs.trained import Source
 
 @dataclass(frozen=True)
 class EvaluateConfig(Source):
-    """Reload the weights of a run, or some that ship, score them on their test images, and draw
+    """Score the weights of a run, or shipped weights, on their test images, and draw
     confusion.png."""
 
     data_dir: Path | None = None
-    """Folder with the data set's files. Default: the run's, $NIN_DATA_DIR, or the user's."""
+    """Folder with the dataset's files. Default: the run's, $NIN_DATA_DIR, or the user's."""
 
     out: Path | None = None
-    """Folder for confusion.png. Default: the run's, or with --pretrained the current one."""
+    """Folder for confusion.png. Default: the run's; with --pretrained the current folder."""
 
     export: Path | None = None
-    """Round the run's weights to float16, score those, and write them with a card into this folder:
-    nin_jax/weights is where --pretrained looks."""
+    """Round the run's weights to float16, score them, and write them with a card into this folder.
+    --pretrained looks in nin_jax/weights."""
 
 
 def run(config: EvaluateConfig) -> None:

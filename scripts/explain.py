@@ -1,4 +1,4 @@
-"""Where in a picture a network sees each class: python scripts/explain.py PICTURE ..."""
+"""Draw where a network finds each class: python scripts/explain.py PICTURE... --workdir RUN."""
 
 import sys
 from dataclasses import dataclass
@@ -13,17 +13,17 @@ from nin_jax.runs.trained import Source
 
 @dataclass(frozen=True)
 class ExplainConfig(Source):
-    """Draw the last block's maps, one for each class, over pictures (figure 4 of the paper).
+    """Draw the maps of the last block, one for each class, over pictures (figure 4 of the paper).
 
-    The mean of a map is the class's logit. A picture that cannot be read is named and the others
-    go on; the exit code is then 1, or 2 if none is left.
+    The mean of a map is the logit of its class. For a picture that cannot be read an error is
+    printed and the exit code is 1, or 2 if none can be read.
     """
 
     pictures: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
-    """Picture files (PNG, JPEG and what else Pillow reads), or folders of them."""
+    """Picture files (PNG, JPEG or another format of Pillow), or folders of them."""
 
     out: Path = Path("maps")
-    """Folder for NAME-maps.png, one a picture."""
+    """Folder for NAME-maps.png, one for each picture."""
 
 
 def run(config: ExplainConfig) -> None:

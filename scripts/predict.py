@@ -1,4 +1,4 @@
-"""Name what pictures show: python scripts/predict.py PICTURE... --workdir RUN."""
+"""Classify pictures: python scripts/predict.py PICTURE... --workdir RUN."""
 
 import sys
 from dataclasses import dataclass
@@ -13,26 +13,26 @@ from nin_jax.runs.trained import Source
 
 @dataclass(frozen=True)
 class PredictConfig(Source):
-    """Print the likeliest classes of pictures, by the trained network of a run or one that ships.
+    """Print the most probable classes of pictures, by the network of a run or shipped weights.
 
-    A picture is turned to grey or colour and resized as in training. One that cannot be read is
-    named and the others go on; the exit code is then 1, or 2 if none is left.
+    Pictures are converted to gray or color and resized as in training. For one that cannot be read
+    an error is printed and the exit code is 1, or 2 if none can be read.
     """
 
     pictures: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
-    """Picture files (PNG, JPEG and what else Pillow reads), or folders of them."""
+    """Picture files (PNG, JPEG or another format of Pillow), or folders of them."""
 
     top: int = 3
-    """Classes to print for a picture, at most."""
+    """Maximum number of classes to print for each picture."""
 
     batch_size: int = 128
-    """Pictures worked on at a time."""
+    """Pictures to compute at a time."""
 
     precision: Literal["float32", "bfloat16"] | None = None
-    """Of the computation. Default: the run's."""
+    """Precision of the computation. Default: the run's."""
 
     json: bool = False
-    """Print JSON in place of a table."""
+    """Print JSON instead of a table."""
 
 
 def run(config: PredictConfig) -> None:

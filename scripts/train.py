@@ -15,7 +15,7 @@ def run(config: TrainConfig) -> None:
         print(summary.variant_table())
         return
     if config.resume and config.workdir is not None:
-        # What the command line leaves open is as the run has it.
+        # Options that are not given keep the values of the run.
         saved = manifest.read_config(config.workdir)
         saved = replace(saved, workdir=config.workdir, **manifest.NOT_CARRIED_OVER)
         config = cli.parse(TrainConfig, default=saved)

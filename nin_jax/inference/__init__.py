@@ -1,1 +1,1 @@
-"""What a trained network answers: predictions, class maps, scores, files to ship."""
+"""A trained network in use: predictions, class maps, scores, weights to ship."""

@@ -1,28 +1,32 @@
-"""Where in a picture a trained network sees each class: the paper's figure 4."""
+"""Where in a picture a trained network finds each class: the paper's figure 4."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 from flax import nnx
 
 from nin_jax.data import pictures, transforms
-from nin_jax.errors import UserError
+from nin_jax.inference.files import read_batches
 from nin_jax.models.nin import NiN, class_maps
 from nin_jax.runs import workdir
 from nin_jax.runs.trained import Source
 
+BATCH_SIZE = 64
+
 
 @dataclass(frozen=True)
 class Explanation:
-    """A picture and what the network's last block makes of it.
+    """A picture and the maps of the network's last block.
 
     Attributes:
         image: uint8 [H, W, C].
-        maps: float32 [H', W', classes], before their mean.
-        logits: float32 [classes], their mean.
+        maps: float32 [H', W', classes].
+        logits: float32 [classes], the mean of each map.
     """
 
     image: np.ndarray
@@ -31,38 +35,34 @@ class Explanation:
 
 
 def explain_images(model: NiN, images: np.ndarray) -> list[Explanation]:
-    """The class maps of images, uint8 [N, H, W, C] of any one size.
+    """Return the class maps of images, uint8 [N, H, W, C].
 
     Raises:
         UserError: the model has a linear classifier, and so no class maps.
     """
     graphdef, params = nnx.split(model, nnx.Param)
-
-    @jax.jit
-    def maps_of(params: nnx.State, images: jax.Array) -> jax.Array:
-        return class_maps(nnx.merge(graphdef, params), transforms.prepare(images, model.image_size))
-
-    found = np.asarray(maps_of(params, images))  # [N, H', W', classes]
+    found = np.asarray(_maps(graphdef, model.image_size, params, images))  # [N, H', W', classes]
     return [
         Explanation(image, maps, maps.mean((0, 1)))
         for image, maps in zip(images, found, strict=True)
     ]
 
 
-def explain_files(
-    paths: Sequence[Path],
-    source: Source,
-    out: Path,
-) -> tuple[list[Path], list[str]]:
-    """Draws the class maps of pictures over them, by a trained network.
+@partial(jax.jit, static_argnums=(0, 1))
+def _maps(graphdef: Any, size: tuple[int, int], params: nnx.State, images: jax.Array) -> jax.Array:
+    return class_maps(nnx.merge(graphdef, params), transforms.prepare(images, size))
+
+
+def explain_files(paths: Sequence[Path], source: Source, out: Path) -> tuple[list[Path], list[str]]:
+    """Draw the class maps of a trained network over pictures.
 
     Args:
         paths: picture files, and folders of them.
-        source: where the network is taken from.
-        out: folder for ``NAME-maps.png``, one a picture.
+        source: where to read the network.
+        out: folder for ``NAME-maps.png``, one for each picture.
 
     Returns:
-        The files written, and a line for each picture that cannot be read.
+        The files written, and one error message for each picture that cannot be read.
 
     Raises:
         UserError: a path or the network does not exist, the weights do not fit, the network has no
@@ -73,29 +73,23 @@ def explain_files(
     files = pictures.find(paths)
     workdir.check_folder("--out", out)
     trained = source.load()
-    model, names = trained.model, trained.class_names
-    readable: list[Path] = []
-    images: list[np.ndarray] = []
-    faults: list[str] = []
-    for path in files:
-        try:
-            images.append(pictures.read(path, model.in_channels, model.image_size))
-            readable.append(path)
-        except UserError as error:
-            faults.append(str(error))
     written: list[Path] = []
-    if images:
-        found = explain_images(model, np.stack(images))
+    faults: list[str] = []
+    for readable, images, errors in read_batches(files, trained.model, BATCH_SIZE):
+        faults += errors
+        if not readable:
+            continue
+        found = explain_images(trained.model, images)
         workdir.make_folder("--out", out)
-        for path, explanation in zip(readable, found, strict=True):
+        for path, each in zip(readable, found, strict=True):
             written.append(_free_name(out, path.stem, written))
-            plot_class_maps(explanation.image, explanation.maps, names, path.name, written[-1])
+            plot_class_maps(each.image, each.maps, trained.class_names, path.name, written[-1])
     return written, faults
 
 
-def _free_name(out: Path, stem: str, taken: Sequence[Path]) -> Path:
-    """Pictures of one name from two folders do not overwrite each other."""
+def _free_name(out: Path, stem: str, written: Sequence[Path]) -> Path:
+    """Return a name that no other picture of this call has, such as one from another folder."""
     target, number = out / f"{stem}-maps.png", 2
-    while target in taken:
+    while target in written:
         target, number = out / f"{stem}-{number}-maps.png", number + 1
     return target

@@ -1,4 +1,4 @@
-"""A trained network's answers for pictures in files."""
+"""The predictions of a trained network for picture files."""
 
 import json
 import sys
@@ -10,11 +10,11 @@ from typing import Literal
 import numpy as np
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import track
 from rich.table import Table
 
 from nin_jax.data import pictures
 from nin_jax.errors import UserError
+from nin_jax.inference.files import read_batches
 from nin_jax.inference.predictor import Predictor
 from nin_jax.runs.trained import Source
 
@@ -23,7 +23,7 @@ Precision = Literal["float32", "bfloat16"]
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a network says of one picture: classes and their probabilities, likeliest first."""
+    """The most probable classes of one picture and their probabilities, in descending order."""
 
     path: str
     classes: tuple[str, ...]
@@ -38,17 +38,17 @@ def predict_files(
     batch_size: int = 128,
     precision: Precision | None = None,
 ) -> tuple[list[Prediction], list[str]]:
-    """The likeliest classes of pictures, by a trained network.
+    """Return the most probable classes of pictures.
 
     Args:
         paths: picture files, and folders of them.
-        source: where the network is taken from.
-        top: classes a picture, at most.
+        source: where to read the network.
+        top: maximum number of classes for each picture.
         batch_size: pictures in memory and on the device at a time.
-        precision: of the computation; None is the run's.
+        precision: precision of the computation; None for that of the run.
 
     Returns:
-        A prediction for each picture that can be read, and a line for each that cannot.
+        A prediction for each picture that can be read, and an error message for each other one.
 
     Raises:
         UserError: a path or the network does not exist, the weights do not fit, or a count is
@@ -58,40 +58,27 @@ def predict_files(
         raise UserError(f"--top must be a whole number >= 1, got {top}")
     files = pictures.find(paths)
     trained = source.load()
-    model, names = trained.model, trained.class_names
-    # No larger than what there is to do: a batch is filled up.
+    # A batch is padded, so it should not be larger than the number of pictures.
     size = min(batch_size, len(files)) if batch_size > 0 else batch_size
-    predictor = Predictor(model, size, precision)
-    done: list[Prediction] = []
+    predictor = Predictor(trained.model, size, precision)
+    predictions: list[Prediction] = []
     faults: list[str] = []
-    console = Console(stderr=True)
-    batches = range(0, len(files), batch_size)
-    for start in track(batches, "pictures", console=console, disable=len(batches) < 2):
-        readable: list[Path] = []
-        batch: list[np.ndarray] = []
-        for path in files[start : start + batch_size]:
-            try:
-                batch.append(pictures.read(path, model.in_channels, model.image_size))
-                readable.append(path)
-            except UserError as error:
-                faults.append(str(error))
-        if not readable:
-            continue
-        for path, row in zip(readable, predictor.probabilities(np.stack(batch)), strict=True):
+    for readable, images, errors in read_batches(files, trained.model, size):
+        faults += errors
+        for path, row in zip(readable, predictor.probabilities(images), strict=True):
             best = np.argsort(-row, kind="stable")[:top]
-            done.append(
-                Prediction(str(path), tuple(names[i] for i in best), tuple(map(float, row[best])))
-            )
-    return done, faults
+            names = tuple(trained.class_names[i] for i in best)
+            predictions.append(Prediction(str(path), names, tuple(map(float, row[best]))))
+    return predictions, faults
 
 
 def report(predictions: Sequence[Prediction], faults: Sequence[str], as_json: bool) -> None:
-    """Prints predictions on standard output and what could not be read on standard error."""
+    """Print predictions on standard output, and error messages on standard error."""
     if as_json:
         print(json.dumps([asdict(prediction) for prediction in predictions], indent=2))
     elif predictions:
         console = Console()
-        if not console.is_terminal:  # a file or another program: no name is broken
+        if not console.is_terminal:  # a file or another program: do not wrap names
             console.width = 10_000
         console.print(_table(predictions))
     for fault in faults:

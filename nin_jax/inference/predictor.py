@@ -1,4 +1,4 @@
-"""Inference: compiled once, for any number of images."""
+"""Inference on arrays of images, compiled once for any number of images."""
 
 from collections.abc import Iterator
 from typing import Literal
@@ -18,18 +18,19 @@ from nin_jax.training.step import split_micro_batches
 
 
 class Predictor:
-    """A model's logits for arrays of images; one program per batch size and kind of image.
+    """Computes a model's logits for arrays of images.
 
-    The last batch is filled up and cut again, so it compiles nothing new. On a CPU a batch is
-    worked off in parts that fit its caches.
+    There is one compiled program for each shape and dtype of images. The last batch is padded, so
+    it needs no other program. On a CPU a batch is computed in micro-batches that fit its caches.
 
     Args:
-        model: its parameters are taken as they are now; later changes have no effect here.
-        batch_size: images handed to the device at a time.
-        precision: of the computation; None is the model's own. Logits are float32 always.
+        model: its parameters are copied; later changes of the model have no effect.
+        batch_size: images sent to the device at a time.
+        precision: precision of the computation; None for the model's own. Logits are float32.
 
     Raises:
-        UserError: ``batch_size`` is not a whole number above 0, or the precision is unknown.
+        UserError: ``model`` is not a NiN, ``batch_size`` is not a whole number above 0, or the
+            precision is unknown.
 
     Example:
         >>> predictor = Predictor(create_model("nin15", image_size=96), batch_size=32)
@@ -54,7 +55,7 @@ class Predictor:
         self.model = with_dtype(model, precision) if precision else model
         self.batch_size = batch_size
         graphdef, params = nnx.split(self.model, nnx.Param)
-        # Plain arrays: a call of one image would spend a tenth of its time on nnx's containers.
+        # nnx's containers would take a tenth of the time of a call with one image.
         self._arrays, structure = jax.tree.flatten(params)
         micro = min(default_micro_batch_size(model) or batch_size, batch_size)
 
@@ -75,17 +76,17 @@ class Predictor:
         self._batch = jax.jit(batch)
 
     def __call__(self, images: np.ndarray | jax.Array) -> np.ndarray:
-        """The logits.
+        """Return the logits.
 
         Args:
-            images: uint8 [N, H, W, C] of any size, which is resized to the model's as in
-                training; or float [N, height, width, C] in [0, 1] of the model's size.
+            images: uint8 [N, H, W, C] of any size, resized to the model's as in training; or float
+                [N, height, width, C] in [0, 1] of the model's size.
 
         Returns:
             float32 [N, num_classes].
 
         Raises:
-            UserError: another dtype or shape.
+            UserError: the dtype or the shape is another one.
         """
         self._check(images)
         pending = [self._batch(self._arrays, part) for part in self._parts(images)]
@@ -97,19 +98,19 @@ class Predictor:
         )
 
     def lower(self, dtype: DTypeLike = jnp.float32) -> jax.stages.Lowered:
-        """The program of one batch of images of the model's size, for those who analyse it."""
+        """Return the lowered program for one batch of images of the model's size."""
         shape = (self.batch_size, *self.model.image_size, self.model.in_channels)
         return self._batch.lower(self._arrays, jax.ShapeDtypeStruct(shape, dtype))
 
     def probabilities(self, images: np.ndarray | jax.Array) -> np.ndarray:
-        """The softmax of the logits, float32 [N, num_classes]; arguments as for the call."""
+        """Return the softmax of the logits, float32 [N, num_classes], for the same arguments."""
         return np.asarray(jax.nn.softmax(self(images)))
 
     def _parts(self, images: np.ndarray | jax.Array) -> Iterator[np.ndarray | jax.Array]:
-        """The batches, the last one filled up with black."""
+        """Yield batches; the last one is padded with black images."""
         size = self.batch_size
         whole = len(images) // size
-        if whole == 1 and len(images) == size:  # even to take all of a device's array costs time
+        if whole == 1 and len(images) == size:  # even a full slice of a device array takes time
             yield images
             return
         for i in range(whole):

@@ -1,4 +1,4 @@
-"""A trained network scored again: the table of each class, confusion.png, files to ship."""
+"""Score a trained network again: a table of its classes, confusion.png, weights to ship."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -26,18 +26,19 @@ def score_source(
     out: Path | None = None,
     export: Path | None = None,
 ) -> Score:
-    """Score a trained network on its test images, print and draw the result.
+    """Score a trained network on its test images; print and draw the result.
 
     Args:
-        source: where the network is taken from.
-        data_dir: folder of the data set's files, if they are elsewhere now.
-        out: folder for confusion.png; None is the run's, or for weights that ship the current one.
-        export: if given, round the weights to float16 before they are scored, and write them with
-            a card into this folder, as `pretrained.create_model` reads them.
+        source: where to read the network.
+        data_dir: folder of the dataset's files, if they have moved.
+        out: folder for confusion.png; None for the run's folder, or, for shipped weights, the
+            current folder.
+        export: if given, round the weights to float16 before scoring, and write them with a card
+            into this folder, where `pretrained.create_model` can read them.
 
     Raises:
-        UserError: no such network, weights that do not fit, other data than it was trained on, a
-            folder that cannot be written, or a network that cannot ship.
+        UserError: there is no such network, the weights do not fit, the data are not those of the
+            training, a folder cannot be written, or the network cannot ship.
     """
     trained = source.load()
     out = out or trained.folder or Path()
@@ -55,17 +56,17 @@ def score_source(
 
 
 def score_trained(trained: Trained, data_dir: Path | None = None) -> tuple[Score, Dataset]:
-    """Return the score of a trained network, and the data of which its test split was scored.
+    """Return the score of a trained network and the dataset that it was scored on.
 
-    On one device, in the batches that training would have there: a run on one device had the very
-    same, so the accuracy is its summary's to the last digit.
+    It is computed on one device in the batches of training, so it reproduces the accuracy of a run
+    on one device to the last digit.
 
     Args:
         trained: the network.
         data_dir: folder of the data set's files, if they are elsewhere now.
 
     Raises:
-        UserError: the data are not there, or others than it was trained on.
+        UserError: the data are missing, or are not those of the training.
     """
     model, config = trained.model, trained.config
     dataset = load_data(replace(config, data_dir=data_dir or config.data_dir))

@@ -1,4 +1,4 @@
-"""A run's weights made ready to ship: rounded to float16, with a card beside them."""
+"""Prepare a run's weights to ship: rounded to float16, with a card."""
 
 import hashlib
 import os
@@ -22,7 +22,7 @@ from nin_jax.training.evaluate import Score
 
 
 def rounded(trained: Trained) -> Trained:
-    """Return the network as it ships: weights rounded to float16, computing in float32.
+    """Return the network with weights rounded to float16, computing in float32.
 
     Raises:
         UserError: a weight is too large for float16.
@@ -36,25 +36,25 @@ def rounded(trained: Trained) -> Trained:
 
 
 def _float16(trained: Trained) -> dict[str, np.ndarray]:
-    with np.errstate(over="ignore"):  # what overflows is looked for
+    with np.errstate(over="ignore"):  # the caller checks for overflow
         state = convert.to_torch(trained.model).items()
         return {name: array.astype(np.float16) for name, array in state}
 
 
 def check(trained: Trained, folder: Path) -> None:
-    """Find out, writing nothing, whether a network can ship, and whether the folder is free for it.
+    """Check, without writing anything, that a network can ship and that its files do not exist.
 
     Raises:
-        UserError: it is of no run, its variant or data set is not built in, it was scored on
-            other than all test images, it is too large, or the files are there already.
+        UserError: it is not from a run, its variant or dataset is not built in, not all test images
+            are scored, it is too large, or the files exist.
     """
     model, config = trained.model, trained.config
     if trained.folder is None:
-        raise UserError(f"--export needs --workdir: {trained.origin} is of no run")
+        raise UserError(f"--export needs --workdir: {trained.origin} is not a run")
     if VARIANTS.get(model.variant.name) != model.variant:
         raise UserError(f"--export: {model.variant.name} is not a built-in variant")
     if config.dataset not in list_datasets():
-        raise UserError(f"--export: {config.dataset} is not a built-in data set")
+        raise UserError(f"--export: {config.dataset} is not a built-in dataset")
     for name in ("holdout", "limit_test"):
         if getattr(config, name) is not None:
             option = name.replace("_", "-")
@@ -65,7 +65,7 @@ def check(trained: Trained, folder: Path) -> None:
     workdir.check_folder("--export", folder)
     for path in _paths(trained, folder):
         if os.path.lexists(path):
-            raise UserError(f"--export: {path} is there already")
+            raise UserError(f"--export: {path} exists already")
 
 
 def _paths(trained: Trained, folder: Path) -> tuple[Path, Path]:
@@ -74,12 +74,12 @@ def _paths(trained: Trained, folder: Path) -> tuple[Path, Path]:
 
 
 def write(trained: Trained, score: Score, folder: Path) -> tuple[Path, Path]:
-    """Write the weights and their card, each whole or not at all.
+    """Write the weights and their card; a failure leaves no partial file.
 
     Args:
-        trained: as `rounded` makes it.
-        score: of it, on all test images.
-        folder: where; made if it is not there.
+        trained: the network, from `rounded`.
+        score: its score on all test images.
+        folder: where to write; made if it does not exist.
 
     Returns:
         The paths of the two files.
@@ -120,7 +120,7 @@ def write(trained: Trained, score: Score, folder: Path) -> tuple[Path, Path]:
 
 
 def command(config: TrainConfig) -> str:
-    """Return the command line of a run, without options that only say where and how to run it.
+    """Return the command line of a run, without options that do not change its result.
 
     >>> command(TrainConfig("nin15", dataset="digits", image_size=64, seed=1, workdir=Path("x")))
     'python scripts/train.py --variant nin15 --dataset digits --image-size 64 --seed 1'
@@ -128,7 +128,7 @@ def command(config: TrainConfig) -> str:
     words = ["python", "scripts/train.py", "--variant", config.variant]
     for field in fields(config):
         value, option = getattr(config, field.name), field.name.replace("_", "-")
-        length = field.name in ("epochs", "steps")  # may change when a run goes on, but matters
+        length = field.name in ("epochs", "steps")  # may change when a run is resumed, but matters
         if field.name in manifest.MAY_CHANGE and not length:
             continue
         if field.name == "variant" or value == field.default:

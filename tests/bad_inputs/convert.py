@@ -42,7 +42,7 @@ CONVERT = {
         "the weights do not fit nin", saved(lambda torch: {"a": torch.nn.Parameter(torch.ones(1))})
     ),
     "target there already": Case(
-        "convert", "is there already", ("a.pt", "b.safetensors"), {"b.safetensors": "mine"}
+        "convert", "exists already", ("a.pt", "b.safetensors"), {"b.safetensors": "mine"}
     ),
     "source's name too long": _convert("cannot read weights", None, name="x" * 300),
     "target of another format": Case("convert", "must end in .safetensors", ("a.pt", "b.npz")),

@@ -1,4 +1,4 @@
-"""Class maps: their mean is the logits; scripts/explain.py draws them, or says why not."""
+"""Class maps: their mean is the logits; scripts/explain.py draws them or prints an error."""
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +9,6 @@ from PIL import Image
 import nin_jax
 from nin_jax.inference.class_maps import explain_images
 from nin_jax.runs import manifest
-from nin_jax.runs.fit import fit
-from nin_jax.training.config import TrainConfig
 
 
 @pytest.mark.parametrize("logit_relu", [True, False])
@@ -26,7 +24,7 @@ def test_the_mean_of_the_maps_is_the_logits(logit_relu):
     assert np.any(np.asarray(logits))
 
 
-def test_maps_are_float32_whatever_the_computation():
+def test_maps_are_float32_in_any_precision():
     model = nin_jax.create_model("nin_one_1x1", image_size=67, dtype=jnp.bfloat16)
     assert nin_jax.class_maps(model, jnp.zeros((1, 67, 67, 1))).dtype == jnp.float32
 
@@ -39,26 +37,6 @@ def test_a_linear_classifier_has_no_maps():
         explain_images(model, np.zeros((1, 28, 28, 1), np.uint8))
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """A short run on the digits; its folder."""
-    folder = tmp_path_factory.mktemp("trained")
-    variant = folder / "tiny.toml"
-    variant.write_text("[[stages]]\nchannels = 8\nkernel = 3\npadding = 1\n")
-    config = TrainConfig(
-        variant=str(variant),
-        dataset="digits",
-        image_size=16,
-        limit_train=64,
-        limit_test=8,
-        epochs=1,
-        recipe="modern",
-        workdir=folder / "run",
-    )
-    fit(config)
-    return folder / "run"
-
-
 def picture(path, side=16):
     pixels = np.random.default_rng(0).integers(0, 256, (side, side), np.uint8)
     path.parent.mkdir(exist_ok=True)
@@ -66,19 +44,21 @@ def picture(path, side=16):
     return path
 
 
-def test_explains_files_with_the_models_own_logits(run, tmp_path):
+def test_an_explanation_has_the_models_logits(undisturbed, tmp_path):
     path = picture(tmp_path / "one.png")
-    model = manifest.load_model(run)
+    model = manifest.load_model(undisturbed)
     (found,) = explain_images(model, np.asarray(Image.open(path))[None, :, :, None])
     (logits,) = nin_jax.Predictor(model, 1)(np.asarray(Image.open(path))[None, :, :, None])
     np.testing.assert_allclose(found.logits, logits, rtol=1e-5, atol=1e-6)
 
 
-def test_draws_what_can_be_read_and_names_the_rest(script, run, tmp_path):
+def test_readable_pictures_are_drawn_and_the_others_named(script, undisturbed, tmp_path):
     one, other = picture(tmp_path / "a" / "one.png"), picture(tmp_path / "b" / "one.png", 30)
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no picture")
-    outcome = script("explain", one, other, broken, "--workdir", run, "--out", tmp_path / "maps")
+    outcome = script(
+        "explain", one, other, broken, "--workdir", undisturbed, "--out", tmp_path / "maps"
+    )
     assert outcome.code == 1
     assert outcome.err.count("error: cannot read") == 1
     names = sorted(path.name for path in (tmp_path / "maps").iterdir())
@@ -87,24 +67,24 @@ def test_draws_what_can_be_read_and_names_the_rest(script, run, tmp_path):
         assert image.width > 1000
 
 
-def test_nothing_that_can_be_read_is_an_error(script, run, tmp_path):
+def test_no_readable_picture_is_an_error(script, undisturbed, tmp_path):
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no picture")
     for name in ("explain", "predict"):
-        outcome = script(name, broken, "--workdir", run)
+        outcome = script(name, broken, "--workdir", undisturbed)
         assert (outcome.code, outcome.err.count("\n")) == (2, 1)
         assert outcome.err.startswith("error: cannot read")
         assert not list((tmp_path / "cwd").iterdir())
 
 
-def test_refuses_what_is_wrong(script, run, tmp_path):
+def test_bad_input_is_one_line_and_writes_nothing(script, undisturbed, tmp_path):
     path, file = picture(tmp_path / "one.png"), tmp_path / "file"
     file.write_text("mine")
     for arguments, text in (
-        (["--workdir", run], "give one or more pictures"),
+        (["--workdir", undisturbed], "give one or more pictures"),
         ([path, "--workdir", tmp_path], "holds no run"),
-        ([tmp_path / "none.png", "--workdir", run], "there is no"),
-        ([path, "--workdir", run, "--out", file], "is a file, not a folder"),
+        ([tmp_path / "none.png", "--workdir", undisturbed], "there is no"),
+        ([path, "--workdir", undisturbed, "--out", file], "is a file, not a folder"),
     ):
         outcome = script("explain", *arguments)
         assert outcome.code == 2, outcome

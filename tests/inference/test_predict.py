@@ -1,4 +1,4 @@
-"""scripts/predict.py: pictures of every kind, and those that are none."""
+"""scripts/predict.py: pictures of every kind, and files that are not pictures."""
 
 import json
 
@@ -10,27 +10,6 @@ from PIL import Image
 from nin_jax import Predictor
 from nin_jax.data import pictures
 from nin_jax.runs import manifest
-from nin_jax.runs.fit import fit
-from nin_jax.training.config import TrainConfig
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """A short run on the digits; its folder."""
-    folder = tmp_path_factory.mktemp("trained")
-    variant = folder / "tiny.toml"
-    variant.write_text("[[stages]]\nchannels = 8\nkernel = 3\npadding = 1\n")
-    config = TrainConfig(
-        variant=str(variant),
-        dataset="digits",
-        image_size=16,
-        limit_train=64,
-        limit_test=8,
-        epochs=1,
-        workdir=folder / "run",
-    )
-    fit(config)
-    return folder / "run"
 
 
 def save(path, mode="L", size=(8, 8), **options):
@@ -40,21 +19,21 @@ def save(path, mode="L", size=(8, 8), **options):
     return path
 
 
-def test_prints_the_models_own_probabilities(script, run, tmp_path):
+def test_prints_the_models_probabilities(script, undisturbed, tmp_path):
     path = save(tmp_path / "one.png")
-    outcome = script("predict", path, "--workdir", run, "--top", 10, "--json")
+    outcome = script("predict", path, "--workdir", undisturbed, "--top", 10, "--json")
     assert outcome.code == 0, outcome.err
     (answer,) = json.loads(outcome.out)
     assert answer["path"] == str(path)
     assert answer["probabilities"] == sorted(answer["probabilities"], reverse=True)
     image = np.asarray(Image.open(path))[None, :, :, None]
-    (expected,) = Predictor(manifest.load_model(run), 1).probabilities(image)
+    (expected,) = Predictor(manifest.load_model(undisturbed), 1).probabilities(image)
     by_class = dict(zip(answer["classes"], answer["probabilities"], strict=True))
-    names = manifest.class_names(run)
+    names = manifest.class_names(undisturbed)
     np.testing.assert_allclose([by_class[name] for name in names], expected, atol=1e-6)
 
 
-def test_grey_colour_jpeg_folders_and_the_unreadable(script, run, tmp_path):
+def test_gray_color_jpeg_folders_and_unreadable_files(script, undisturbed, tmp_path):
     folder = tmp_path / "pictures"
     folder.mkdir()
     save(folder / "b.jpg", "RGB", (40, 30))
@@ -62,7 +41,7 @@ def test_grey_colour_jpeg_folders_and_the_unreadable(script, run, tmp_path):
     (folder / "broken.png").write_bytes(save(tmp_path / "c.png").read_bytes()[:60])
     (folder / "notes.txt").write_text("no picture, and not asked for")
     alone = save(tmp_path / "alone.png")
-    outcome = script("predict", folder, alone, "--workdir", run, "--batch-size", 2)
+    outcome = script("predict", folder, alone, "--workdir", undisturbed, "--batch-size", 2)
     assert outcome.code == 1
     for name in ("a.png", "b.jpg", "alone.png"):
         assert name in outcome.out
@@ -80,25 +59,25 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_bad_input_is_one_line(script, run, case):
+def test_bad_input_is_one_line(script, undisturbed, case):
     save("p.png")
     arguments, message = WRONG[case]
-    outcome = script("predict", *arguments, "--workdir", run)
+    outcome = script("predict", *arguments, "--workdir", undisturbed)
     assert outcome.code == 2
     assert outcome.err.startswith("error: ")
     assert outcome.err.count("\n") == 1
     assert message in outcome.err
 
 
-def test_a_folder_without_a_run_and_one_without_pictures(script, run, tmp_path):
+def test_a_folder_without_a_run_and_one_without_pictures(script, undisturbed, tmp_path):
     save("p.png")
     assert "holds no run" in script("predict", "p.png", "--workdir", tmp_path).err
     empty = tmp_path / "empty"
     empty.mkdir()
-    assert "no images in" in script("predict", empty, "--workdir", run).err
+    assert "no images in" in script("predict", empty, "--workdir", undisturbed).err
 
 
-def test_a_picture_the_size_of_the_data_set_becomes_what_training_saw(tmp_path):
+def test_a_picture_is_resized_as_in_training(tmp_path):
     from nin_jax.data import transforms
 
     path = save(tmp_path / "p.png", size=(28, 28))
@@ -119,14 +98,14 @@ def test_transparency_16_bits_and_orientation(tmp_path):
     assert (pictures.read(tmp_path / "deep.png", 3, (4, 4)) == 77).all()
 
     exif = Image.Exif()
-    exif[0x0112] = 3  # turned by 180 degrees
+    exif[0x0112] = 3  # rotated by 180 degrees
     half = np.zeros((4, 4), np.uint8)
     half[:2] = 255
     Image.fromarray(half).save(tmp_path / "turned.png", exif=exif)
     assert (pictures.read(tmp_path / "turned.png", 1, (4, 4))[:2] == 0).all()
 
 
-def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
+def test_a_decompression_bomb_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
     path = save(tmp_path / "bomb.png", size=(30, 30))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(pictures.UserError, match="cannot read"):

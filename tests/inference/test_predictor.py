@@ -1,4 +1,4 @@
-"""The Predictor: any number of images, one compilation, the model's own logits."""
+"""The Predictor: any number of images, one compilation, the model's logits."""
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,7 @@ def images(count, seed=0):
 
 @pytest.mark.parametrize("batch_size", [1, 3, 8, 11])
 @pytest.mark.parametrize("count", [0, 1, 3, 8])
-def test_logits_are_the_models_whatever_the_batch(model, batch_size, count):
+def test_logits_are_the_models_for_any_batch_size(model, batch_size, count):
     x = images(count)
     logits = Predictor(model, batch_size)(x)
     assert logits.shape == (count, 10)
@@ -37,14 +37,14 @@ def test_logits_are_the_models_whatever_the_batch(model, batch_size, count):
         )
 
 
-def test_float_images_are_taken_as_they_are(model):
+def test_float_images_are_not_resized(model):
     x = np.random.default_rng(0).random((5, *SIZE, 3), np.float32)
     for given in (x, jnp.asarray(x)):
         np.testing.assert_allclose(Predictor(model, 4)(given), model(x), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("micro", [2, 3, 5])
-def test_parts_of_a_batch_make_the_batch(model, micro, monkeypatch):
+def test_micro_batches_give_the_logits_of_the_batch(model, micro, monkeypatch):
     x = images(7)
     whole = Predictor(model, 5)(x)
     monkeypatch.setattr(predictor, "default_micro_batch_size", lambda model: micro)
@@ -66,7 +66,7 @@ def test_probabilities_are_the_softmax(model):
     np.testing.assert_array_equal(probabilities, jax.nn.softmax(predict(x)))
 
 
-def test_bfloat16_computes_so_and_keeps_the_model(model):
+def test_bfloat16_rounds_and_does_not_change_the_model(model):
     x = images(4)
     exact, rough = Predictor(model, 4)(x), Predictor(model, 4, "bfloat16")(x)
     assert rough.dtype == np.float32
@@ -75,7 +75,7 @@ def test_bfloat16_computes_so_and_keeps_the_model(model):
     np.testing.assert_array_equal(Predictor(model, 4)(x), exact)
 
 
-def test_later_training_does_not_reach_it(model):
+def test_later_changes_of_the_model_have_no_effect(model):
     x = images(2)
     mine = nin_jax.create_model(TINY, in_channels=3, image_size=SIZE, seed=2)
     predict = Predictor(mine, 2)
@@ -95,7 +95,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_what_does_not_fit_is_refused(model, case):
+def test_wrong_arguments_are_refused(model, case):
     call, message = WRONG[case]
     with pytest.raises(UserError, match=message):
         call(model)

@@ -146,8 +146,8 @@ def test_what_cannot_ship_is_refused(cards, tmp_path, monkeypatch):
         return str(caught.value)
 
     run = Source(make_run(tmp_path / "run"))
-    assert "is there already" in export(run, pretrained.FOLDER)
-    assert "small-digits is of no run" in export(Source(pretrained="small"))
+    assert "exists already" in export(run, pretrained.FOLDER)
+    assert "small-digits is not a run" in export(Source(pretrained="small"))
     limited = Source(make_run(tmp_path / "limited", limit_test=9))
     assert "the run has --limit-test" in export(limited)
     with monkeypatch.context() as patch:
