@@ -16,10 +16,9 @@ from nin_jax.runs.fit import fit
 from nin_jax.runs.preparation import load_data
 from nin_jax.study.grid import Cell, Row, Setting
 
-_KEPT = {
-    *("dataset", "image_size", "train_images", "test_images", "evaluated_on", "epochs"),
-    *("test_accuracy", "test_accuracy_per_class", "device"),
-}
+# What a row takes from the run's summary.json.
+KEPT = ("dataset", "image_size", "train_images", "test_images", "evaluated_on", "epochs")
+KEPT += ("test_accuracy", "test_accuracy_per_class", "device")
 
 LEARNED = 0.8  # the test accuracy of epochs_to_80
 CHANCE = 1.2  # a run has collapsed if its test accuracy never reaches this times chance
@@ -86,11 +85,10 @@ def examine(model: NiN, test: Split) -> Row:
 def result(cell: Cell, folder: Path) -> Row:
     """Return the row of the results for a finished run, from its files."""
     summary = manifest.read_json(folder / workdir.SUMMARY)
-    if missing := _KEPT - summary.keys():
+    if missing := set(KEPT) - summary.keys():
         raise UserError(
             f"{folder} is of another version of nin_jax: no {', '.join(sorted(missing))}"
         )
-    recipe = manifest.read_recipe(folder)
     rows = writers.read_metrics(folder / workdir.METRICS)
     epochs = [row for row in rows if row["kind"] == "epoch"]
     chance = 1 / len(summary["test_accuracy_per_class"])
@@ -98,25 +96,14 @@ def result(cell: Cell, folder: Path) -> Row:
     speeds = [row["images_per_second"] for row in epochs if row["images_per_second"]]
     return {
         "cell": cell.name,
-        "variant": cell.variant,
-        "recipe": cell.recipe,
-        "change": cell.change,
-        "seed": cell.seed,
-        "dataset": summary["dataset"],
-        "image_size": summary["image_size"],
-        "train_images": summary["train_images"],
-        "test_images": summary["test_images"],
-        "evaluated_on": summary["evaluated_on"],
-        "epochs": summary["epochs"],
-        "settings": asdict(recipe),
-        "test_accuracy": summary["test_accuracy"],
-        "test_accuracy_per_class": summary["test_accuracy_per_class"],
+        **asdict(cell),  # variant, recipe, seed and change
+        **{name: summary[name] for name in KEPT},
+        "settings": asdict(manifest.read_recipe(folder)),
         "train_loss": [row["train_loss"] for row in epochs],
         "test_loss": [row["test_loss"] for row in epochs],
         "test_accuracy_by_epoch": accuracies,
         "epochs_to_80": next((i for i, a in enumerate(accuracies, 1) if a >= LEARNED), None),
         "collapsed": max(accuracies) < CHANCE * chance,
         "images_per_second": float(np.median(speeds)) if speeds else None,
-        "device": summary["device"],
         "versions": environment.versions(),
     }

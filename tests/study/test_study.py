@@ -168,6 +168,7 @@ def dark_head(logit_relu: bool, classifier: Literal["mean", "linear"]) -> NiN:
     variant = nin_jax.Variant("dark", (nin_jax.Stage(4, 3, padding=1),), classifier=classifier)
     model = nin_jax.create_model(variant, num_classes=4, image_size=8, logit_relu=logit_relu)
     last = model.head.convs[-1] if model.linear is None else model.linear
+    assert last.bias is not None
     kernel, bias = np.abs(last.kernel[...]), np.ones(4, np.float32)
     kernel[..., 2], bias[2] = 0, -1
     last.kernel[...], last.bias[...] = kernel, bias
