@@ -139,7 +139,7 @@ class Account:
             },
             "layers": layers,
             "forward": {name: asdict(cost) for name, cost in self.forward.items()},
-            "training": self.training and self.training.to_dict(),
+            "training": self.training and asdict(self.training),
             "memory": {task: memory.to_dict() for task, memory in self.memory.items()},
             "largest_batches": [asdict(batch) for batch in self.largest_batches],
         }

@@ -6,7 +6,7 @@ additions where `nin_jax.models.winograd` applies.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -67,15 +67,6 @@ class TrainingCost:
     programs: Mapping[str, ProgramCost]
     micro_batch_size: int
     micro_batches: int
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "micro_batch_size": self.micro_batch_size,
-            "micro_batches": self.micro_batches,
-            "parts": [asdict(part) for part in self.parts],
-            "layers": [asdict(layer) for layer in self.layers],
-            "programs": {name: asdict(cost) for name, cost in self.programs.items()},
-        }
 
 
 Split = tuple[int | None, int | None]  # products, other operations
