@@ -129,7 +129,7 @@ def read_config(folder: Path) -> TrainConfig:
 
 
 def read_recipe(folder: Path) -> Recipe:
-    """The complete recipe a run was started with.
+    """Return the complete recipe that a run was started with.
 
     Raises:
         UserError: the folder holds no run, or its recipe is not one.

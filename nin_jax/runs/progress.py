@@ -1,7 +1,7 @@
 """How far a run has come, and the rows and lines that report it."""
 
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -63,9 +63,6 @@ class Progress:
     best: dict[str, Any] | None = None
     at_chance: bool = False
     dead_classes: list[int] = field(default_factory=list)
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 class Recorder:

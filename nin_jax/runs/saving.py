@@ -3,7 +3,7 @@
 import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import jax
@@ -98,7 +98,7 @@ class Saver:
                 "evaluated": 0 < progress.step == progress.epochs * self.run.steps_per_epoch,
                 "best": progress.best,
                 "metrics_bytes": self.rows.size,
-                "progress": progress.to_dict(),
+                "progress": asdict(progress),
             }
             self.checkpoints.save(self.run.state, position)
 
