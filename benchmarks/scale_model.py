@@ -34,7 +34,7 @@ class ScaleModelConfig:
     """Share of the peak rates that the computation reaches: an assumption."""
 
     batch_size: int = 128
-    """Images a GPU and step, in the first table."""
+    """Images per GPU and step, in the first table."""
 
     image_size: int = 224
     """Side of the images, in pixels."""
@@ -77,8 +77,8 @@ def growing_batch(config: ScaleModelConfig) -> Table:
             rows.append([work.variant, gpus, batch, TRAIN_IMAGES / batch])
             rows[-1] += [1e3 * compute, 1e3 * exchange, 1e3 * step, compute / step]
             rows[-1] += [at_peak / (at_peak + exchange), images * PICTURE_BYTES / 1e9]
-    headings = ("network", "GPUs", "global batch", "steps an epoch", *TIMES, "efficiency")
-    headings += ("efficiency at peak", "input, GB/s a node")
+    headings = ("network", "GPUs", "global batch", "steps per epoch", *TIMES, "efficiency")
+    headings += ("efficiency at peak", "input, GB/s per node")
     return Table(f"{config.batch_size} images on each GPU", headings, rows)
 
 
@@ -92,8 +92,8 @@ def fixed_batch(config: ScaleModelConfig) -> Table:
             step = compute + exchange
             rows.append([work.variant, gpus, GLOBAL_BATCH // gpus])
             rows[-1] += [1e3 * compute, 1e3 * exchange, 1e3 * step, alone / step]
-    headings = ("network", "GPUs", "images a GPU", *TIMES, "speed-up")
-    return Table(f"{GLOBAL_BATCH:,} images a step, divided over the GPUs", headings, rows)
+    headings = ("network", "GPUs", "images per GPU", *TIMES, "speed-up")
+    return Table(f"{GLOBAL_BATCH:,} images per step, divided over the GPUs", headings, rows)
 
 
 def _works(config: ScaleModelConfig) -> list[Work]:

@@ -54,9 +54,9 @@ ACCURACY: Mapping[str, Column] = {
 }
 COSTS: Mapping[str, Column] = {
     "parameters": _cost("params"),
-    "MACs an image": _cost("macs"),
-    "FLOPs a training step": _cost("flops_per_training_step"),
-    "ms a step": _cost("step_ms", digits=1),
+    "MACs per image": _cost("macs"),
+    "FLOPs per training step": _cost("flops_per_training_step"),
+    "ms per step": _cost("step_ms", digits=1),
     "images/s": _images_per_second,
     "training MiB": _cost("train_bytes", 2**20, 1),
     "prediction MiB": _cost("predict_bytes", 2**20, 1),
