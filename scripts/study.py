@@ -1,4 +1,4 @@
-"""The exercise's six questions answered by measurement: python scripts/study.py."""
+"""Answer the six questions of the exercise by measurement: python scripts/study.py."""
 
 import sys
 
