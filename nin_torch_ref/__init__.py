@@ -1,8 +1,7 @@
-"""The Network-in-Network family in PyTorch: the reference that nin_jax is held to.
+"""The Network-in-Network family in PyTorch: the reference for nin_jax.
 
-A second, independent statement of the same networks. It imports neither JAX nor nin_jax and
-writes the numbers down again, in the published notation, so that a wrong number on either side
-shows up in ``parity_tests``.
+An independent definition of the same networks in the published notation. It imports neither JAX
+nor nin_jax, so that ``parity_tests`` fails if a number in either package is wrong.
 """
 
 from nin_torch_ref.architectures import ARCHITECTURES, Architecture

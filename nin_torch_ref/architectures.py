@@ -1,8 +1,8 @@
-"""The networks as the tuples they were published in.
+"""The networks as tuples, in the published notation.
 
 Sources: Lin, Chen and Yan, "Network in Network" (2013), sections 3.1 (the block) and 3.2 (the
-mean in place of a dense classifier); Zhang et al., "Dive into Deep Learning" (d2l), chapter
-"Network in Network", for the numbers and the exercises that vary them.
+mean instead of a dense classifier); Zhang et al., "Dive into Deep Learning" (d2l), chapter
+"Network in Network", for the numbers and the exercises.
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 ConvTuple = tuple[int | None, int, int, int]
-"""(channels, kernel, stride, padding); channels None stands for the number of classes."""
+"""(channels, kernel, stride, padding); channels is None for the number of classes."""
 
 Mlp = tuple[tuple[int, int], ...]
 """(kernel, padding) of each convolution after a block's first; the paper's 1x1 is (1, 0)."""
@@ -18,14 +18,14 @@ Mlp = tuple[tuple[int, int], ...]
 
 @dataclass(frozen=True)
 class Architecture:
-    """A network in numbers.
+    """A network as numbers.
 
     Attributes:
-        blocks: the first convolution of every block; the last block is the head.
-        mlps: the convolutions that follow it, one entry a block.
+        blocks: first convolution of every block; the last block is the head.
+        mlps: convolutions after the first, one entry for every block.
         pools: whether a max pool follows, one entry for every block but the head.
         classifier: "mean" of each of the head's maps, or "linear" on the flattened maps.
-        dropout: probability that an activation before the head is dropped.
+        dropout: probability of dropping an activation before the head.
     """
 
     blocks: tuple[ConvTuple, ...]
@@ -48,7 +48,7 @@ def _uniform(
     classifier: Literal["mean", "linear"] = "mean",
     no_pool_after: tuple[int, ...] = (),
 ) -> Architecture:
-    """As published: the same mlp in every block, and a pool between any two but those named."""
+    """Return a network with the same mlp in every block, and a pool after all but some blocks."""
     pools = tuple(i not in no_pool_after for i in range(len(blocks) - 1))
     return Architecture(blocks, (mlp,) * len(blocks), pools, classifier)
 

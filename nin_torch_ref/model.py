@@ -1,6 +1,6 @@
-"""The network, in PyTorch: one ``nn.Sequential``, as the d2l book writes it.
+"""The network in PyTorch: one ``nn.Sequential``, as in the d2l book.
 
-Images are float [B, C, H, W]; logits are [B, num_classes] of the parameters' dtype.
+Images are float [B, C, H, W]; logits are [B, num_classes] in the parameters' dtype.
 """
 
 import copy
@@ -18,7 +18,7 @@ Init = Literal["xavier", "he", "identity"]
 def nin_block(
     in_channels: int, conv: ConvTuple, mlp: Mlp, num_classes: int, last_relu: bool = True
 ) -> nn.Sequential:
-    """A convolution and the convolutions that make its perceptron, each followed by ReLU.
+    """Return a convolution and the perceptron's convolutions, each followed by ReLU.
 
     [B, in_channels, H, W] -> [B, channels, H', W'].
     """
@@ -31,10 +31,10 @@ def nin_block(
 
 
 class NiN(nn.Module):
-    """A Network in Network; build it with `create_model`.
+    """A Network in Network; make one with `create_model`.
 
-    ``net`` holds, in order: every block with the max pool after it, dropout, the head, and
-    the global mean and flatten (or flatten and a linear layer). So the parameters are called
+    ``net`` contains, in order: the blocks, each with its max pool if it has one, dropout, the
+    head, and the global mean and flatten (or flatten and a linear layer). Parameters are named
     ``net.{layer}.{position in block}.weight`` and ``.bias``.
     """
 
@@ -68,10 +68,9 @@ class NiN(nn.Module):
 
 
 def _output_shape(layers: nn.Module, image_shape: tuple[int, int, int]) -> torch.Size:
-    """[C, H, W] that the layers make of one image [C, H, W], by a run on the meta device.
+    """Return the layers' output shape [C, H, W] for one image [C, H, W].
 
-    PyTorch computes the shapes itself there, without memory or arithmetic, so nothing about
-    sizes is stated a second time in this package.
+    PyTorch computes it on the meta device, without memory or arithmetic.
     """
     try:
         return (
@@ -82,7 +81,7 @@ def _output_shape(layers: nn.Module, image_shape: tuple[int, int, int]) -> torch
         raise ValueError(f"image size {height}x{width} does not fit: {error}") from None
 
 
-def _initialise(model: NiN, init: Init) -> None:
+def _initialize(model: NiN, init: Init) -> None:
     """Draw the initial parameters, in place.
 
     "xavier" leaves biases as PyTorch drew them; "he" and "identity" set them to 0.
@@ -98,7 +97,7 @@ def _initialise(model: NiN, init: Init) -> None:
         blocks = [layer for layer in model.net if isinstance(layer, nn.Sequential)]
         for block in blocks:
             identity_block(block)
-        # Every class is open under its ReLU at the start.
+        # Every class has a gradient at the start.
         nn.init.ones_(blocks[-1].get_parameter("0.bias"))
 
 
@@ -120,24 +119,24 @@ def create_model(
     init: Init = "xavier",
     seed: int = 0,
 ) -> NiN:
-    """A freshly initialised network, float32, on the CPU, in training mode.
+    """Return a newly initialized network, float32, on the CPU, in training mode.
 
     Args:
         architecture: a name from `ARCHITECTURES`, or an `Architecture`.
         in_channels: C of the images [B, C, H, W].
         num_classes: number of logits.
         image_size: side in pixels, or (height, width). With a "mean" classifier the network
-            takes other sizes too.
+            also takes other sizes.
         logit_relu: whether ReLU follows the last convolution, as published.
         init: "xavier" (uniform weights, PyTorch's biases), "he" (normal weights, biases 0), or
             "identity" (as "he", but a block's convolutions after the first start as the identity
             where they keep the number of channels, and the biases of the head's first convolution
             start at 1).
-        seed: of the initial parameters; PyTorch's global generator is left as it was.
+        seed: of the initial parameters; PyTorch's global generator is not changed.
 
     Raises:
-        ValueError: no such architecture or initialisation, a count below 1, or an image so small
-            that a map vanishes.
+        ValueError: the architecture or initialization is unknown, a count is below 1, or the image
+            is so small that a map vanishes.
 
     Example:
         >>> create_model("nin15", image_size=96)(torch.zeros(2, 1, 96, 96)).shape
@@ -150,12 +149,12 @@ def create_model(
         architecture = ARCHITECTURES[architecture]
     if init not in get_args(Init):
         known = ", ".join(get_args(Init))
-        raise ValueError(f"unknown initialisation {init!r}; known: {known}")
+        raise ValueError(f"unknown initialization {init!r}; known: {known}")
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
     if min(in_channels, num_classes, height, width) < 1:
         raise ValueError("channels, classes and image sides must be at least 1")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = NiN(architecture, in_channels, num_classes, (height, width), logit_relu)
-        _initialise(model, init)
+        _initialize(model, init)
         return model

@@ -13,14 +13,14 @@ ADAM_BETAS = 0.9, 0.999
 EPSILON = 1e-8
 
 
-def orthogonalise(matrix: torch.Tensor) -> torch.Tensor:
+def orthogonalize(matrix: torch.Tensor) -> torch.Tensor:
     """Move a matrix's singular values towards 1 by Newton-Schulz iterations: [O, N] -> [O, N].
 
-    With X = U S V^T the result is U S' V^T, where S' lies between 0.7 and 1.2, but for singular
-    values that are thousands of times smaller than the Frobenius norm.
+    For X = U S V^T the result is U S' V^T. S' is between 0.7 and 1.2, except for singular values
+    thousands of times smaller than the Frobenius norm.
     """
     a, b, c = COEFFICIENTS
-    wide = matrix.T if len(matrix) > matrix.shape[1] else matrix  # the smaller of both squares
+    wide = matrix.T if len(matrix) > matrix.shape[1] else matrix  # for the smaller product x x^T
     x = wide / (wide.norm() + EPSILON)
     for _ in range(ITERATIONS):
         square = x @ x.T
@@ -29,24 +29,24 @@ def orthogonalise(matrix: torch.Tensor) -> torch.Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Muon on parameters of two axes or more, Adam on the others, in the parameters' precision.
+    """Muon for parameters with two or more axes, Adam for the others, in their precision.
 
-    A kernel [O, C, K, K] is the matrix [O, C K K]. Its update is
-    ``sqrt(max(1, O / (C K K)))`` times the orthogonalised momentum, and it decays by
-    ``lr * weight_decay`` of itself a step. Biases do not decay. All moments are bias-corrected, as
-    in Kingma and Ba (2015); with ``nesterov`` both optimisers look one step ahead (Dozat 2016).
+    A kernel [O, C, K, K] is taken as the matrix [O, C K K]. Its update is
+    ``sqrt(max(1, O / (C K K)))`` times the orthogonalized momentum, with decoupled weight decay.
+    Biases do not decay. All moments are bias-corrected, as in Kingma and Ba (2015). With
+    ``nesterov``, both optimizers use the next step's momentum (Dozat 2016).
 
-    `torch.optim.Muon` is the same iteration with ``adjust_lr_fn="original"``, but takes matrices
-    alone, orthogonalises them in bfloat16 and corrects no bias. Without ``nesterov`` that
-    correction is a factor of the whole momentum, which orthogonalising removes, so the two
-    correspond; with it they weigh gradient and momentum differently in the first steps.
+    `torch.optim.Muon` with ``adjust_lr_fn="original"`` is the same iteration, but takes only
+    matrices, orthogonalizes them in bfloat16 and has no bias correction. Without ``nesterov`` that
+    correction is a factor of the whole momentum and the orthogonalization removes it, so the two
+    agree. With ``nesterov`` they weight gradient and momentum differently in the first steps.
 
     Args:
-        params: of the network.
-        lr: learning rate of both.
+        params: parameters of the network.
+        lr: learning rate of both optimizers.
         momentum: of Muon, in [0, 1).
-        nesterov: whether the momentum looks one step ahead.
-        weight_decay: of kernels, per unit of learning rate.
+        nesterov: whether to use Nesterov momentum.
+        weight_decay: a step multiplies kernels by ``1 - lr * weight_decay``.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ def _kernel_update(
     matrix = _momentum(grad, state, group["momentum"], group["nesterov"]).flatten(1)
     scale = math.sqrt(max(1, matrix.shape[0] / matrix.shape[1]))
     param.mul_(1 - group["lr"] * group["weight_decay"])
-    param.sub_(group["lr"] * scale * orthogonalise(matrix).view_as(param))
+    param.sub_(group["lr"] * scale * orthogonalize(matrix).view_as(param))
 
 
 def _bias_update(

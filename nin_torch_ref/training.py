@@ -1,7 +1,7 @@
-"""One step of training, as PyTorch's tutorials write it."""
+"""One training step, as in PyTorch's tutorials."""
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - its name everywhere
+import torch.nn.functional as F  # noqa: N812 - its usual name
 from torch import nn
 
 
@@ -11,18 +11,18 @@ def train_step(
     images: torch.Tensor,
     labels: torch.Tensor,
 ) -> torch.Tensor:
-    """Updates the model's parameters once, on one batch.
+    """Update the model's parameters once, on one batch.
 
-    Dropout is on if the model is in training mode: ``model.train()`` or ``model.eval()`` before.
+    Dropout is on if the model is in training mode (``model.train()``).
 
     Args:
         model: maps images to logits [B, num_classes].
-        optimizer: over the model's parameters.
+        optimizer: of the model's parameters.
         images: float [B, C, H, W].
         labels: int64 [B], each in [0, num_classes).
 
     Returns:
-        Scalar: mean cross entropy of the batch, before the update.
+        Mean cross entropy of the batch before the update, a scalar.
     """
     optimizer.zero_grad()
     loss = F.cross_entropy(model(images), labels)

@@ -1,4 +1,4 @@
-"""Both frameworks at full precision, with fixed seeds; nothing here is skipped anywhere."""
+"""Both frameworks at full precision, with fixed seeds."""
 
 import jax
 import numpy as np
@@ -10,15 +10,15 @@ from parity_tests.frameworks import JAX_DEVICE
 torch.backends.cuda.matmul.allow_tf32 = False
 torch.backends.cudnn.allow_tf32 = False
 torch.backends.cudnn.deterministic = True
-# OpenMP's threads spin while XLA's pool works: on two busy cores a step took ten times as long.
+# OpenMP's threads spin while XLA's threads work: with two cores a step took ten times as long.
 torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="package", autouse=True)
 def _full_precision():
-    """For these tests alone: the others run as users do."""
+    """For these tests only: the others run with the defaults, as users do."""
     with (
-        jax.enable_x64(True),  # half of the ladder is climbed in float64
+        jax.enable_x64(True),  # many tests are in float64
         jax.default_matmul_precision("highest"),  # no TF32, no bfloat16 passes
         jax.default_device(JAX_DEVICE),
     ):

@@ -1,4 +1,4 @@
-"""One device for both frameworks, arrays between them, and how they are compared."""
+"""One device for both frameworks, and conversion and comparison of their arrays."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ import torch
 
 
 def _devices() -> tuple[torch.device, Any]:
-    """The GPU if both frameworks see one, else the CPU, for both."""
+    """Return the GPU if both frameworks have one, else the CPU, for both."""
     if jax.default_backend() == "gpu" and torch.cuda.is_available():
         return torch.device("cuda"), jax.devices()[0]
     return torch.device("cpu"), jax.devices("cpu")[0]
@@ -19,27 +19,27 @@ TORCH_DEVICE, JAX_DEVICE = _devices()
 
 
 def as_tensor(array: npt.ArrayLike) -> torch.Tensor:
-    """A copy on the reference's device, axes as they are."""
+    """Copy an array to the reference's device, with the same axes."""
     return torch.tensor(np.asarray(array), device=TORCH_DEVICE)
 
 
 def as_nchw(images: npt.ArrayLike) -> torch.Tensor:
-    """[B, H, W, C] -> tensor [B, C, H, W], contiguous."""
+    """Copy images [B, H, W, C] to a contiguous tensor [B, C, H, W]."""
     return as_tensor(images).permute(0, 3, 1, 2).contiguous()
 
 
 def as_array(tensor: torch.Tensor) -> np.ndarray:
-    """The tensor's values in host memory, axes as they are."""
+    """Return the tensor's values in host memory, with the same axes."""
     return tensor.detach().cpu().numpy()
 
 
 def as_nhwc(maps: torch.Tensor) -> np.ndarray:
-    """[B, C, H, W] -> array [B, H, W, C]; anything without four axes stays as it is."""
+    """Return maps [B, C, H, W] as an array [B, H, W, C]; others keep their axes."""
     return as_array(maps.permute(0, 2, 3, 1) if maps.ndim == 4 else maps)
 
 
 def worst_error(actual: npt.ArrayLike, expected: npt.ArrayLike) -> float:
-    """Largest absolute difference, over the largest expected; NaN if either has a NaN."""
+    """Return max |actual - expected| / max |expected|; NaN if either contains NaN."""
     actual, expected = np.asarray(actual), np.asarray(expected)
     difference, largest = np.abs(actual - expected).max(), np.abs(expected).max()
     if difference == 0:
@@ -55,10 +55,10 @@ def assert_close(
     *,
     all_zero: bool = False,
 ) -> None:
-    """Same shape, same dtype, and a worst error within the tolerance.
+    """Assert equal shapes and dtypes, and an error within the tolerance.
 
-    ``expected`` is PyTorch's, and must hold something other than zero unless ``all_zero``
-    admits that: two arrays of zeros agree about nothing.
+    ``expected`` is PyTorch's. It must not be all zero, unless ``all_zero`` allows that: equal
+    zeros would prove nothing.
     """
     actual, expected = np.asarray(actual), np.asarray(expected)
     assert actual.shape == expected.shape, what

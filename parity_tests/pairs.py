@@ -2,18 +2,21 @@
 
 from dataclasses import dataclass
 from typing import Any
-from unittest import mock
 
-import jax
 import numpy as np
+import pytest
 import torch
 from jax.typing import DTypeLike
 
 import nin_jax
 import nin_torch_ref
-from nin_jax.training.config import Init
+from nin_jax.models.init import Init
 from parity_tests.frameworks import TORCH_DEVICE, as_array
 from parity_tests.tolerances import Precision
+
+# The size of most tests, (height, width): small, odd and not square, and the head's maps have more
+# than one pixel. One size for all lets tests share compiled programs.
+IMAGE_SIZE = (99, 83)
 
 
 @dataclass(frozen=True)
@@ -26,13 +29,12 @@ class Pair:
     labels: np.ndarray  # [B]
 
 
-def no_initial_draws():
-    """Zeros for parameters that will be overwritten: each shape's draw takes 1 s to compile."""
-
-    def zeros(key: Any, shape: tuple[int, ...], dtype: Any, *bounds: float) -> jax.Array:
-        return jax.numpy.asarray(np.zeros(shape, dtype))
-
-    return mock.patch.object(jax.random, "uniform", zeros)
+def fast(*names: str) -> list[Any]:
+    """Return all variants as test parameters; tests of those that are not named are slow."""
+    return [
+        variant if variant in names else pytest.param(variant, marks=pytest.mark.slow)
+        for variant in nin_jax.list_variants()
+    ]
 
 
 def make_pair(
@@ -41,7 +43,7 @@ def make_pair(
     *,
     in_channels: int = 1,
     num_classes: int = 10,
-    image_size: tuple[int, int] = (224, 224),
+    image_size: tuple[int, int] = IMAGE_SIZE,
     init: Init = "xavier",
     logit_relu: bool = True,
     precision: Precision = "float64",
@@ -49,13 +51,19 @@ def make_pair(
     batch_size: int = 2,
     seed: int = 0,
 ) -> Pair:
-    """The reference's weights, converted; the architecture need only be given if it has no name.
+    """Make a reference, and a model with the reference's weights.
 
-    ``compute_dtype`` is Flax's, if not the precision of the parameters and the reference.
+    Args:
+        variant: nin_jax's side.
+        architecture: the reference's side; needed if the variant is not built in.
+        in_channels, num_classes, image_size, init, logit_relu, seed: as for `create_model`.
+        precision: dtype of the parameters and of the images.
+        compute_dtype: dtype of the model's computation, if it is not the precision.
+        batch_size: number of images.
 
     Raises:
-        ValueError: the reference does not take this.
-        nin_jax.UserError: nin_jax does not.
+        ValueError: the reference refuses the arguments.
+        nin_jax.UserError: nin_jax refuses them.
     """
     options: dict[str, Any] = {
         "in_channels": in_channels,
@@ -67,14 +75,13 @@ def make_pair(
     reference = nin_torch_ref.create_model(named, **options, init=init, seed=seed).eval()
     reference = reference.to(TORCH_DEVICE, getattr(torch, precision))
     state_dict = {name: as_array(value) for name, value in reference.state_dict().items()}
-    with no_initial_draws():
-        model = nin_jax.convert.from_torch(
-            state_dict,
-            variant,
-            **options,
-            dtype=compute_dtype or precision,
-            param_dtype=precision,
-        )
+    model = nin_jax.convert.from_torch(
+        state_dict,
+        variant,
+        **options,
+        dtype=compute_dtype or precision,
+        param_dtype=precision,
+    )
     rng = np.random.default_rng(seed)
     images = rng.random((batch_size, *image_size, in_channels)).astype(precision)
     return Pair(reference, model, images, rng.integers(num_classes, size=batch_size))

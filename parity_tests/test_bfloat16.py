@@ -1,25 +1,33 @@
-"""bfloat16 computation: float32 parameters and logits, and close to float32 throughout."""
+"""Computation in bfloat16: float32 parameters and logits, and results close to float32's."""
+
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
 from flax import nnx
 
-import nin_jax
-from parity_tests.forward import flax_forward, torch_forward
-from parity_tests.frameworks import assert_close
-from parity_tests.pairs import make_pair
+from parity_tests.frameworks import as_array, as_nchw, assert_close
+from parity_tests.pairs import IMAGE_SIZE, fast, make_pair
+from parity_tests.passes import flax_loss
 from parity_tests.tolerances import BFLOAT16_LOGITS
 
 
-@pytest.mark.parametrize("variant", nin_jax.list_variants())
+@pytest.mark.parametrize("variant", fast("nin_3x3", "nin_fc", "nin15"))
 def test_logits(variant):
     pair = make_pair(
-        variant, image_size=(96, 96), precision="float32", compute_dtype="bfloat16", batch_size=4
+        variant,
+        image_size=IMAGE_SIZE,
+        precision="float32",
+        compute_dtype="bfloat16",
+        batch_size=4,
     )
-    params = jax.tree.leaves(nnx.state(pair.model, nnx.Param))
-    assert {param.dtype for param in params} == {np.dtype("float32")}
-    actual = flax_forward(pair.model, pair.images)
-    assert {layer.dtype for layer in actual.layers} == {jnp.dtype("bfloat16")}
-    assert_close(actual.logits, torch_forward(pair).logits, BFLOAT16_LOGITS, "logits")
+    graphdef, params = nnx.split(pair.model, nnx.Param)
+    assert {param.dtype for param in jax.tree.leaves(params)} == {np.dtype("float32")}
+    _, (layers, _, logits) = jax.jit(partial(flax_loss, graphdef))(params, pair.images, pair.labels)
+    assert {layer.dtype for layer in layers} == {jnp.dtype("bfloat16")}
+    with torch.no_grad():
+        expected = as_array(pair.reference(as_nchw(pair.images)))
+    assert_close(logits, expected, BFLOAT16_LOGITS, "logits")

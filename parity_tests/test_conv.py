@@ -13,13 +13,18 @@ from nin_jax.models import ops, winograd
 from parity_tests.frameworks import as_array, as_nchw, as_nhwc, as_tensor, assert_close
 from parity_tests.tolerances import CONV
 
-# Paddings and channels take turns over the kernels and strides: every kernel meets every stride,
-# each with two paddings.
-# A padding of 12 is more than any kernel less one.
+# Every kernel with every stride; paddings and channels alternate, the slow cases with others.
+# A padding of 12 is larger than any kernel.
 PADDINGS = [0, 1, 2, 5, 12]
 CHANNELS = [(1, 4), (3, 5), (4, 2), (6, 7)]
 CASES = [
-    (kernel, stride, PADDINGS[(i + 2 * turn) % 5], CHANNELS[(i + i // 4 + turn) % 4])
+    pytest.param(
+        kernel,
+        stride,
+        PADDINGS[(i + 2 * turn) % 5],
+        CHANNELS[(i + i // 4 + turn) % 4],
+        marks=[pytest.mark.slow] * turn,
+    )
     for i, (kernel, stride) in enumerate(product([1, 2, 3, 5, 7, 11], [1, 2, 3, 4]))
     for turn in (0, 1)
 ]
@@ -35,10 +40,10 @@ LAYERS = [  # the first convolutions of the built-in variants, and their 1x1
 
 
 def _case(kernel: int, stride: int, padding: int, channels: tuple[int, int], batch: int = 2):
-    """Images, kernel and the gradient of the output, float64, on an odd, non-square map."""
+    """Return images, a kernel and the gradient of the output; float64, odd and not square."""
     rng = np.random.default_rng(kernel + 16 * stride)
     inputs, outputs = channels
-    height, width = kernel + 6, kernel + 9  # one of them is not divided by any stride above 1
+    height, width = kernel + 6, kernel + 9  # no stride above 1 divides both
     sides = [(side + 2 * padding - kernel) // stride + 1 for side in (height, width)]
     return (
         rng.normal(size=(batch, height, width, inputs)),
@@ -48,7 +53,7 @@ def _case(kernel: int, stride: int, padding: int, channels: tuple[int, int], bat
 
 
 def _torch_conv_and_gradients(x, kernel, grad, stride: int, padding: int):
-    """Output, input gradient and kernel gradient, in JAX's layouts."""
+    """Return the output, input gradient and kernel gradient, in JAX's layouts."""
     images = as_nchw(x).requires_grad_()
     weight = as_tensor(kernel.transpose(3, 2, 0, 1)).requires_grad_()
     out = F.conv2d(images, weight, stride=stride, padding=padding)
@@ -84,44 +89,51 @@ def test_gradients(kernel, stride, padding, channels):
     _check(ours, xla)
 
 
-@pytest.mark.parametrize("channels", [(32, 40), (40, 32), (32, 31)])
-@pytest.mark.parametrize("padding", [0, 1, 2, 5])
-@pytest.mark.parametrize("kernel", [3, 5])
-def test_gradients_by_winograd(kernel, padding, channels):
-    """Enough channels for `winograd.applies`, and outputs of 3 (too narrow for it) to 30 columns.
+# Output widths: too narrow for Winograd (3), whole tiles and every remainder, short and long tiles.
+ALL_WIDTHS = (*range(3, 9), *range(winograd.WIDE - 1, winograd.WIDE + 6))
+FEW_WIDTHS = (3, 4, 7, winograd.WIDE - 1, winograd.WIDE + 1)
+WINOGRAD_CASES = [  # (kernel, padding, channels, output widths)
+    (3, 1, (32, 40), FEW_WIDTHS),
+    (5, 2, (40, 32), FEW_WIDTHS),
+    (3, 5, (40, 32), (7,)),  # the input's gradient is not of Winograd's form
+    (5, 0, (32, 31), (7,)),  # too few channels for Winograd
+    *(
+        pytest.param(*case, ALL_WIDTHS, marks=pytest.mark.slow)
+        for case in product([3, 5], [0, 1, 2, 5], [(32, 40), (40, 32), (32, 31)])
+    ),
+]
 
-    With 31 channels it does not apply; with a padding of 5 the input's gradient is not of its
-    form.
-    """
+
+@pytest.mark.parametrize(("kernel", "padding", "channels", "out_widths"), WINOGRAD_CASES, ids=str)
+def test_gradients_by_winograd(kernel, padding, channels, out_widths):
     rng = np.random.default_rng(kernel + 8 * padding)
     inputs, outputs = channels
-    for out_width in (*range(3, 9), *range(winograd.WIDE - 1, winograd.WIDE + 6)):
+    run = jax.jit(partial(_conv_and_gradients, partial(ops.conv, padding=padding)))
+    for out_width in out_widths:
         width = out_width + kernel - 1 - 2 * padding
         if width < 1:
             continue
         x = rng.normal(size=(2, 7, width, inputs))
         weights = rng.normal(size=(kernel, kernel, inputs, outputs))
         grad = rng.normal(size=(2, 7 + 2 * padding - kernel + 1, out_width, outputs))
-        conv = partial(ops.conv, padding=padding)
-        run = jax.jit(partial(_conv_and_gradients, conv))
         _check(run(x, weights, grad), _torch_conv_and_gradients(x, weights, grad, 1, padding))
 
 
 @pytest.mark.parametrize(("size", "length"), [(3, 4), (3, 6), (5, 4)])
-def test_winograds_transforms_are_exact(size, length):
-    """Their defining identity, tap by tap: the outputs of a unit kernel are the inputs, moved."""
+def test_winograd_transforms_are_exact(size, length):
+    """For each tap: a kernel that is 1 at that tap only must shift its inputs."""
     a_t, g, b_t = winograd.matrices(size, length)
     for tap in range(size):
         filtered = a_t @ (g[:, tap, None] * b_t)  # [m, P]
         moved = np.eye(length, len(b_t), k=tap)
-        # Every figure is a fraction with a small power of 2, or 3 or 5 times one, below it.
+        # Every entry is a fraction with a small denominator, so rounding stays near eps.
         np.testing.assert_allclose(filtered, moved, atol=1e-14)
 
 
 @pytest.mark.parametrize(("kernel", "stride", "padding", "channels"), LAYERS)
 @pytest.mark.parametrize("transform", ["scan", "vmap"])
 def test_gradients_in_a_transformation(transform, kernel, stride, padding, channels):
-    """Four images in micro-batches of two, as gradient accumulation takes them."""
+    """Four images in micro-batches of two, as gradient accumulation computes them."""
     x, weights, grad = _case(kernel, stride, padding, channels, batch=4)
     out, dx, dk = _torch_conv_and_gradients(x, weights, grad, stride, padding)
 

@@ -1,4 +1,4 @@
-"""The resize on the device against Pillow's, byte for byte, and the scaling to [0, 1]."""
+"""Resizing on the device gives Pillow's bytes, and scaling to [0, 1] gives ToTensor's floats."""
 
 import os
 from functools import partial
@@ -15,24 +15,24 @@ from nin_jax.data.datasets import load_dataset
 
 Size = tuple[int, int]
 
-# Compiled, as in training: what XLA makes of a division is what counts.
+# Compiled, as in training: XLA may compile a division to something else.
 resize = partial(jax.jit, static_argnames="size")(transforms.resize)
 prepare = partial(jax.jit, static_argnames="size")(transforms.prepare)
 
-# Each pair of sizes is one compile, so the random images share these.
+# Each pair of sizes takes one compilation, so the random images share these.
 SIZE_PAIRS: list[tuple[Size, Size]] = [
     ((28, 28), (224, 224)),
     ((28, 28), (96, 96)),
     ((8, 8), (224, 224)),
     ((5, 9), (37, 31)),
-    ((9, 5), (9, 64)),  # one axis as it is
+    ((9, 5), (9, 64)),  # one axis keeps its size
     ((7, 6), (29, 6)),
     ((1, 1), (3, 5)),
     ((2, 3), (5, 4)),
     ((32, 32), (33, 47)),
     ((28, 28), (28, 28)),
-    # Shrinking widens Pillow's filter. Here one axis at a time: where the height shrinks and the
-    # width changes too, it depends on Pillow's version which of them comes first.
+    # Pillow's filter is wider when an image shrinks. Only one axis at a time: if the height shrinks
+    # and the width changes too, their order depends on Pillow's version.
     ((40, 30), (13, 30)),
     ((40, 30), (40, 17)),
     ((30, 20), (60, 7)),
@@ -40,7 +40,7 @@ SIZE_PAIRS: list[tuple[Size, Size]] = [
 
 
 def _pillow(images: np.ndarray, size: Size) -> np.ndarray:
-    """torchvision's Resize on each PIL image: [B, H, W, C] -> [B, height, width, C]."""
+    """Apply torchvision's Resize to each PIL image: [B, H, W, C] -> [B, height, width, C]."""
 
     def one(image: np.ndarray) -> np.ndarray:
         pil = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
@@ -51,7 +51,7 @@ def _pillow(images: np.ndarray, size: Size) -> np.ndarray:
 
 
 def _random_images(shape: tuple[int, ...], seed: int) -> np.ndarray:
-    """Noise, half of it black or white: rounding and clipping both have work to do."""
+    """Return noise in which many pixels are black or white, to test rounding and clipping."""
     rng = np.random.default_rng(seed)
     noise = rng.integers(256, size=shape, dtype=np.uint8)
     extreme = rng.choice(np.array([0, 255], np.uint8), size=shape)
@@ -59,7 +59,7 @@ def _random_images(shape: tuple[int, ...], seed: int) -> np.ndarray:
 
 
 def _real_images() -> tuple[np.ndarray, str]:
-    """2,500 Fashion-MNIST images where NIN_DATA_DIR has them; else all digits, and noise."""
+    """Return 2,500 Fashion-MNIST images if NIN_DATA_DIR has them, else all digits; and a name."""
     if os.environ.get("NIN_DATA_DIR"):
         return load_dataset("fashion_mnist").test.images[:2500], "Fashion-MNIST"
     digits = load_dataset("digits")
@@ -77,14 +77,11 @@ def test_real_images_at_224():
         np.testing.assert_array_equal(actual, _pillow(batch, (224, 224)), f"{name} from {start}")
 
 
-@settings(max_examples=200, derandomize=True, database=None, deadline=None)
-@given(
-    sizes=st.sampled_from(SIZE_PAIRS),
-    channels=st.sampled_from([1, 3]),
-    seed=st.integers(0, 2**32 - 1),
-)
-def test_random_images_and_sizes(sizes, channels, seed):
-    (height, width), size = sizes
+@settings(max_examples=150, derandomize=True, database=None, deadline=None)
+@given(case=st.sampled_from(list(enumerate(SIZE_PAIRS))), seed=st.integers(0, 2**32 - 1))
+def test_random_images_and_sizes(case, seed):
+    i, ((height, width), size) = case
+    channels = (1, 3)[i % 2]
     images = _random_images((2, height, width, channels), seed)
     actual = resize(images, size=size)
     assert actual.dtype == np.uint8
@@ -92,11 +89,11 @@ def test_random_images_and_sizes(sizes, channels, seed):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_prepared_batches_equal_totensors(channels):
-    """ToTensor divides by 255 in float32; a product with 1 / 255 would differ in the last bit."""
+def test_prepared_batches_equal_totensor(channels):
+    """ToTensor divides by 255 in float32; a product with 1 / 255 differs in the last bit."""
     images = _random_images((16, 28, 28, channels), seed=1)
     images.ravel()[:256] = np.arange(256)
-    for size in [(28, 28), (67, 71), (96, 80), (224, 224)]:
+    for size in [(28, 28), (67, 71)]:
         actual = np.asarray(prepare(images, size=size))
         expected = _pillow(images, size).astype(np.float32) / np.float32(255)
         assert actual.dtype == np.float32

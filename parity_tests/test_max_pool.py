@@ -1,4 +1,4 @@
-"""Max pooling: values and gradients bit-equal to PyTorch's, ties, NaN and infinities included."""
+"""Max pooling: values and gradients with PyTorch's bits, also for ties, NaN and infinities."""
 
 import jax
 import numpy as np
@@ -9,12 +9,12 @@ import torch.nn.functional as F  # noqa: N812 - its name everywhere
 from nin_jax.models import ops
 from parity_tests.frameworks import as_array, as_nchw, as_nhwc
 
-SIDES = [(3, 3), (4, 4), (5, 7), (8, 6), (3, 12), (13, 10), (54, 54), (55, 41)]
+SIDES = [(3, 3), (4, 4), (5, 7), (8, 6), (3, 12), (54, 41)]
 KINDS = ["ties of zeros", "few values", "all equal", "distinct", "NaN", "-inf", "NaN and inf"]
 
 
 def _images(kind: str, sides: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """[2, H, W, 5] with the ties or special values in question."""
+    """Return images [2, H, W, 5] with this kind of ties or special values."""
     shape = (2, *sides, 5)
     x = rng.normal(size=shape)
     if kind == "ties of zeros":
@@ -25,25 +25,32 @@ def _images(kind: str, sides: tuple[int, int], rng: np.random.Generator) -> np.n
         return np.full(shape, -3.0)
     specials = {"NaN": [np.nan], "-inf": [-np.inf], "NaN and inf": [np.nan, np.inf, -np.inf]}
     chosen = rng.random(shape) < 0.4
-    chosen[0, :3, :3] = True  # a window of nothing else
+    chosen[0, :3, :3] = True  # a window with nothing else
     return np.where(chosen, rng.choice(specials[kind], shape), x) if kind in specials else x
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("sides", SIDES, ids=str)
-@pytest.mark.parametrize("kind", KINDS)
-def test_values_and_gradients(kind, sides, dtype, rng):
-    images = _images(kind, sides, rng).astype(dtype)
-    reference = as_nchw(images).requires_grad_()
-    expected = F.max_pool2d(reference, 3, 2)
-    # Whole numbers: overlapping windows add up without rounding, so equality can be asked for.
-    grad = rng.integers(-8, 9, size=as_nhwc(expected).shape).astype(dtype)
-    (expected_grad,) = torch.autograd.grad(expected, reference, as_nchw(grad))
+@pytest.mark.parametrize(
+    ("sides", "dtype"), [*((sides, "float64") for sides in SIDES), ((13, 10), "float32")], ids=str
+)
+def test_values_and_gradients(sides, dtype, rng):
+    pool = jax.jit(ops.max_pool)
+    pool_and_gradient = jax.jit(lambda x, grad: _value_and_gradient(ops.max_pool, x, grad))
+    for kind in KINDS:
+        images = _images(kind, sides, rng).astype(dtype)
+        reference = as_nchw(images).requires_grad_()
+        expected = F.max_pool2d(reference, 3, 2)
+        # Whole numbers add up without rounding where windows overlap, so bits can be compared.
+        grad = rng.integers(-8, 9, size=as_nhwc(expected).shape).astype(dtype)
+        (expected_grad,) = torch.autograd.grad(expected, reference, as_nchw(grad))
+        pooled, actual_grad = pool_and_gradient(images, grad)
+        np.testing.assert_array_equal(pooled, as_nhwc(expected), kind)
+        np.testing.assert_array_equal(pool(images), as_nhwc(expected), f"{kind}, no gradient")
+        np.testing.assert_array_equal(actual_grad, as_nhwc(expected_grad), kind)
 
-    pooled, pullback = jax.vjp(jax.jit(ops.max_pool), images)
-    np.testing.assert_array_equal(pooled, as_nhwc(expected))
-    np.testing.assert_array_equal(ops.max_pool(images), as_nhwc(expected), "without a gradient")
-    np.testing.assert_array_equal(pullback(grad)[0], as_nhwc(expected_grad))
+
+def _value_and_gradient(function, x, grad):
+    out, pullback = jax.vjp(function, x)
+    return out, *pullback(grad)
 
 
 def test_a_window_of_ties_sends_its_gradient_to_the_first():

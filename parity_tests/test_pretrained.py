@@ -1,4 +1,4 @@
-"""The weights that ship, in the reference: the same predictions."""
+"""The weights that ship give the same predictions in the reference."""
 
 import os
 from typing import Any
@@ -16,7 +16,7 @@ from parity_tests.frameworks import TORCH_DEVICE, as_array, as_nchw
 
 
 def _images() -> np.ndarray:
-    """1,000 of Fashion-MNIST's test images where NIN_DATA_DIR has them; else 1,000 digits."""
+    """Return 1,000 test images of Fashion-MNIST if NIN_DATA_DIR has them, else 1,000 digits."""
     if os.environ.get("NIN_DATA_DIR"):
         return load_dataset("fashion_mnist").test.images[:1000]
     return load_dataset("digits").train.images[:1000]
@@ -26,7 +26,7 @@ def test_the_package_ships_weights():
     assert nin_jax.list_pretrained()
 
 
-def test_the_reference_makes_the_same_predictions_of_them():
+def test_the_reference_makes_the_same_predictions():
     images = _images()
     assert len(images) == 1000
     for name in nin_jax.list_pretrained():

@@ -1,4 +1,4 @@
-"""Any architecture: both frameworks build it and agree to the last digits, or both refuse it."""
+"""Random architectures: both frameworks agree to the last digits, or both raise."""
 
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -11,15 +11,13 @@ from hypothesis.strategies import DrawFn
 
 import nin_jax
 import nin_torch_ref
-from parity_tests.backward import flax_backward, torch_backward
 from parity_tests.pairs import make_pair
-
-EXAMPLES = 200
+from parity_tests.passes import flax_pass, torch_pass
 
 
 @dataclass(frozen=True)
 class Network:
-    """One network, described in each side's own words."""
+    """One network in the notation of each package, and its sizes."""
 
     variant: nin_jax.Variant
     architecture: nin_torch_ref.Architecture
@@ -59,7 +57,7 @@ def networks(draw: DrawFn) -> Network:
 
 
 def _check(network: Network) -> bool:
-    """Whether the network was built; that both sides agree, either way."""
+    """Assert that both frameworks agree, and return whether they built the network."""
     sizes: dict[str, Any] = {
         "in_channels": network.in_channels,
         "num_classes": network.num_classes,
@@ -73,20 +71,20 @@ def _check(network: Network) -> bool:
         with pytest.raises(nin_jax.UserError):
             nin_jax.create_model(network.variant, **sizes)
         return False
-    # One label for both images: with two classes and a label each, the gradients all but cancel,
-    # and what is left is rounding.
+    # One label for both images: with two classes and one label each, the gradients nearly cancel,
+    # and only rounding is left.
     pair = replace(pair, labels=np.zeros_like(pair.labels))
-    actual = flax_backward(pair.model)(pair)
-    # A ReLU network of a few channels is often dead, and then so is its gradient.
-    actual.assert_close(torch_backward(pair), "float64", all_zero=True)
+    # A ReLU network of a few channels is often dead; then its gradient is zero.
+    flax_pass(pair.model)(pair).assert_same(torch_pass(pair), "float64", all_zero=True)
     return True
 
 
-def test_both_frameworks_agree_or_both_refuse():
+@pytest.mark.parametrize("examples", [24, pytest.param(200, marks=pytest.mark.slow)])
+def test_both_frameworks_agree_or_both_refuse(examples):
     built = []
 
     @settings(
-        max_examples=EXAMPLES,
+        max_examples=examples,
         derandomize=True,
         database=None,
         deadline=None,
@@ -97,6 +95,6 @@ def test_both_frameworks_agree_or_both_refuse():
         built.append(_check(network))
 
     run()
-    assert len(built) == EXAMPLES
-    assert sum(built) >= 150, "too few networks were built"
+    assert len(built) == examples
+    assert sum(built) >= examples * 3 // 4, "too few networks were built"
     assert not all(built), "no network was refused"

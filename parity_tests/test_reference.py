@@ -1,4 +1,4 @@
-"""What the reference refuses, and its weight files."""
+"""The reference: errors, layers, a training step, weights files."""
 
 import pickle
 from bisect import bisect_left
@@ -13,7 +13,7 @@ from nin_torch_ref import ARCHITECTURES, create_model, load_state_dict_file
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_images_that_do_not_fit_are_refused_at_creation(architecture):
+def test_too_small_images_raise_at_creation(architecture):
     least = 1 + bisect_left(range(1, 224), True, key=lambda side: _fits(architecture, side))
     model = create_model(architecture, image_size=least)
     assert model(torch.zeros(1, 1, least, least)).shape == (1, 10)
@@ -30,19 +30,19 @@ def _fits(architecture: str, side: int) -> bool:
 
 
 @pytest.mark.parametrize("wrong", [{"in_channels": 0}, {"num_classes": 0}, {"image_size": 0}])
-def test_counts_below_one_are_refused(wrong):
+def test_counts_below_one_raise(wrong):
     with pytest.raises(ValueError, match="at least 1"):
         create_model("nin", **wrong)
 
 
-def test_an_unknown_name_is_refused():
+def test_an_unknown_name_raises():
     with pytest.raises(ValueError, match="unknown architecture 'nin51'; known: nin, "):
         create_model("nin51")
-    with pytest.raises(ValueError, match="unknown initialisation 'lecun'; known: xavier, he, id"):
+    with pytest.raises(ValueError, match="unknown initialization 'lecun'; known: xavier, he, id"):
         create_model("nin", init="lecun")  # pyright: ignore[reportArgumentType]
 
 
-def test_the_published_layers_are_where_they_were():
+def test_the_layers_follow_the_publication():
     kinds = [type(layer) for layer in create_model("nin").net]
     block = nn.Sequential
     assert kinds == [
@@ -54,7 +54,7 @@ def test_the_published_layers_are_where_they_were():
     assert list(without_relu.state_dict()) == list(create_model("nin").state_dict())
 
 
-def test_training_steps_lower_the_loss_of_one_batch():
+def test_training_steps_decrease_the_loss():
     model = create_model("nin_one_1x1", image_size=67, logit_relu=False).eval()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     images, labels = torch.rand(4, 1, 67, 67), torch.arange(4)
@@ -64,7 +64,7 @@ def test_training_steps_lower_the_loss_of_one_batch():
 
 
 class Harmful:
-    """Unpickling it would run a command."""
+    """Unpickling it would execute a command."""
 
     def __reduce__(self):
         return (print, ("this must never be printed",))
@@ -80,7 +80,7 @@ class Harmful:
     ],
     ids=["code", "numpy", "text", "empty"],
 )
-def test_anything_but_tensors_is_refused(content, tmp_path, capsys):
+def test_a_file_without_tensors_only_raises(content, tmp_path, capsys):
     path = tmp_path / "weights.pt"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"weights\.pt is truncated or holds more than plain"):
@@ -89,7 +89,7 @@ def test_anything_but_tensors_is_refused(content, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_a_truncated_file_is_refused_wherever_it_ends(zipped, tmp_path):
+def test_a_truncated_file_raises_at_every_length(zipped, tmp_path):
     path = tmp_path / "weights.pt"
     torch.save({"a": torch.ones(3)}, path, _use_new_zipfile_serialization=zipped)
     assert load_state_dict_file(path).keys() == {"a"}
@@ -103,12 +103,12 @@ def test_a_truncated_file_is_refused_wherever_it_ends(zipped, tmp_path):
 @pytest.mark.parametrize(
     "content", [torch.ones(3), [torch.ones(3)], {"epoch": 3}, {0: torch.ones(3)}]
 )
-def test_what_is_not_a_state_dict_is_refused(content, tmp_path):
+def test_other_contents_than_a_state_dict_raise(content, tmp_path):
     torch.save(content, tmp_path / "weights.pt")
     with pytest.raises(ValueError, match="something other than a state dict"):
         load_state_dict_file(tmp_path / "weights.pt")
 
 
-def test_a_missing_file_is_a_missing_file(tmp_path):
+def test_a_missing_file_raises(tmp_path):
     with pytest.raises(FileNotFoundError):
         load_state_dict_file(tmp_path / "none.pt")

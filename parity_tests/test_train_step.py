@@ -1,4 +1,4 @@
-"""The training step as it runs, micro-batches included, against the published pipeline."""
+"""The compiled training step, with micro-batches, against the published pipeline."""
 
 from dataclasses import replace
 

@@ -1,37 +1,36 @@
-"""Weights to and from PyTorch: a bijection between state dicts and models.
+"""Weights to and from PyTorch: a one-to-one mapping between state dicts and models.
 
-A state dict maps the names that nested ``nn.Sequential`` gives, ``net.{i}.{j}.weight`` and
-``.bias``, to arrays. Kernels are [O, C, K, K] there and [K, K, C, O] here; the linear head's
-weight is [M, N] there and [N, M] here, over the same C, H, W order of inputs. No value is ever
-reshaped to fit: every key is used, every target filled, every shape checked.
+A state dict maps ``net.{i}.{j}.weight`` and ``.bias``, the names that nested ``nn.Sequential``
+gives, to arrays. Kernels are [O, C, K, K] there and [K, K, C, O] here. The linear layer's weight is
+[M, N] there and [N, M] here, with its inputs in C, H, W order on both sides. Every key is used,
+every parameter is set, every shape is checked, and nothing is reshaped to fit.
 
-torch is not needed: anything that `numpy.asarray` takes will do, torch tensors included.
+torch is not needed: `numpy.asarray` must accept the arrays, which torch tensors fulfil.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
 from nin_jax.errors import UserError
 from nin_jax.models.geometry import MAX_PARAMS, trace
 from nin_jax.models.nin import NiN, new_model
-from nin_jax.models.variants import ImageSize, Variant, get_variant
+from nin_jax.models.variants import ImageSize, Variant
 from nin_jax.reading import check_file, shown
 
-# The largest network's weights in float64, and the header.
-MAX_FILE_BYTES = 8 * MAX_PARAMS + 2**20
-MAX_FAULTS = 30
+MAX_FILE_BYTES = 8 * MAX_PARAMS + 2**20  # the largest network in float64, and the header
+MAX_LISTED_ERRORS = 30
 
 
 def _names(variant: Variant) -> Iterator[str]:
-    """Each layer with parameters, in order, by its name in the state dict.
+    """Yield the state dict's name of each layer with parameters, in order.
 
-    The reference's Sequential counts pools, dropout, mean and flatten too, and inside a block
-    each convolution is followed by its ReLU.
+    The indices count pools, dropout, mean and flatten too, and in a block the ReLUs.
     """
     index = 0
     for stage in variant.stages:
@@ -44,7 +43,7 @@ def _names(variant: Variant) -> Iterator[str]:
 
 
 def _layers(model: NiN) -> Iterator[tuple[str, Any]]:
-    """(name in the state dict, layer) for every layer with parameters."""
+    """Return (name in the state dict, layer) of every layer with parameters."""
     layers = [conv for block in (*model.blocks, model.head) for conv in block.convs]
     layers += [] if model.linear is None else [model.linear]
     return zip(_names(model.variant), layers, strict=True)
@@ -53,10 +52,10 @@ def _layers(model: NiN) -> Iterator[tuple[str, Any]]:
 def expected_shapes(
     variant: Variant, in_channels: int, num_classes: int, image_size: ImageSize
 ) -> dict[str, tuple[int, ...]]:
-    """The shape of each array in a network's state dict, by its name; no array is made.
+    """Return the shapes of a network's state dict by name, without making any array.
 
     Raises:
-        UserError: as `create_model`.
+        UserError: as for `create_model`.
     """
     layers = [
         layer for layer in trace(variant, in_channels, num_classes, image_size) if layer.params
@@ -71,36 +70,36 @@ def expected_shapes(
     return shapes
 
 
-def _word(name: object) -> str:
-    """A key as a message shows it: as it is where that is safe."""
+def _shown_key(name: object) -> str:
+    """Return a key as a message shows it, without quotes if that is safe."""
     return name if isinstance(name, str) and name.isprintable() and len(name) < 60 else shown(name)
 
 
 def check_shapes(
     found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]], variant: str
 ) -> None:
-    """Refuses a state dict that does not fit, before any memory is taken for it.
+    """Check a state dict's shapes, before memory is allocated for the arrays.
 
     Args:
         found: shapes of the state dict's arrays, by name.
-        expected: what `expected_shapes` gives.
-        variant: the network's name.
+        expected: result of `expected_shapes`.
+        variant: name of the network.
 
     Raises:
-        UserError: keys are missing, unexpected or misshaped; the first 30 are listed.
+        UserError: keys are missing or unexpected, or have another shape; the first 30 are listed.
     """
-    faults = [f"missing {name}" for name in expected if name not in found]
-    faults += [f"unexpected {_word(name)}" for name in found if name not in expected]
-    faults += [
+    errors = [f"missing {name}" for name in expected if name not in found]
+    errors += [f"unexpected {_shown_key(name)}" for name in found if name not in expected]
+    errors += [
         f"{name} has shape {shown(list(found[name]))}, not {list(shape)}"
         for name, shape in expected.items()
         if name in found and tuple(found[name]) != shape
     ]
-    if faults:
-        more = ["..."] if len(faults) > MAX_FAULTS else []
+    if errors:
+        more = ["..."] if len(errors) > MAX_LISTED_ERRORS else []
         raise UserError(
-            f"the weights do not fit {variant} ({len(faults)} keys): "
-            f"{'; '.join(faults[:MAX_FAULTS] + more)}"
+            f"the weights do not fit {variant} ({len(errors)} keys): "
+            f"{'; '.join(errors[:MAX_LISTED_ERRORS] + more)}"
         )
 
 
@@ -114,10 +113,10 @@ def _from_torch_layout(weight: np.ndarray) -> np.ndarray:
 
 
 def to_torch(model: NiN) -> dict[str, np.ndarray]:
-    """The model's parameters under the reference's names, as arrays of the parameters' dtype.
+    """Return the model's parameters as a state dict of arrays in the parameters' dtype.
 
-    ``{k: torch.from_numpy(v) for k, v in to_torch(model).items()}`` is what
-    ``load_state_dict`` takes.
+    PyTorch's ``load_state_dict`` takes
+    ``{name: torch.from_numpy(array) for name, array in to_torch(model).items()}``.
     """
     state = {}
     for name, layer in _layers(model):
@@ -126,19 +125,19 @@ def to_torch(model: NiN) -> dict[str, np.ndarray]:
     return state
 
 
-def _items(state_dict: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
+def _as_arrays(state_dict: Mapping[str, Any]) -> dict[str, np.ndarray]:
     if not isinstance(state_dict, Mapping):
         raise UserError(f"a state dict maps names to arrays, got {shown(state_dict)}")
-    return state_dict.items()
+    return {name: _as_array(name, value) for name, value in state_dict.items()}
 
 
 def _as_array(name: str, value: Any) -> np.ndarray:
-    """An array or tensor as a floating array, which shares its memory where it can."""
-    if hasattr(value, "detach"):  # a tensor may require a gradient, and live on a GPU
+    """Return an array or tensor as a floating array, which shares its memory if possible."""
+    if hasattr(value, "detach"):  # a tensor may require a gradient, or be on a GPU
         value = value.detach().cpu()
     try:
         array = np.asarray(value)
-    except Exception as error:  # sparse, quantised, bfloat16: whatever its maker raises
+    except Exception as error:  # sparse, quantized and bfloat16 tensors raise various types
         raise UserError(f"{shown(name)} is no plain array: {shown(error)}") from None
     if array.dtype.kind != "f":
         raise UserError(
@@ -147,59 +146,60 @@ def _as_array(name: str, value: Any) -> np.ndarray:
     return array
 
 
+def _shapes(arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[int, ...]]:
+    return {name: array.shape for name, array in arrays.items()}
+
+
 def load_state_dict(model: NiN, state_dict: Mapping[str, Any]) -> None:
-    """Overwrites every parameter of the model with the state dict's, cast to its dtype.
+    """Replace all parameters of the model by the state dict's, cast to the parameters' dtype.
 
     Raises:
-        UserError: keys are missing, unexpected or misshaped; the first 30 are listed, and the
-            model is left as it was. Or a value is no floating array.
+        UserError: keys are missing or unexpected, or have another shape (the first 30 are listed),
+            or a value is not a floating array. The model is unchanged.
     """
-    arrays = {name: _as_array(name, value) for name, value in _items(state_dict)}
+    arrays = _as_arrays(state_dict)
     expected = expected_shapes(
         model.variant, model.in_channels, model.num_classes, model.image_size
     )
-    shapes = {name: array.shape for name, array in arrays.items()}
-    check_shapes(shapes, expected, model.variant.name)
+    check_shapes(_shapes(arrays), expected, model.variant.name)
     for name, layer in _layers(model):
         weight, bias = arrays[f"{name}.weight"], arrays[f"{name}.bias"]
-        layer.kernel[...] = jnp.asarray(_from_torch_layout(weight), layer.kernel.dtype)
-        layer.bias[...] = jnp.asarray(bias, layer.bias.dtype)
+        layer.kernel.set_value(jnp.asarray(_from_torch_layout(weight), layer.kernel.dtype))
+        layer.bias.set_value(jnp.asarray(bias, layer.bias.dtype))
 
 
 def transfer(model: NiN, state_dict: Mapping[str, Any]) -> list[str]:
-    """Overwrite the parameters with those of the same network for other channels or classes.
+    """Load the parameters of the same network for other numbers of channels or classes.
 
-    Layers whose shape the number of input channels or of classes changes keep what they have.
+    Layers with another shape, because of the number of input channels or classes, keep their
+    parameters.
 
     Returns:
-        The names of those layers, as `geometry.trace` has them.
+        The names of those layers, as in `geometry.trace`.
 
     Raises:
-        UserError: the weights are of another network; the model is left as it was.
+        UserError: the weights are from another network. The model is unchanged.
     """
     variant, size = model.variant, model.image_size
-    arrays = {name: _as_array(name, value) for name, value in _items(state_dict)}
-    shapes = {name: array.shape for name, array in arrays.items()}
+    arrays = _as_arrays(state_dict)
+    shapes = _shapes(arrays)
     names = list(_names(variant))
     kernel, bias = (shapes.get(n, ()) for n in (f"{names[0]}.weight", f"{names[-1]}.bias"))
     channels = kernel[1] if len(kernel) == 4 else model.in_channels
     classes = bias[0] if len(bias) == 1 else model.num_classes
     check_shapes(shapes, expected_shapes(variant, channels, classes, size), variant.name)
 
+    layers = trace(variant, model.in_channels, model.num_classes, size)
+    layer_names = [layer.name for layer in layers if layer.params]
     expected = expected_shapes(variant, model.in_channels, model.num_classes, size)
-    layers = [
-        layer.name
-        for layer in trace(variant, model.in_channels, model.num_classes, size)
-        if layer.params
-    ]
-    drawn = {
+    skipped = {
         name: layer
-        for name, layer in zip(names, layers, strict=True)
+        for name, layer in zip(names, layer_names, strict=True)
         if shapes[f"{name}.weight"] != expected[f"{name}.weight"]
     }
-    kept = {name: a for name, a in arrays.items() if name.rpartition(".")[0] not in drawn}
-    load_state_dict(model, to_torch(model) | kept)
-    return list(drawn.values())
+    loaded = {name: a for name, a in arrays.items() if name.rpartition(".")[0] not in skipped}
+    load_state_dict(model, to_torch(model) | loaded)
+    return list(skipped.values())
 
 
 def from_torch(
@@ -211,29 +211,29 @@ def from_torch(
     image_size: ImageSize = 224,
     **options: Any,
 ) -> NiN:
-    """A model with the state dict's parameters.
+    """Return a model with the state dict's parameters.
 
     Args:
-        state_dict: names ``net.{i}.{j}.weight`` and ``.bias`` to arrays or tensors.
+        state_dict: maps ``net.{i}.{j}.weight`` and ``.bias`` to arrays or tensors.
         variant, in_channels, num_classes, image_size: as for `create_model`.
         options: further arguments of `create_model`, such as ``logit_relu`` or ``dtype``.
 
     Raises:
-        UserError: as `create_model` and `load_state_dict`; before any parameter is made.
+        UserError: as for `create_model` and `load_state_dict`.
     """
-    variant = get_variant(variant)
-    arrays = {name: _as_array(name, value) for name, value in _items(state_dict)}
-    expected = expected_shapes(variant, in_channels, num_classes, image_size)
-    check_shapes({name: array.shape for name, array in arrays.items()}, expected, variant.name)
-    model = new_model(
-        variant, in_channels=in_channels, num_classes=num_classes, image_size=image_size, **options
-    )
-    load_state_dict(model, arrays)
+    sizes: dict[str, Any] = {
+        "in_channels": in_channels,
+        "num_classes": num_classes,
+        "image_size": image_size,
+    }
+    # Parameters are shapes at first: drawing values to replace them would compile much.
+    model = nnx.eval_shape(lambda: new_model(variant, **sizes, **options))
+    load_state_dict(model, state_dict)
     return model
 
 
 def save_safetensors(model: NiN, path: str | Path) -> None:
-    """Writes `to_torch`'s arrays as a ``.safetensors`` file, which PyTorch reads as it stands."""
+    """Write the state dict of `to_torch` to a ``.safetensors`` file, which PyTorch can read."""
     from safetensors.numpy import save_file
 
     save_file(to_torch(model), path)
@@ -242,20 +242,20 @@ def save_safetensors(model: NiN, path: str | Path) -> None:
 def load_safetensors(
     path: str | Path, fitting: Mapping[str, tuple[int, ...]] | None = None, network: str = ""
 ) -> dict[str, np.ndarray]:
-    """The arrays of a ``.safetensors`` file.
+    """Read a ``.safetensors`` file.
 
     Args:
         path: of the file.
-        fitting: if given, what `expected_shapes` gives: the file's header is held against it
+        fitting: result of `expected_shapes`; if given, the file's header is compared with it
             before any array is read.
-        network: the name of the network that they have to fit.
+        network: name of that network, for the error message.
 
     Returns:
         float16, float32 or float64 arrays by name.
 
     Raises:
-        UserError: the file is missing, truncated, or of another format (a pickle, say); an array
-            is not of floating point, or does not fit.
+        UserError: the file is missing, truncated or in another format (such as a pickle), or an
+            array is not floating or does not fit.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -279,10 +279,10 @@ def load_safetensors(
         raise UserError(f"cannot read weights {path}: {error.strerror or error}") from None
     except UserError:
         raise
-    except ValueError as error:  # no element, but sides that NumPy cannot count
+    except ValueError as error:  # an empty array with sides too large for NumPy
         raise _damaged(path, error) from None
 
 
 def _damaged(path: str | Path, error: Exception) -> UserError:
-    reason = " ".join(str(error).split())[:300]  # it may repeat what the file holds
+    reason = " ".join(str(error).split())[:300]  # it may quote the file
     return UserError(f"{path} is not a whole safetensors file: {reason}")

@@ -1,7 +1,6 @@
-"""What a variant becomes at one image size: each layer's map, parameters and MACs.
+"""The layers of a variant at one image size: shapes, parameters and MACs; no framework.
 
-Framework-free, as `nin_jax.models.variants` is. The same walk tells the model its linear layer's
-inputs, the summary its rows and the command line that an image is too small.
+The model, its summary and the accounting use the same list of layers.
 """
 
 import math
@@ -21,8 +20,8 @@ from nin_jax.models.variants import (
 )
 from nin_jax.reading import shown
 
-# Numbers of a whole network's weights and of one layer's maps for one image, at most: a hundred
-# times what any network here has.
+# Upper bounds for a network's parameters, and for the numbers in one layer's maps for one image:
+# a hundred times those of any built-in variant.
 MAX_PARAMS, MAX_MAPS = 2**30, 2**32
 
 
@@ -32,13 +31,13 @@ class Layer:
 
     Attributes:
         name: block and position, such as ``block2.conv1`` or ``head.conv3``.
-        kind: what it computes.
-        detail: its kernel and the like, for people.
-        in_shape: [H, W, C] of its input.
-        out_shape: [H, W, C] of its output, or [C] once the map is gone.
+        kind: its operation.
+        detail: its kernel and other numbers, as text.
+        in_shape: [H, W, C] of the input.
+        out_shape: [H, W, C] of the output, or [C] after the mean or the linear layer.
         params: number of weights and biases.
-        macs: multiply-adds of its products, taps on padding included, biases left out.
-        convolution: of kind "conv", its kernel, stride and padding.
+        macs: multiply-adds of one image, with those on padding, without biases.
+        convolution: channels, kernel, stride and padding if the kind is "conv".
     """
 
     name: str
@@ -52,10 +51,10 @@ class Layer:
 
 
 def as_height_width(image_size: ImageSize) -> tuple[int, int]:
-    """(height, width) of an image size given as one number or two.
+    """Return (height, width) of an image size that is one number or two.
 
     Raises:
-        UserError: not whole numbers from 1 to `MAX_SIDE`.
+        UserError: the size is not one or two whole numbers from 1 to `MAX_SIDE`.
     """
     pair = image_size if isinstance(image_size, tuple | list) else (image_size, image_size)
     valid = len(pair) == 2 and all(
@@ -70,9 +69,16 @@ def as_height_width(image_size: ImageSize) -> tuple[int, int]:
     return pair[0], pair[1]
 
 
-def _out_side(side: int, kernel: int, stride: int, padding: int) -> int:
-    """floor((side + 2 padding - kernel) / stride) + 1; 0 or less when the kernel does not fit."""
-    return (side + 2 * padding - kernel) // stride + 1
+def _sides_after(
+    sides: tuple[int, int], kernel: int, stride: int, padding: int = 0
+) -> tuple[int, int]:
+    """Return the sides of a layer's output; 0 or less if the kernel does not fit."""
+    height, width = ((side + 2 * padding - kernel) // stride + 1 for side in sides)
+    return height, width
+
+
+def _sides_after_conv(conv: Convolution, sides: tuple[int, int]) -> tuple[int, int]:
+    return _sides_after(sides, conv.kernel, conv.stride, conv.padding)
 
 
 def _stages(variant: Variant) -> Iterator[tuple[str, Stage]]:
@@ -82,31 +88,21 @@ def _stages(variant: Variant) -> Iterator[tuple[str, Stage]]:
 
 
 def _first_vanishing(variant: Variant, sides: tuple[int, int]) -> str | None:
-    """Name of the first block (or its pool) that leaves no map, or None if all do."""
+    """Return the name of the first block, or its pool, whose map has no pixels; else None."""
     for name, stage in _stages(variant):
         for conv in stage.convolutions(1, 1):
-            sides = _sides_after(conv, sides)
+            sides = _sides_after_conv(conv, sides)
             if min(sides) < 1:
                 return name
         if stage.pool:
-            sides = _sides_after_pool(sides)
+            sides = _sides_after(sides, POOL_SIZE, POOL_STRIDE)
             if min(sides) < 1:
                 return f"{name}'s pool"
     return None
 
 
-def _sides_after(conv: Convolution, sides: tuple[int, int]) -> tuple[int, int]:
-    height, width = (_out_side(s, conv.kernel, conv.stride, conv.padding) for s in sides)
-    return height, width
-
-
-def _sides_after_pool(sides: tuple[int, int]) -> tuple[int, int]:
-    height, width = (_out_side(s, POOL_SIZE, POOL_STRIDE, 0) for s in sides)
-    return height, width
-
-
 def smallest_image(variant: Variant) -> int:
-    """Side of the smallest square image that leaves a map after every block, in pixels."""
+    """Return the side of the smallest square image for which every map has pixels."""
     side = 1
     for _, stage in reversed(list(_stages(variant))):
         if stage.pool:
@@ -117,10 +113,10 @@ def smallest_image(variant: Variant) -> int:
 
 
 def check_image_size(variant: Variant, image_size: ImageSize) -> tuple[int, int]:
-    """(height, width), once it is known that every block leaves a map.
+    """Return (height, width) after checking that every block's map has pixels.
 
     Raises:
-        UserError: naming the block whose map vanishes and the smallest size that works.
+        UserError: a map vanishes; the message names its block and the smallest size that works.
     """
     sides = as_height_width(image_size)
     if where := _first_vanishing(variant, sides):
@@ -138,11 +134,11 @@ def check_image_size(variant: Variant, image_size: ImageSize) -> tuple[int, int]
 def trace(
     variant: Variant, in_channels: int, num_classes: int, image_size: ImageSize
 ) -> list[Layer]:
-    """Every layer of the network at this image size, in the order it runs.
+    """Return the layers of the network at this image size, in the order of execution.
 
     Raises:
-        UserError: a count is below 1, the image is too small, or the network is so large that no
-            machine could hold it.
+        UserError: a count is below 1, the image is too small, or the network is larger than the
+            bounds above.
     """
     for name, value in (("in_channels", in_channels), ("num_classes", num_classes)):
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
@@ -156,10 +152,10 @@ def trace(
             layers.append(Layer("dropout", "dropout", f"p={variant.dropout:g}", shape, shape))
         for i, conv in enumerate(stage.convolutions(channels, num_classes), start=1):
             layers.append(_conv_layer(f"{block}.conv{i}", conv, sides))
-            sides = _sides_after(conv, sides)
+            sides = _sides_after_conv(conv, sides)
         channels = stage.channels or num_classes
         if stage.pool:
-            before, sides = sides, _sides_after_pool(sides)
+            before, sides = sides, _sides_after(sides, POOL_SIZE, POOL_STRIDE)
             shapes = (*before, channels), (*sides, channels)
             detail = f"max {POOL_SIZE}x{POOL_SIZE} /{POOL_STRIDE}"
             layers.append(Layer(f"{block}.pool", "pool", detail, *shapes))
@@ -169,7 +165,7 @@ def trace(
 
 
 def _check_sizes(variant: Variant, layers: list[Layer]) -> None:
-    """Refuses, before any memory is taken, what would take more than there is."""
+    """Check the network's size before any memory is allocated for it."""
     params = sum(layer.params for layer in layers)
     if params > MAX_PARAMS:
         raise UserError(
@@ -185,7 +181,7 @@ def _check_sizes(variant: Variant, layers: list[Layer]) -> None:
 
 
 def _conv_layer(name: str, conv: Convolution, in_sides: tuple[int, int]) -> Layer:
-    sides = _sides_after(conv, in_sides)
+    sides = _sides_after_conv(conv, in_sides)
     weights = conv.kernel**2 * conv.in_channels * conv.out_channels
     detail = f"{conv.kernel}x{conv.kernel}, {conv.in_channels} -> {conv.out_channels}"
     detail += f" /{conv.stride}" if conv.stride > 1 else ""

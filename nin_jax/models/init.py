@@ -1,4 +1,4 @@
-"""How kernels and biases are drawn: Xavier, He, and the identity for a block's later layers."""
+"""Initializers of kernels and biases: Xavier, He, and the identity."""
 
 import math
 from collections.abc import Callable

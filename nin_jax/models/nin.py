@@ -1,8 +1,8 @@
-"""The network, in Flax: reads like the paper's table.
+"""The network in Flax.
 
-Images are float [B, H, W, C]; logits are float32 [B, num_classes]. A module holds parameters
-only: dropout is handed its random numbers when the model is called, so
-``graphdef, params = nnx.split(model, nnx.Param)`` is all of it.
+Images are float [B, H, W, C]; logits are float32 [B, num_classes]. Parameters are the only state,
+because dropout gets its random numbers at the call: ``nnx.split(model, nnx.Param)`` gives the
+graph definition and the parameters, and nothing else remains.
 """
 
 import math
@@ -64,7 +64,10 @@ class Linear(nnx.Linear):
 
 
 class NiNBlock(nnx.Module):
-    """A convolution and the small perceptron slid over its map; ReLU after each (section 3.1)."""
+    """A convolution, then the perceptron's convolutions, each with ReLU (Lin et al., section 3.1).
+
+    [B, H, W, C] -> [B, H', W', channels].
+    """
 
     def __init__(
         self, stage: Stage, in_channels: int, num_classes: int, *, last_relu: bool = True, **kw
@@ -84,26 +87,26 @@ class NiNBlock(nnx.Module):
 
 
 def drop(dropout: nnx.Dropout, x: jax.Array, rngs: nnx.Rngs | jax.Array | None) -> jax.Array:
-    """Dropout by ``rngs``, by keys [B] of one an example, or not at all: [B, ...] -> [B, ...]."""
+    """Apply dropout with ``rngs``, with one key an example [B], or not at all (None): [B, ...]."""
     if not isinstance(rngs, jax.Array):
         return dropout(x, deterministic=rngs is None, rngs=rngs)
     return jax.vmap(lambda x, key: dropout(x, deterministic=False, rngs=key))(x, rngs)
 
 
 class NiN(nnx.Module):
-    """A Network in Network: blocks with max pools between, dropout, the head, the global mean.
+    """A Network in Network: blocks with max pools between them, dropout, the head, the mean.
 
-    Build it with `create_model`. Call it with float images [B, H, W, C] in [0, 1] for the logits,
-    [B, num_classes]; with ``rngs=nnx.Rngs(dropout=key)`` dropout is on. Keys [B] in its place, one
-    an example, make an example's mask independent of the batch around it.
+    Make one with `create_model`. The call takes float images [B, H, W, C] in [0, 1] and returns
+    logits [B, num_classes]. Dropout is on if ``rngs`` is given: ``nnx.Rngs(dropout=key)``, or an
+    array [B] of keys, one for each example, which makes its mask independent of the batch.
 
     Attributes:
         blocks: the NiN blocks before the head.
-        head: the last block, one channel per class.
+        head: the last block, with one channel for each class.
         linear: the linear layer of a "linear" classifier, else None.
-        variant, in_channels, num_classes, image_size: what it was built for; the size is
-            (height, width).
-        frozen: whether no gradient reaches the blocks, only the head; set it to train the head.
+        variant, in_channels, num_classes: as for `create_model`.
+        image_size: (height, width).
+        frozen: if True, no gradient reaches the blocks, so that only the head is trained.
     """
 
     def __init__(
@@ -119,7 +122,7 @@ class NiN(nnx.Module):
         param_dtype: DTypeLike,
         rngs: nnx.Rngs,
     ):
-        layers = trace(variant, in_channels, num_classes, image_size)  # refuses what cannot be
+        layers = trace(variant, in_channels, num_classes, image_size)  # raises UserError
         self.variant = variant
         self.in_channels, self.num_classes = in_channels, num_classes
         self.image_size = as_height_width(image_size)
@@ -134,7 +137,7 @@ class NiN(nnx.Module):
             channels = stage.channels or num_classes
         self.dropout = nnx.Dropout(variant.dropout)
         self.head = NiNBlock(variant.head, channels, num_classes, last_relu=logit_relu, **kw)
-        if init == "identity":  # every class is open under its ReLU at the start
+        if init == "identity":  # every class has a gradient at the start
             bias = self.head.convs[0].bias
             bias[...] = jnp.ones_like(bias[...])
         features = math.prod(layers[-2].out_shape)  # of the head's maps
@@ -142,7 +145,7 @@ class NiN(nnx.Module):
         self.linear = Linear(features, num_classes, **kw) if is_linear else None
 
     def class_maps(self, x: jax.Array, rngs: nnx.Rngs | jax.Array | None = None) -> jax.Array:
-        """What the head makes of images: a map for each class, [B, H', W', num_classes]."""
+        """Return the head's output, one map for each class: [B, H', W', num_classes]."""
         self._check(x)
         x = ops.cast(x, self.dtype)
         for stage, block in zip(self.variant.stages, self.blocks, strict=True):
@@ -152,7 +155,7 @@ class NiN(nnx.Module):
         return self.head(drop(self.dropout, x, rngs))  # [B, H, W, num_classes]
 
     def _check(self, x: jax.Array) -> None:
-        """An image too small would give maps of no pixels, and their mean is no number."""
+        """Check the images: the mean of a map without pixels would be NaN."""
         shape = jnp.shape(x)
         if len(shape) != 4 or shape[3] != self.in_channels:
             raise UserError(f"images must be [B, H, W, {self.in_channels}], got {list(shape)}")
@@ -160,14 +163,14 @@ class NiN(nnx.Module):
         if self.linear is not None and shape[1:3] != self.image_size:
             raise UserError(
                 f"{self.variant.name} takes images of {self.image_size[0]}x{self.image_size[1]} "
-                f"alone, as its classifier is a linear layer; got {shape[1]}x{shape[2]}"
+                f"only, because its classifier is a linear layer; got {shape[1]}x{shape[2]}"
             )
 
     def __call__(self, x: jax.Array, rngs: nnx.Rngs | jax.Array | None = None) -> jax.Array:
         maps = self.class_maps(x, rngs)  # [B, H, W, num_classes]
         if self.linear is None:
             return ops.cast(maps, self.logit_dtype).mean((1, 2))
-        flat = maps.transpose(0, 3, 1, 2).reshape(len(maps), -1)  # C, H, W order, as PyTorch's
+        flat = maps.transpose(0, 3, 1, 2).reshape(len(maps), -1)  # C, H, W order, as in PyTorch
         return ops.cast(self.linear(flat), self.logit_dtype)
 
 
@@ -183,9 +186,9 @@ def new_model(
     dtype: DTypeLike = jnp.float32,
     param_dtype: DTypeLike = jnp.float32,
 ) -> NiN:
-    """Return a freshly initialised NiN; arguments and errors as for `pretrained.create_model`."""
+    """Return a newly initialized NiN; arguments and errors as for `pretrained.create_model`."""
     if init not in get_args(Init):
-        raise unknown_name("initialisation", str(init), get_args(Init))
+        raise unknown_name("initialization", str(init), get_args(Init))
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
         raise UserError(f"seed must be a whole number in [0, 2**32), got {shown(seed)}")
     for name, value in (("dtype", dtype), ("param_dtype", param_dtype)):
@@ -213,9 +216,9 @@ def _check_dtype(name: str, dtype: DTypeLike) -> None:
 
 
 def class_maps(model: NiN, x: jax.Array) -> jax.Array:
-    """A confidence map for each class (Lin et al. 2013, section 4.6 and figure 4).
+    """Return a confidence map for each class (Lin et al. 2013, section 4.6 and figure 4).
 
-    Their mean over space is the logits, so they say where in an image a class was seen.
+    The mean of a map is the class's logit, so the map shows where in the image the class is seen.
 
     Args:
         model: with a "mean" classifier.
@@ -225,11 +228,11 @@ def class_maps(model: NiN, x: jax.Array) -> jax.Array:
         float32 [B, H', W', num_classes].
 
     Raises:
-        UserError: the model has a linear classifier, whose logits are no mean of maps; or the
-            images have another shape, or are too small.
+        UserError: the model has a linear classifier, or the images have another shape or are too
+            small.
     """
     if not isinstance(model, NiN):
-        raise UserError(f"the model must be a NiN, as create_model makes it, got {shown(model)}")
+        raise UserError(f"the model must be a NiN from create_model, got {shown(model)}")
     if model.linear is not None:
         raise UserError(
             f"{model.variant.name} has no class maps: its classifier is a linear layer, not the "
@@ -239,12 +242,12 @@ def class_maps(model: NiN, x: jax.Array) -> jax.Array:
 
 
 def count_params(model: nnx.Module) -> int:
-    """Number of weights and biases in a model."""
+    """Return the number of weights and biases of a model."""
     return sum(param.size for param in jax.tree.leaves(nnx.state(model, nnx.Param)))
 
 
 def with_dtype(model: NiN, dtype: DTypeLike) -> NiN:
-    """A copy that computes in another dtype; parameters and logits keep theirs."""
+    """Return a copy that computes in another dtype; parameters and logits keep theirs."""
     copy = nnx.clone(model)
     for _, module in nnx.iter_modules(copy):
         if isinstance(module, NiN | Conv | Linear):
@@ -253,7 +256,7 @@ def with_dtype(model: NiN, dtype: DTypeLike) -> NiN:
 
 
 def with_operations(model: NiN, operations: ops.Operations) -> NiN:
-    """A copy that computes with other operations, `ops.PLAIN` or some of your own."""
+    """Return a copy that computes with other operations, such as `ops.PLAIN`."""
     copy = nnx.clone(model)
     for _, module in nnx.iter_modules(copy):
         if isinstance(module, NiN):

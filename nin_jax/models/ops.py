@@ -1,14 +1,14 @@
-"""The three operations a NiN is made of, with gradients that are fast on every platform.
+"""Convolution and max pooling with gradients that are fast on every platform.
 
-Layout is NHWC for images and HWIO for kernels. The values and gradients are those of the plain
-XLA operations, up to rounding, and of PyTorch, ties in max pooling included.
+Images are NHWC and kernels HWIO. Values and gradients equal those of the plain XLA operations up
+to rounding, and PyTorch's, also for ties in max pooling.
 
-XLA's CPU back end runs forward convolutions and matrix products near the machine's rate, but
-its gradients of convolutions and of max pooling take 5 to 15 times as long as they need, and
-inside a loop 100 times. So on the CPU each gradient is stated as forward convolutions and
-products, and where it pays (`winograd`) with fewer products than the plain sum has. On other
-platforms everything is XLA's own. This is the only file that knows about platforms; what each
-form earns, ``python scripts/bench.py ops`` measures.
+XLA's CPU back end computes forward convolutions and matrix products near the machine's peak, but
+its gradients of convolutions and max pooling take 5 to 15 times as long as necessary, and 100
+times inside a loop. On the CPU, gradients are therefore written as forward convolutions and
+products, with fewer products where that is faster (`winograd`). Other platforms use XLA's own
+gradients. Only this file has platform-dependent code. ``python scripts/bench.py ops`` measures
+each choice.
 """
 
 import functools
@@ -28,21 +28,21 @@ NHWC = ("NHWC", "HWIO", "NHWC")
 
 
 def conv(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: int = 0) -> jax.Array:
-    """Cross-correlation, as deep learning calls convolution; no bias.
+    """Convolve (cross-correlate) images with a kernel, without bias.
 
     ``out[b, p, q, o] = sum_{i, j, c} x[b, s p + i - pad, s q + j - pad, c] kernel[i, j, c, o]``
 
     Args:
         x: float [B, H, W, C].
-        kernel: float [K, K, C, O], of x's dtype.
-        stride: s, for rows and columns.
-        padding: pad, zeros on each side.
+        kernel: [K, K, C, O], in x's dtype.
+        stride: s, of rows and columns.
+        padding: pad, the number of zeros on each side.
 
     Returns:
         float [B, H', W', O] with ``H' = (H + 2 pad - K) // s + 1`` and W' likewise.
     """
     if kernel.shape[:2] == (1, 1) and stride == 1 and padding == 0:
-        # A product of [B H W, C] with [C, O]: as fast forward, and so are both gradients.
+        # A product of [B H W, C] and [C, O]: XLA's gradients of products are fast.
         return _pointwise(x, kernel[0, 0])
     return _conv(x, kernel, stride, padding)
 
@@ -53,10 +53,10 @@ def _pointwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def cast(x: jax.Array, dtype: DTypeLike) -> jax.Array:
-    """``x.astype(dtype)``, never merged with the product before or, in the gradient, after it.
+    """Return ``x.astype(dtype)``, which XLA must not fuse with a product before or after it.
 
-    XLA's CPU back end of jaxlib 0.11.2 merges a small bfloat16 product with the conversion of its
-    result to float32, and then leaves part of the result unwritten: NaN in the logits.
+    The CPU back end of jaxlib 0.11.2 fuses a small bfloat16 product with the conversion of its
+    result to float32, and leaves part of the result unwritten: the logits become NaN.
     """
     if x.dtype == dtype:
         return x
@@ -88,7 +88,7 @@ def _cpu_conv(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax
 
 def _winograd_pays(x: jax.Array, kernel_shape: tuple[int, ...], stride: int, padding: int) -> bool:
     out_width = x.shape[2] + 2 * padding - kernel_shape[1] + 1
-    # bfloat16 has too few digits for the transforms.
+    # The transforms need more digits than bfloat16 has.
     return x.dtype != jnp.bfloat16 and winograd.applies(kernel_shape, stride, out_width)
 
 
@@ -117,13 +117,13 @@ _conv.defvjp(_conv_forward, _conv_backward)
 def _input_gradient(
     grad: jax.Array, kernel: jax.Array, x_shape: tuple[int, ...], stride: int, padding: int
 ) -> jax.Array:
-    """The forward convolution of the spread-out gradient with the flipped, transposed kernel."""
+    """Convolve the gradient, dilated by the stride, with the flipped and transposed kernel."""
     flipped = kernel[::-1, ::-1].swapaxes(2, 3)  # [K, K, O, C]
     before = kernel.shape[0] - 1 - padding
     if stride == 1 and before >= 0:
         return _cpu_conv(grad, flipped, 1, before)
     pads = [
-        # (side - 1) covers what is left over when the stride does not divide evenly.
+        # x_side also counts the rows and columns that no window reaches, as the stride skips them.
         (before, x_side + padding - (stride * (grad_side - 1) + 1))
         for x_side, grad_side in zip(x_shape[1:3], grad.shape[1:3], strict=True)
     ]
@@ -145,7 +145,7 @@ def _kernel_gradient(
     height, width = grad.shape[1:3]
 
     def kernel_row(i: int) -> jax.Array:
-        """One product for a whole row of taps: with few channels a tap alone is a sliver."""
+        """Use one product for a row of taps: with few channels, one tap is a small product."""
         taps = [x[:, i : i + height, j : j + width] for j in range(size)]
         patches = jnp.concatenate(taps, axis=3)  # [B, H', W', K C]
         return _sum_of_products(patches, grad).reshape(size, channels, features)
@@ -156,13 +156,13 @@ def _kernel_gradient(
 def _strided_kernel_gradient(
     x: jax.Array, grad: jax.Array, kernel_shape: tuple[int, ...], stride: int
 ) -> jax.Array:
-    """The kernel's gradient of a strided convolution without padding.
+    """Return the kernel's gradient for a strided convolution without padding.
 
-    Seen in blocks of stride x stride pixels, each a pixel of stride^2 C channels, it is a
-    convolution of stride 1, with fewer and wider products.
+    If each block of stride x stride pixels is taken as one pixel with stride^2 C channels, this
+    is a convolution of stride 1, with fewer and wider products.
     """
     size, _, channels, features = kernel_shape
-    blocks = -(-size // stride)  # a side of the kernel
+    blocks = -(-size // stride)  # in a side of the kernel
     height, width = (side + blocks - 1 for side in grad.shape[1:3])
     short = [
         max(0, stride * n - side) for n, side in zip((height, width), x.shape[1:3], strict=True)
@@ -170,7 +170,7 @@ def _strided_kernel_gradient(
     x = jnp.pad(x, ((0, 0), (0, short[0]), (0, short[1]), (0, 0)))
     x = x[:, : stride * height, : stride * width]
     x = x.reshape(len(x), height, stride, width, stride, channels).transpose(0, 1, 3, 2, 4, 5)
-    # The blocks are made once, not anew for each tap.
+    # Without the barrier, XLA computes the blocks again for each tap.
     x = lax.optimization_barrier(x.reshape(len(x), height, width, stride * stride * channels))
     dk = _kernel_gradient(x, grad, (blocks, blocks, x.shape[3], features), 1, 0)
     dk = dk.reshape(blocks, blocks, stride, stride, channels, features).transpose(0, 2, 1, 3, 4, 5)
@@ -178,16 +178,16 @@ def _strided_kernel_gradient(
 
 
 def _sum_of_products(x: jax.Array, grad: jax.Array) -> jax.Array:
-    """Sum over images and positions: [B, H, W, C], [B, H, W, O] -> [C, O]."""
+    """Sum x^T grad over images and positions: [B, H, W, C], [B, H, W, O] -> [C, O]."""
     return lax.dot_general(x, grad, (((0, 1, 2), (0, 1, 2)), ((), ())))
 
 
 @jax.custom_vjp
 def max_pool(x: jax.Array) -> jax.Array:
-    """Max over 3x3 windows, stride 2, no padding.
+    """Return the maximum of 3x3 windows with stride 2, without padding.
 
-    Where a window holds its maximum more than once, the gradient goes to the first in row
-    order, as in PyTorch: after ReLU most windows are ties of zeros, so the rule matters.
+    If several elements of a window are its maximum, the gradient goes to the first in row order,
+    as in PyTorch. After ReLU, many windows have only zeros, so this rule matters.
 
     Args:
         x: float [B, H, W, C] with H, W >= 3.
@@ -199,12 +199,12 @@ def max_pool(x: jax.Array) -> jax.Array:
 
 
 def _window_maximum(x: jax.Array) -> jax.Array:
-    # One pass over memory; XLA's reduce_window takes 1.6 times as long on a CPU.
+    # Reads memory once; XLA's reduce_window takes 1.6 times as long on a CPU.
     return functools.reduce(jnp.maximum, _pool_taps(x))
 
 
 def _pool_taps(x: jax.Array) -> list[jax.Array]:
-    """The nine elements of every window, in row order: each [B, H', W', C]."""
+    """Return the nine elements of all windows, in row order: each [B, H', W', C]."""
     height, width = ((side - 3) // 2 + 1 for side in x.shape[1:3])
     return [
         x[:, i : i + 2 * height - 1 : 2, j : j + 2 * width - 1 : 2]
@@ -219,28 +219,28 @@ def _max_pool_forward(x: jax.Array):
 
 
 def _max_pool_backward(residuals, grad: jax.Array):
-    """Each input pixel gathers from the one, two or four windows that hold it.
+    """Sum, for each input pixel, the gradients of the one, two or four windows that contain it.
 
-    XLA's own select-and-scatter searches every window again with a loop of its own, and takes
-    8 times as long on a CPU. The barriers keep the two passes apart: merged, XLA would find each
-    winner anew for every pixel that asks for it.
+    XLA's select-and-scatter searches every window again and takes 8 times as long on a CPU. The
+    barriers separate the two passes: fused, XLA would compute each winner again for every pixel
+    that uses it.
     """
     x, y = residuals
     winner = lax.optimization_barrier(_first_maximum(x, y))
     height, width = y.shape[1:3]
-    rows, columns = -(-x.shape[1] // 2), -(-x.shape[2] // 2)  # pairs of them
-    # A frame of windows without winner, so that every pixel finds a window on each side.
+    rows, columns = -(-x.shape[1] // 2), -(-x.shape[2] // 2)  # in pairs
+    # Windows without a winner around the map, so that every pixel has a window on each side.
     frame = ((0, 0), (1, rows - height), (1, columns - width), (0, 0))
     winner = jnp.pad(winner, frame, constant_values=-1)
     winner, grad = lax.optimization_barrier((winner, jnp.pad(grad, frame)))
 
     def share(i: int, j: int) -> jax.Array:
-        """What reaches the pixels that are tap (i, j) of a window: [B, rows, columns, C]."""
+        """Return the gradient of pixels that are tap (i, j) of a window: [B, rows, columns, C]."""
         window = (slice(None), slice(1 - i // 2, rows + 1 - i // 2))
         window += (slice(1 - j // 2, columns + 1 - j // 2),)
         return jnp.where(winner[window] == 3 * i + j, grad[window], 0)
 
-    # Pixels by the parity of their row and column; windows in row order, as PyTorch adds them.
+    # By the parity of row and column; windows in the order in which PyTorch adds them.
     even_even = share(2, 2) + share(2, 0) + share(0, 2) + share(0, 0)
     even_odd, odd_even = share(2, 1) + share(0, 1), share(1, 2) + share(1, 0)
     even = jnp.stack([even_even, even_odd], axis=3)  # [B, rows, columns, 2, C]
@@ -251,10 +251,10 @@ def _max_pool_backward(residuals, grad: jax.Array):
 
 
 def _first_maximum(x: jax.Array, y: jax.Array) -> jax.Array:
-    """Which tap of each window is its maximum y: int32 [B, H', W', C], in 0..8.
+    """Return the index in 0..8 of each window's maximum y: int32 [B, H', W', C].
 
-    The first that equals it or, as in PyTorch, the last NaN. 32 bits, as the comparisons have:
-    the processor then compares and selects 16 at a time.
+    This is the first element equal to y or, as in PyTorch, the last NaN. With 32 bits, as many as
+    the compared values have, the processor compares and selects 16 values at a time.
     """
     taps = _pool_taps(x)
     winner = jnp.zeros(y.shape, jnp.int32)
@@ -274,11 +274,11 @@ def _plain_max_pool(x: jax.Array) -> jax.Array:
 
 @dataclass(frozen=True)
 class Operations:
-    """What a network is computed with.
+    """The operations that a network computes with.
 
     Attributes:
-        conv: as `conv`: (x, kernel, stride, padding) -> convolution without bias.
-        max_pool: as `max_pool`.
+        conv: convolution without bias, with the arguments of `conv`.
+        max_pool: max pooling, as `max_pool`.
     """
 
     conv: Callable[[jax.Array, jax.Array, int, int], jax.Array]
@@ -298,6 +298,6 @@ class Operations:
 
 FAST = Operations(conv, max_pool)
 
-# One XLA operation each, with XLA's own gradients: what the network says, as plainly as it can be
-# said. What counts operations starts here, and what is faster is compared with it.
+# One XLA operation each, with XLA's own gradients. The accounting counts these, and the benchmarks
+# compare the fast ones with them.
 PLAIN = Operations(_plain_conv, _plain_max_pool)

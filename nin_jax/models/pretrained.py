@@ -1,7 +1,7 @@
-"""Weights that ship with the package, each with a card; `create_model`, fresh or with them.
+"""Weights that ship with the package, and `create_model`, with or without them.
 
-NAME.safetensors holds float16 weights, NAME.json its card; a name is VARIANT-DATASET.
-`scripts/evaluate.py --export` makes both.
+NAME.safetensors holds float16 weights and NAME.json describes them (a card). A name is
+VARIANT-DATASET. `scripts/evaluate.py --export` writes both files.
 """
 
 import hashlib
@@ -22,25 +22,25 @@ from nin_jax.models.variants import MAX_NAME, ImageSize, Variant, get_variant
 from nin_jax.reading import check_file, from_plain, read_json, shown
 
 FOLDER = Path(__file__).resolve().parent.parent / "weights"
-MAX_BYTES = 5_000_000  # of a file of weights: the package stays small
+MAX_BYTES = 5_000_000  # of a weights file, to keep the package small
 
 
 @dataclass(frozen=True)
 class Card:
-    """What shipped weights are, how they were made, and what they reach.
+    """Description of weights that ship: their network, their training and their accuracy.
 
     Attributes:
-        variant, in_channels, num_classes, image_size: as for `create_model`; the size,
-            (height, width), is the one they were trained and scored at.
+        variant, in_channels, num_classes, image_size: as for `create_model`; the weights were
+            trained and evaluated at this size, (height, width).
         logit_relu: whether ReLU follows the last convolution.
-        dataset, data_checksum: what they were trained on, as `datasets.Dataset` has it.
+        dataset, data_checksum: name and checksum of the training data, as in `datasets.Dataset`.
         class_names: one for each logit.
-        command: the command line that trained them.
-        test_accuracy: of these float16 weights, computed in float32, on all test images.
-        test_images: how many those are.
-        batch_size: images that were scored at a time.
-        versions: of the packages that they were scored with.
-        sha256: of the file of weights, in hex.
+        command: the command line that trained the weights.
+        test_accuracy: accuracy of the float16 weights on all test images, computed in float32.
+        test_images: number of test images.
+        batch_size: batch size of that evaluation.
+        versions: of the packages used for it, by name.
+        sha256: of the weights file, in hex.
     """
 
     variant: str
@@ -64,7 +64,7 @@ class Card:
 
     @property
     def sizes(self) -> dict[str, Any]:
-        """The arguments of `create_model` that they were made for."""
+        """Arguments of `create_model` that fit the weights."""
         names = ("in_channels", "num_classes", "image_size")
         return {name: getattr(self, name) for name in names}
 
@@ -85,10 +85,10 @@ def find(name: str) -> Card:
     """Return the card of shipped weights.
 
     Args:
-        name: one of `list_pretrained`; its variant alone will do if there is one data set for it.
+        name: one of `list_pretrained`, or only its variant if there is one dataset for it.
 
     Raises:
-        UserError: there are none of that name, or of several data sets; or the card is damaged.
+        UserError: the name is unknown or ambiguous, or the card is damaged.
     """
     names = list_pretrained()
     fitting = [full for full in names if name in (full, full.partition("-")[0])]
@@ -96,7 +96,7 @@ def find(name: str) -> Card:
         short = (full.partition("-")[0] for full in names)
         raise unknown_name("pretrained weights", name[:MAX_NAME], {*names, *short})
     if len(fitting) > 1 and name not in fitting:
-        raise UserError(f"pretrained {name} is of several data sets: give {' or '.join(fitting)}")
+        raise UserError(f"pretrained {name} is ambiguous: give {' or '.join(fitting)}")
     path = FOLDER / f"{name if name in fitting else fitting[0]}.json"
     card = from_plain(Card, read_json(path), path)
     if card.name != path.stem or card.num_classes != len(card.class_names):
@@ -105,10 +105,10 @@ def find(name: str) -> Card:
 
 
 def read_weights(card: Card) -> dict[str, np.ndarray]:
-    """Return shipped weights, checked against their card's SHA-256: float16 arrays by name.
+    """Read the weights of a card: float16 arrays by name.
 
     Raises:
-        UserError: the file is missing, or not the one that the card was written for.
+        UserError: the file is missing, or its SHA-256 is not the card's.
     """
     path = FOLDER / f"{card.name}.safetensors"
     check_file(path, MAX_BYTES, f"cannot read weights {path}")
@@ -131,35 +131,34 @@ def create_model(
     dtype: DTypeLike = jnp.float32,
     param_dtype: DTypeLike = jnp.float32,
 ) -> NiN:
-    """Return a NiN, freshly initialised or with weights that ship with the package.
+    """Return a NiN, newly initialized or with weights that ship with the package.
 
-    What is left out is, for a fresh model, the default named below, and with ``pretrained`` what
-    the weights were made for (see `Card`).
+    With ``pretrained``, arguments that are not given have the values of the weights' `Card`;
+    without, the defaults below.
 
     Args:
         variant: a name from `list_variants`, a ``.json`` or ``.toml`` file, or a `Variant`.
-        pretrained: the data set that the weights were trained on, as "fashion_mnist"; see
-            `list_pretrained`. None draws all parameters.
-        in_channels: 1 (the default) for grey images, 3 for colour.
+        pretrained: dataset that the weights were trained on, such as "fashion_mnist"; see
+            `list_pretrained`. None (the default) draws all parameters.
+        in_channels: 1 (the default) for gray images, 3 for color.
         num_classes: number of logits (default 10).
         image_size: side in pixels, or (height, width) (default 224). With a "mean" classifier
-            the model takes other sizes too, pretrained or not.
-        seed: of the initial parameters (default 0); not to be given with ``pretrained``, which
-            leaves nothing to draw.
-        init: "xavier" (the default: uniform weights, PyTorch's biases; as the published
-            exercise), "he" (normal weights, zero biases), or "identity": a block's convolutions
-            after the first that keep the number of channels start as the identity, the others
-            as by "he", and the biases of the head's first convolution at 1, so that no class is
-            dead under its ReLU. Not to be given with ``pretrained``.
-        logit_relu: whether the last convolution is followed by ReLU, as published (default
-            True). A class whose map is dead under it gets no gradient and can never recover.
-        dtype: of the computation, float32 or bfloat16. Logits are float32 all the same.
+            the model also takes other sizes, pretrained or not.
+        seed: of the initial parameters (default 0); not allowed with ``pretrained``.
+        init: "xavier" (the default: uniform weights and PyTorch's biases, as in the published
+            exercise), "he" (normal weights, zero biases), or "identity": in each block, the
+            convolutions after the first that keep the number of channels start as the identity.
+            Other kernels are drawn as with "he", and the biases of the head's first convolution
+            are 1, so that no class starts with zero gradients. Not allowed with ``pretrained``.
+        logit_relu: whether ReLU follows the last convolution, as published (default True). A
+            class whose map is zero everywhere then gets no gradient and cannot recover.
+        dtype: of the computation, float32 or bfloat16. Logits are float32 in both cases.
         param_dtype: of the parameters.
 
     Raises:
-        UserError: unknown variant, initialisation or pretrained weights, a count below 1, or an
-            image so small that a block's map vanishes; or the weights are for another number of
-            channels or classes, or, with a linear classifier, for another image size.
+        UserError: a name is unknown, a count is below 1, or the image is so small that a block's
+            map vanishes; or the weights are for another number of channels or classes or, with a
+            linear classifier, for another image size.
 
     Example:
         >>> model = create_model("nin15", num_classes=10, image_size=96)
@@ -173,25 +172,25 @@ def create_model(
     if pretrained is None:
         return new_model(variant, **given, dtype=dtype, param_dtype=param_dtype)
     if not isinstance(pretrained, str):
-        raise UserError(f"pretrained must be the name of a data set, got {shown(pretrained)}")
+        raise UserError(f"pretrained must be the name of a dataset, got {shown(pretrained)}")
     variant = get_variant(variant)
     card = find(f"{variant.name}-{pretrained}")
     if variant != get_variant(card.variant):
-        raise UserError(f"the pretrained weights {card.name} are of another {variant.name}")
+        raise UserError(f"the pretrained weights {card.name} are for another {variant.name}")
     for name in drawing.keys() & given.keys():
-        raise UserError(f"{name} is of no use with pretrained: no parameter is drawn")
+        raise UserError(f"{name} cannot be given with pretrained: no parameter is drawn")
     return load_model(card, **given, dtype=dtype, param_dtype=param_dtype)
 
 
 def load_model(card: Card, **given: Any) -> NiN:
-    """Return the model of shipped weights.
+    """Return a model with the weights of a card.
 
     Args:
         card: of the weights.
-        given: arguments of `create_model`; what is left out is as the card has it.
+        given: arguments of `create_model`; the card gives the others.
 
     Raises:
-        UserError: as `create_model`.
+        UserError: as for `create_model`.
     """
     variant = get_variant(card.variant)
     options: dict[str, Any] = card.sizes | {"logit_relu": card.logit_relu} | given
@@ -205,10 +204,7 @@ def load_model(card: Card, **given: Any) -> NiN:
     sides = as_height_width(options["image_size"])
     if variant.classifier == "linear" and sides != card.image_size:
         raise UserError(
-            f"the pretrained weights {card.name} are for image_size={card.image_size} alone, as "
-            f"their classifier is a linear layer; got {sides}"
+            f"the pretrained weights {card.name} are for image_size={card.image_size} only, "
+            f"because their classifier is a linear layer; got {sides}"
         )
-    weights = read_weights(card)
-    model = new_model(variant, **options)
-    convert.load_state_dict(model, weights)
-    return model
+    return convert.from_torch(read_weights(card), variant, **options)

@@ -1,17 +1,17 @@
-"""Convolutions of stride 1 with fewer products: Winograd's minimal filtering, along the rows.
+"""Convolutions of stride 1 with fewer products: Winograd's minimal filtering along rows.
 
-A tile of m neighbouring outputs of a row needs m K products a channel and kernel row when they are
-taken one by one, and m + K - 1 when taken together (Lavin and Gray, "Fast Algorithms for
-Convolutional Neural Networks", 2016, eq. 8)::
+For each channel and kernel row, a tile of m adjacent outputs of a row takes m K products if each
+output is computed alone, and m + K - 1 products if they are computed together (Lavin and Gray,
+"Fast Algorithms for Convolutional Neural Networks", 2016, eq. 8)::
 
-    y = A^T ((G g) * (B^T d))        g: K taps, d: m + K - 1 inputs, y: m outputs, * by element
+    y = A^T ((G g) * (B^T d))        g: K taps, d: m + K - 1 inputs, y: m outputs
 
-so with m = 4 a 3x3 kernel takes half of the products and a 5x5 two fifths. Across the columns the
-sum stays as it is. The usual form, which transforms both axes, saves more products still, but it
-moves four times as much memory and rounds more coarsely: here float32 errors stay within a few
-units of 1e-6 of the largest output.
+where * is elementwise. With m = 4, a 3x3 kernel takes 1/2 and a 5x5 kernel 2/5 of the products. The
+sum over kernel rows is unchanged. The usual form transforms both axes. It saves more products, but
+moves four times as much memory and has larger rounding errors; here float32 errors are a few 1e-6
+of the largest output.
 
-Plain JAX, NHWC and HWIO; used by `ops` where it is the fastest form.
+Plain JAX, NHWC and HWIO; `ops` uses it where it is the fastest form.
 """
 
 from collections.abc import Sequence
@@ -23,24 +23,25 @@ import numpy as np
 from jax import lax
 
 KERNELS = (3, 5)
-WIDE = 24  # columns from which the longer tile of a 3x3 kernel wastes little at the right edge
+WIDE = 24  # from this width on, the longer tile of a 3x3 kernel computes little beyond the edge
 
-# Toom-Cook's interpolation points besides infinity, by their number with it: small, and with small
-# reciprocals, as their powers are the transforms' coefficients and so set the rounding errors.
+# Interpolation points of the Toom-Cook method without infinity, by their number including infinity.
+# The transforms contain powers of the points, so small numerators and denominators keep rounding
+# errors small.
 POINTS = {6: (0.0, 1.0, -1.0, 0.5, -2.0), 8: (0.0, 1.0, -1.0, 0.5, -0.5, 2.0, -2.0)}
 
 
 def tile_length(size: int, out_width: int) -> int:
-    """m: outputs of a row taken together."""
+    """Return m, the number of outputs in a tile."""
     return 6 if size == 3 and out_width >= WIDE else 4
 
 
 @cache
 def matrices(size: int, tile: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A^T, G and B^T for kernels of ``size`` taps, by Toom and Cook's construction.
+    """Return A^T, G and B^T for kernels of ``size`` taps, by the Toom-Cook construction.
 
-    A kernel and an output are polynomials, evaluated at P - 1 points p and at infinity (their
-    leading coefficient); B^T is the transpose of Lagrange's interpolation from such values.
+    Kernel and output are polynomials, evaluated at P - 1 points and at infinity (the leading
+    coefficient). B^T is the transpose of Lagrange interpolation from these values.
 
     Returns:
         float64 [tile, P], [P, size] and [P, P], with P = tile + size - 1.
@@ -61,13 +62,13 @@ def matrices(size: int, tile: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def applies(kernel_shape: Sequence[int], stride: int, out_width: int) -> bool:
-    """Whether the form exists, and pays for its transforms: measured by scripts/bench.py ops."""
+    """Return whether this form exists and is faster, as measured by scripts/bench.py ops."""
     size, _, channels, features = kernel_shape
     return stride == 1 and size in KERNELS and min(channels, features) >= 32 and out_width >= 4
 
 
 def conv(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
-    """`ops.conv` with stride 1.
+    """Compute `ops.conv` with stride 1.
 
     Args:
         x: float [B, H, W, C].
@@ -83,8 +84,8 @@ def conv(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
     taps = [kernel[:, j] for j in range(size)]  # [K, C, O]
     kernels = [_combine(row, taps) for row in g]  # P of [K, C, O]
     tiles = _input_tiles(x, b_t, padding, out_width)  # P of [B, H, T, C]
-    # What the sum over kernel rows costs besides its products is copies of its input, where it
-    # is one product, or of its output, where it is XLA's convolution: the smaller one is better.
+    # Besides its products, the sum over kernel rows copies its input if it is one product, and
+    # its output if it is XLA's convolution. The smaller copy is faster.
     column = _column_product if channels < features else _column_conv
     products = [column(*pair, padding) for pair in zip(tiles, kernels, strict=True)]
     y = jnp.stack([_combine(row, products) for row in a_t], axis=3)  # [B, H', T, m, O]
@@ -95,7 +96,7 @@ def conv(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
 def kernel_gradient(
     x: jax.Array, grad: jax.Array, kernel_shape: Sequence[int], padding: int
 ) -> jax.Array:
-    """The gradient of `conv` to its kernel: ``G^T (sum over tiles (B^T d) * (A grad))``.
+    """Return the gradient of `conv` for its kernel: ``G^T (sum over tiles (B^T d) * (A grad))``.
 
     Args:
         x: float [B, H, W, C].
@@ -126,18 +127,18 @@ def kernel_gradient(
 
 
 def _input_tiles(x: jax.Array, b_t: np.ndarray, padding: int, out_width: int) -> list[jax.Array]:
-    """B^T d of every tile of every row: for each of the P points, [B, H, T, C]."""
+    """Return B^T d of all tiles of all rows: for each of the P points, [B, H, T, C]."""
     points, width = len(b_t), x.shape[2]
     size = width + 2 * padding - out_width + 1
     length = points - size + 1
-    last = length * (-(-out_width // length) - 1)  # where the last tile begins
+    last = length * (-(-out_width // length) - 1)  # start of the last tile
     x = jnp.pad(x, ((0, 0), (0, 0), (padding, last + points - width - padding), (0, 0)))
     columns = [x[:, :, i : i + last + 1 : length] for i in range(points)]
     return [_combine(row, columns) for row in b_t]
 
 
 def _combine(coefficients: np.ndarray, arrays: Sequence[jax.Array]) -> jax.Array:
-    """The arrays' sum, weighted; what has weight 0 has no part in it."""
+    """Return the weighted sum of the arrays, without those of weight 0."""
     terms = [
         array if c == 1 else -array if c == -1 else float(c) * array
         for c, array in zip(coefficients, arrays, strict=True)
@@ -147,7 +148,7 @@ def _combine(coefficients: np.ndarray, arrays: Sequence[jax.Array]) -> jax.Array
 
 
 def _stacked_rows(tile: jax.Array, size: int, padding: int) -> jax.Array:
-    """Each output row's K input rows, side by side: [B, H, T, C] -> [B, H', T, K C]."""
+    """Concatenate the K input rows of each output row: [B, H, T, C] -> [B, H', T, K C]."""
     tile = jnp.pad(tile, ((0, 0), (padding, padding), (0, 0), (0, 0)))
     out_height = tile.shape[1] - size + 1
     return jnp.concatenate([tile[:, i : i + out_height] for i in range(size)], axis=3)
@@ -161,7 +162,7 @@ def _column_product(tile: jax.Array, kernel: jax.Array, padding: int) -> jax.Arr
 
 
 def _column_conv(tile: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
-    """As `_column_product`, by XLA's convolution with a kernel of one column."""
+    """Compute `_column_product` by XLA's convolution with a kernel of one column."""
     return lax.conv_general_dilated(
         tile,
         kernel[:, None],

@@ -50,8 +50,8 @@ NETWORKS = {
     ),
     "create_model: seed negative": fails("seed must be", lambda: nin_jax.create_model(seed=-1)),
     "create_model: seed true": fails("seed must be", lambda: nin_jax.create_model(seed=True)),
-    "create_model: unknown initialisation": fails(
-        "unknown initialisation 'zeros'", lambda: nin_jax.create_model(init=wrong("zeros"))
+    "create_model: unknown initialization": fails(
+        "unknown initialization 'zeros'", lambda: nin_jax.create_model(init=wrong("zeros"))
     ),
     "create_model: dtype of whole numbers": fails(
         "dtype must be a floating type", lambda: nin_jax.create_model(dtype="int8")

@@ -129,7 +129,7 @@ TRAIN = {
     "a billion classes": _train("parameters, more than", "--num-classes", "1000000000"),
     "unknown precision": _train("--precision must be one of", "--precision", "float16"),
     "unknown optimiser": _train("--optimizer must be one of", "--optimizer", "lion"),
-    "unknown initialisation": _train("did you mean identity?", "--init", "idendity"),
+    "unknown initialization": _train("did you mean identity?", "--init", "idendity"),
     "unknown schedule": _train("--schedule must be one of", "--schedule", "linear"),
     "unknown augmentation": _train("--augment must be one of", "--augment", "mixup"),
     "unknown device": _train("--device must be one of", "--device", "tpu"),

@@ -55,7 +55,7 @@ def test_create_model_from_a_variant_of_three_lines():
         ({"in_channels": 0}, "in_channels"),
         ({"num_classes": 0}, "num_classes"),
         ({"num_classes": True}, "num_classes"),
-        ({"init": "hee"}, "unknown initialisation 'hee': did you mean he"),
+        ({"init": "hee"}, "unknown initialization 'hee': did you mean he"),
         ({"seed": -1}, "seed"),
         ({"variant": 3}, "variant must be"),
     ],

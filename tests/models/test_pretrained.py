@@ -75,14 +75,14 @@ REFUSED = {
     "in_channels": ("small", {"in_channels": 3}, "are for in_channels=1, got 3"),
     "num_classes": ("small", {"num_classes": 7}, "are for num_classes=10, got 7"),
     "logit_relu": ("small", {"logit_relu": True}, "are for logit_relu=False, got True"),
-    "image size": ("linear", {"image_size": 20}, r"are for image_size=\(16, 16\) alone"),
-    "seed": ("small", {"seed": 0}, "seed is of no use with pretrained"),
-    "init": ("small", {"init": "he"}, "init is of no use with pretrained"),
-    "a number": ("small", {"pretrained": 3}, "must be the name of a data set, got 3"),
+    "image size": ("linear", {"image_size": 20}, r"are for image_size=\(16, 16\) only"),
+    "seed": ("small", {"seed": 0}, "seed cannot be given with pretrained"),
+    "init": ("small", {"init": "he"}, "init cannot be given with pretrained"),
+    "a number": ("small", {"pretrained": 3}, "must be the name of a dataset, got 3"),
     "data set": ("small", {"pretrained": "digts"}, "'small-digts': did you mean small-digits"),
     "variant": ("smal", {}, "did you mean small"),
     "not trained": ("nin", {}, "unknown pretrained weights 'nin-digits'"),
-    "changed": (replace(SMALL, dropout=0.1), {}, "are of another small"),
+    "changed": (replace(SMALL, dropout=0.1), {}, "are for another small"),
 }
 
 

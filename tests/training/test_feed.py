@@ -16,7 +16,7 @@ from nin_jax.runs.fit import fit
 from nin_jax.training.config import TrainConfig, recipe_of
 from nin_jax.training.feed import Resident, Shares, evaluation_parts
 from nin_jax.training.sharding import Layout, make_layout
-from parity_tests.backward import AS_USERS_COMPILE_IT
+from parity_tests.passes import AS_USERS_COMPILE
 from tests.runs.test_resume import signal_at
 from tests.support.disturbed import assert_same
 from tests.support.picture_folders import make_folder, pictures
@@ -46,7 +46,7 @@ def _as_users_compile_it(make: Callable[..., Any]) -> Callable[..., Any]:
             shapes = str(jax.tree.map(jax.typeof, operands))
             if shapes not in programs:
                 lowered = step.lower(*operands)
-                programs[shapes] = lowered.compile(compiler_options=AS_USERS_COMPILE_IT)
+                programs[shapes] = lowered.compile(compiler_options=AS_USERS_COMPILE)
             return programs[shapes](*operands)
 
         return call
