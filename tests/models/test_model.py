@@ -1,4 +1,4 @@
-"""The Flax network: shapes, state, dtypes, dropout, initialisation, what it refuses."""
+"""The Flax network: shapes, state, dtypes, dropout, initialization and errors."""
 
 import subprocess
 import sys
@@ -35,9 +35,9 @@ def test_any_size_and_number_of_classes(classifier, size):
     assert model(jnp.zeros((2, *size, 3))).shape == (2, 7)
 
 
-def test_the_mean_is_over_whatever_map_is_left():
+def test_the_mean_takes_other_image_sizes():
     model = nin_jax.create_model(TINY, image_size=32)
-    assert model(jnp.zeros((1, 61, 40, 1))).shape == (1, 10)  # other than it was built for
+    assert model(jnp.zeros((1, 61, 40, 1))).shape == (1, 10)  # not the size it was made for
 
 
 def test_create_model_from_a_variant_of_three_lines():
@@ -60,7 +60,7 @@ def test_create_model_from_a_variant_of_three_lines():
         ({"variant": 3}, "variant must be"),
     ],
 )
-def test_what_create_model_refuses(arguments, message):
+def test_arguments_that_create_model_refuses(arguments, message):
     with pytest.raises(UserError, match=message):
         nin_jax.create_model(**({"variant": "nin"} | arguments))
 
@@ -78,7 +78,7 @@ def test_dropout_is_on_only_with_rngs():
     assert not np.array_equal(noisy(1), model(x))
 
 
-def test_logit_relu_off_lets_logits_be_negative():
+def test_without_logit_relu_logits_can_be_negative():
     x = jax.random.uniform(jax.random.key(0), (4, 32, 32, 1))
     published = nin_jax.create_model(TINY, image_size=32)(x)
     without = nin_jax.create_model(TINY, image_size=32, logit_relu=False)(x)
@@ -86,7 +86,7 @@ def test_logit_relu_off_lets_logits_be_negative():
     assert without.min() < 0
 
 
-def test_bfloat16_computes_in_bfloat16_and_answers_in_float32():
+def test_bfloat16_computation_returns_float32_logits():
     model = nin_jax.create_model(TINY, image_size=32, dtype=jnp.bfloat16)
     x = jax.random.uniform(jax.random.key(0), (2, 32, 32, 1))
     assert model(x).dtype == jnp.float32
@@ -94,7 +94,7 @@ def test_bfloat16_computes_in_bfloat16_and_answers_in_float32():
     assert model.blocks[0].convs[0].kernel.dtype == jnp.float32
 
 
-def test_seeds_give_different_weights_and_the_same_seed_the_same():
+def test_the_seed_determines_the_weights():
     first, again, other = (
         nin_jax.create_model(TINY, image_size=32, seed=seed).head.convs[0].kernel[...]
         for seed in (0, 0, 1)
@@ -103,9 +103,9 @@ def test_seeds_give_different_weights_and_the_same_seed_the_same():
     assert not np.array_equal(first, other)
 
 
-def test_importing_is_quick_and_brings_neither_torch_nor_tensorflow():
+def test_import_loads_neither_torch_nor_tensorflow():
     code = (
-        "import sys, time; t = time.perf_counter(); import nin_jax, nin_jax.runs.fit; "
+        "import sys; import nin_jax, nin_jax.runs.fit; "
         "from nin_jax.data.datasets import load_dataset; load_dataset('digits'); "
         "bad = [m for m in ('torch', 'tensorflow', 'matplotlib') if m in sys.modules]; "
         "sys.exit(f'imported {bad}' if bad else 0)"

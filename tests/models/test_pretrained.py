@@ -1,4 +1,4 @@
-"""Weights that ship: made from a run, read by name, and what is refused."""
+"""Weights that ship: export from a run, loading by name, errors."""
 
 import json
 import shlex
@@ -22,7 +22,7 @@ from tests.support.shipped import LINEAR, SMALL, build_in, make_run, ship
 
 @pytest.fixture(scope="module")
 def cards(tmp_path_factory):
-    """The cards of a small network and of one with a linear layer; the package ships no others."""
+    """Return the cards of a small network and of one with a linear layer, the only ones shipped."""
     with pytest.MonkeyPatch.context() as patch:
         build_in(patch, SMALL, LINEAR)
         folder = tmp_path_factory.mktemp("shipped")
@@ -34,7 +34,7 @@ def card(cards) -> pretrained.Card:
     return cards[0]
 
 
-def test_evaluate_prints_exactly_the_accuracy_of_the_card(script, card, tmp_path):
+def test_evaluate_prints_the_accuracy_of_the_card(script, card, tmp_path):
     before = sorted(pretrained.FOLDER.iterdir())
     for options in (["small"], ["small-digits", "--out", tmp_path / "out"]):
         outcome = script("evaluate", "--pretrained", *options)
@@ -47,7 +47,7 @@ def test_evaluate_prints_exactly_the_accuracy_of_the_card(script, card, tmp_path
     assert card.test_images == 355
 
 
-def test_the_weights_are_the_runs_in_float16(card):
+def test_the_weights_are_those_of_the_run_in_float16(card):
     run = convert.load_safetensors(pretrained.FOLDER.parent / "run-small" / "model.safetensors")
     read = pretrained.read_weights(card)
     assert read.keys() == run.keys()
@@ -55,7 +55,7 @@ def test_the_weights_are_the_runs_in_float16(card):
         np.testing.assert_array_equal(read[name], array.astype(np.float16))
 
 
-def test_a_model_is_as_its_card_says_where_nothing_is_given(card):
+def test_the_card_gives_the_default_arguments(card):
     model = nin_jax.create_model("small", pretrained="digits")
     assert (model.in_channels, model.num_classes, model.image_size) == (1, 10, (16, 16))
     assert model.head.last_relu is False  # recipe modern
@@ -65,7 +65,7 @@ def test_a_model_is_as_its_card_says_where_nothing_is_given(card):
     assert list(nin_jax.list_pretrained()) == ["linear-digits", "small-digits"]
 
 
-def test_the_mean_takes_other_sizes_and_computes_in_bfloat16(card):
+def test_other_sizes_and_bfloat16(card):
     model = nin_jax.create_model("small", pretrained="digits", image_size=24, dtype=jnp.bfloat16)
     assert model.image_size == (24, 24)
     assert nin_jax.Predictor(model, 1)(np.zeros((1, 8, 8, 1), np.uint8)).shape == (1, 10)
@@ -87,13 +87,13 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_refuses_what_the_weights_are_not_for(cards, case):
+def test_arguments_that_do_not_fit_the_weights_raise(cards, case):
     variant, options, message = REFUSED[case]
     with pytest.raises(nin_jax.UserError, match=message):
         nin_jax.create_model(variant, **{"pretrained": "digits"} | options)
 
 
-def test_a_variant_alone_is_no_name_where_it_has_several(card, tmp_path, monkeypatch):
+def test_a_variant_with_several_datasets_is_ambiguous(card, tmp_path, monkeypatch):
     for name in ("small-digits", "small-mnist"):
         plain = json.loads((pretrained.FOLDER / "small-digits.json").read_text())
         plain["dataset"] = name.partition("-")[2]
@@ -104,7 +104,7 @@ def test_a_variant_alone_is_no_name_where_it_has_several(card, tmp_path, monkeyp
     assert pretrained.find("small-mnist").dataset == "mnist"
 
 
-def test_pictures_are_named_and_explained(script, card):
+def test_predict_and_explain_pictures(script, card):
     Image.fromarray(np.full((8, 8), 200, np.uint8)).save("p.png")
     outcome = script("predict", "p.png", "--pretrained", "small", "--top", 10, "--json")
     assert outcome.code == 0, outcome.err
@@ -119,7 +119,7 @@ def test_pictures_are_named_and_explained(script, card):
     assert Path("maps/p-maps.png").exists()
 
 
-def test_the_command_of_the_card_is_the_runs_configuration(tmp_path):
+def test_the_command_of_the_card_gives_the_configuration(tmp_path):
     config = TrainConfig(
         "nin15",
         "modern",
@@ -136,7 +136,7 @@ def test_the_command_of_the_card_is_the_runs_configuration(tmp_path):
     assert cli.parse(TrainConfig, arguments) == config
 
 
-def test_what_cannot_ship_is_refused(cards, tmp_path, monkeypatch):
+def test_runs_that_cannot_be_exported_raise(cards, tmp_path, monkeypatch):
     out = tmp_path / "weights"
 
     def export(run, folder=out):
@@ -160,7 +160,7 @@ def test_what_cannot_ship_is_refused(cards, tmp_path, monkeypatch):
     assert "small is not a built-in variant" in export(run)
 
 
-def test_a_weight_beyond_float16_does_not_ship(cards, tmp_path):
+def test_weights_too_large_for_float16_raise(cards, tmp_path):
     run = make_run(tmp_path / "run")
     model = manifest.load_model(run)
     model.head.convs[0].bias[...] = jnp.full(10, 1e5)

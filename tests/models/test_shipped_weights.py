@@ -1,4 +1,4 @@
-"""The weights in the package: each is there, small, whole, and reaches what its card says."""
+"""The weights in the package are complete and small, and have the accuracy on their card."""
 
 import os
 
@@ -8,10 +8,10 @@ from nin_jax.models import pretrained
 from nin_jax.runs.trained import Source
 from parity_tests.tolerances import SHIPPED_ACCURACY
 
-MOST_BYTES = 15_000_000  # of all weights together
+MOST_BYTES = 15_000_000  # of all weights files together
 
 
-def test_they_are_whole_and_small():
+def test_they_are_complete_and_small():
     names = nin_jax.list_pretrained()
     assert names
     sizes = [(pretrained.FOLDER / f"{name}.safetensors").stat().st_size for name in names]
@@ -25,8 +25,8 @@ def test_they_are_whole_and_small():
         assert f"--variant {card.variant} " in card.command
 
 
-def test_they_reach_what_their_cards_say():
-    """Where NIN_DATA_DIR has Fashion-MNIST; elsewhere the card's claim is all there is."""
+def test_they_have_the_accuracy_of_their_cards():
+    """Compute the accuracy if NIN_DATA_DIR has Fashion-MNIST; else check only the card."""
     for name in nin_jax.list_pretrained():
         card = pretrained.find(name)
         assert card.test_accuracy > 0.85
