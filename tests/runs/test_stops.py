@@ -101,7 +101,7 @@ def test_out_of_memory_names_the_batch_size_and_a_remedy(config, monkeypatch):
 
     run = prepare_run(load_spec(config))
     monkeypatch.setattr(fit, "prepare_run", lambda *_: replace(run, train_steps=exhausted))
-    with pytest.raises(UserError, match=r"--batch-size 50, .*: try --micro-batch-size 25$"):
+    with pytest.raises(UserError, match=r"--batch-size 50 .*: try --micro-batch-size 25$"):
         fit.fit(config)
 
 
