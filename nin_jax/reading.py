@@ -1,7 +1,7 @@
-"""Text files that a user gives: only regular files of a sane size are read, and only UTF-8.
+"""Read text and JSON files that a user provides.
 
-A pipe would be waited for, and /dev/zero never ends. What is wrong in a file is shown cut short,
-so that an error is one line of a sane length too.
+Only regular files of a limited size are read: a pipe would block, and /dev/zero never ends. Values
+in error messages are shortened, so that a message is one line of a limited length.
 """
 
 import json
@@ -20,7 +20,7 @@ MAX_BYTES = 64 * 2**20
 
 
 class _Short(reprlib.Repr):
-    """`repr`, but cut where a value is long or deep, and never failing."""
+    """Like `repr`, but shorten long or deep values, and never fail."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -28,15 +28,15 @@ class _Short(reprlib.Repr):
         self.maxlevel = 4
 
     def repr_int(self, x: int, level: int) -> str:
-        # Python refuses to print a whole number of more than 4,300 digits.
+        # Python refuses to print an integer of more than 4,300 digits.
         return repr(x) if x.bit_length() < 200 else f"<a number of {x.bit_length()} bits>"
 
     def repr_instance(self, x: Any, level: int) -> str:
-        return " ".join(super().repr_instance(x, level).split())  # an array's repr has lines
+        return " ".join(super().repr_instance(x, level).split())  # an array has several lines
 
 
 def shown(value: object) -> str:
-    """A value as an error message shows it.
+    """Return a short `repr` of a value for an error message.
 
     >>> shown("x" * 10**6)[:12], len(shown([[10**9999] * 99] * 99)) < 500
     ("'xxxxxxxxxxx", True)
@@ -47,16 +47,16 @@ def shown(value: object) -> str:
 def read_text(
     path: str | Path, what: str = "", limit: int = MAX_BYTES, errors: str = "strict"
 ) -> str:
-    """The text of a file.
+    """Return the text of a file.
 
     Args:
         path: of the file.
-        what: put before the path in messages, such as "variant file ".
-        limit: most bytes that the file may have.
-        errors: as `open` takes it: what becomes of bytes that are not UTF-8.
+        what: precedes the path in messages, such as "variant file ".
+        limit: the maximum size in bytes.
+        errors: how to handle bytes that are not UTF-8, as in `open`.
 
     Raises:
-        UserError: it cannot be read, is not a file, is larger than that, or is not UTF-8.
+        UserError: the path cannot be read, is not a regular file, is too large, or is not UTF-8.
     """
     problem = f"cannot read {what}{path}"
     try:
@@ -69,21 +69,21 @@ def read_text(
 
 
 def check_file(path: str | Path, limit: int, problem: str) -> None:
-    """Finds out, opening nothing, whether a path is a file that may be read whole.
+    """Check that a path is a regular file of a limited size, without opening it.
 
     Args:
         path: of the file.
-        limit: most bytes that it may have.
-        problem: begins every message.
+        limit: the maximum size in bytes.
+        problem: the start of every message.
 
     Raises:
-        UserError: it is missing, is not a file, or is larger than that.
+        UserError: the file is missing, is not a regular file, or is too large.
     """
     try:
         found = os.stat(path)
     except OSError as error:
         raise UserError(f"{problem}: {error.strerror or error}") from None
-    except (TypeError, ValueError) as error:  # a NUL in the name, or no name at all
+    except (TypeError, ValueError) as error:  # a NUL in the path, or not a path
         raise UserError(f"{problem}: {error}") from None
     if stat.S_ISDIR(found.st_mode):
         raise UserError(f"{problem}: Is a directory")
@@ -94,31 +94,31 @@ def check_file(path: str | Path, limit: int, problem: str) -> None:
 
 
 def parse_json(text: str) -> Any:
-    """What a JSON text holds; a key that appears twice is an error, as in TOML.
+    """Parse JSON; a key that appears twice is an error, as in TOML.
 
     Raises:
-        ValueError: it is no JSON, or nested too deeply.
+        ValueError: the text is not JSON, or is nested too deeply.
     """
     try:
-        return json.loads(text, object_pairs_hook=_table)
+        return json.loads(text, object_pairs_hook=_unique_keys)
     except RecursionError:
         raise ValueError("nested too deeply") from None
 
 
-def _table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    table: dict[str, Any] = {}
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
     for key, value in pairs:
-        if key in table:
+        if key in found:
             raise ValueError(f"the key {shown(key)} appears twice")
-        table[key] = value
-    return table
+        found[key] = value
+    return found
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file.
+    """Read a JSON object from a file.
 
     Raises:
-        UserError: it cannot be read, or holds something else.
+        UserError: the file cannot be read, or does not hold a JSON object.
     """
     text = read_text(path)
     try:
@@ -131,11 +131,12 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def from_plain(cls: type[T], plain: dict[str, Any], path: Path) -> T:
-    """Return the dataclass that a JSON object holds.
+    """Return a dataclass made from a JSON object.
 
     Args:
-        cls: its fields are the keys, its annotations say which values are allowed.
-        plain: the object; a list in it stands for a tuple, a text for a path.
+        cls: the dataclass; its annotations define the allowed values.
+        plain: the object, with the fields as keys; lists become tuples, and text becomes a path
+            where the annotation says so.
         path: of the file, for messages.
 
     Raises:
@@ -157,7 +158,7 @@ def from_plain(cls: type[T], plain: dict[str, Any], path: Path) -> T:
 
 
 def _fits(value: object, hint: Any) -> bool:
-    """Whether a value from JSON is one of an annotation's."""
+    """Return whether a value from JSON is allowed by an annotation."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (types.UnionType, Union):
         return any(_fits(value, option) for option in inner)

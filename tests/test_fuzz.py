@@ -1,7 +1,8 @@
-"""Random and mutated files: every reader gives a good result or a `UserError` of one line.
+"""Random and mutated files: every reader returns a result or raises a one-line `UserError`.
 
-Never another exception, never a hang, never much memory. An ordinary run tries a few hundred cases,
-the same ones each time; ``NIN_FUZZ_CASES=10000 pytest tests/test_fuzz.py`` tries as many, new ones.
+A reader must not raise another exception, hang, or allocate much memory. By default a few hundred
+cases are tried, the same ones each time; NIN_FUZZ_CASES sets their number, and more than 1,000 are
+new ones each time: ``NIN_FUZZ_CASES=10000 pytest tests/test_fuzz.py``.
 """
 
 import contextlib
@@ -39,12 +40,11 @@ from tests.support.study_results import row
 from tests.support.synthetic_idx import idx_bytes
 from tests.test_bad_input import finished
 
-__all__ = ["finished"]  # a fixture: pytest looks it up among the names of the module
+__all__ = ["finished"]  # a fixture: pytest finds it by its name in the module
 
-ASKED = os.environ.get("NIN_FUZZ_CASES")
-CASES = int(ASKED or 420)  # in all
-MAX_SECONDS, MAX_BYTES = 5.0, 200 * 10**6  # of the processor, and of memory, for one case
-HANGS_AFTER = 120  # seconds on the clock, which a busy machine stretches
+CASES = int(os.environ.get("NIN_FUZZ_CASES", 210))  # of all tests together
+MAX_SECONDS, MAX_BYTES = 5.0, 200 * 10**6  # processor time and memory of one case
+HANGS_AFTER = 120  # seconds of wall time, which are longer on a busy machine
 
 TINY = nin_jax.Variant("tiny", (nin_jax.Stage(2, 3, padding=1),))
 SIZES: dict[str, Any] = {"in_channels": 1, "num_classes": 3, "image_size": 8}
@@ -53,20 +53,20 @@ worst: dict[str, tuple[int, float]] = {}  # memory and seconds of each reader's 
 
 
 def fuzz(share: float) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Settings of a test that gets this share of all cases."""
+    """Return the settings of a test that gets this share of all cases."""
     return settings(
         max_examples=max(1, math.ceil(share * CASES)),
-        derandomize=ASKED is None,
+        derandomize=CASES <= 1000,
         database=None,
         deadline=None,
-        phases=[Phase.explicit, Phase.generate],  # a case is small already
+        phases=[Phase.explicit, Phase.generate],  # no shrinking: the cases are small
         suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
     )
 
 
 @contextlib.contextmanager
 def survives(what: str) -> Iterator[None]:
-    """Fails if the block raises anything but a one-line `UserError`, or takes too much."""
+    """Fail if the block raises anything but a one-line `UserError`, or takes too much."""
     faulthandler.dump_traceback_later(HANGS_AFTER, exit=True)
     grown = growth() if forget_peak() else lambda: 0
     started, message = time.process_time(), "a good result"
@@ -85,7 +85,7 @@ def survives(what: str) -> Iterator[None]:
     assert taken < MAX_BYTES
     assert seconds < MAX_SECONDS
     assert 0 < len(message) < 10_000
-    assert message.encode().splitlines() == [message.encode()]  # it is a line that can be printed
+    assert message.encode().splitlines() == [message.encode()]  # one printable line
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -103,14 +103,14 @@ IMAGES = np.arange(2 * 3 * 4, dtype=np.uint8).reshape(2, 3, 4)
 
 @fuzz(0.1)
 @given(damaged(idx_bytes(IMAGES)), st.sampled_from((1, 3)))
-def test_idx_packed(data, ndim):
+def test_gzipped_idx(data, ndim):
     with survives("IDX"):
         idx.parse_idx(data, Path("x"), ndim)
 
 
 @fuzz(0.1)
 @given(damaged(gzip.decompress(idx_bytes(IMAGES)), gzip.decompress(idx_bytes(IMAGES[0, 0]))))
-def test_idx_within_a_good_gzip(data):
+def test_idx_in_an_intact_gzip_file(data):
     for ndim in (1, 3):
         with survives("IDX"):
             found = idx.parse_idx(gzip.compress(data, mtime=0), Path("x"), ndim)
@@ -130,7 +130,9 @@ def read_variant(path: Path, data: bytes) -> None:
     with survives("variant files"):
         variant = nin_jax.get_variant(path)
         assert variants.variant_from_dict(variant_to_dict(variant)) == variant
-        convert.expected_shapes(variant, 3, 10, 100)  # what is read can be counted, or is refused
+        convert.expected_shapes(
+            variant, 3, 10, 100
+        )  # its shapes can be computed, or it is rejected
 
 
 @fuzz(0.12)
@@ -185,7 +187,7 @@ HEADER = json.loads(WEIGHTS[8:DATA_AT])
 
 
 def with_header(header: Any) -> bytes:
-    """The weights under another header."""
+    """Return the weights with another header."""
     return safetensors(header, WEIGHTS[DATA_AT:])
 
 
@@ -213,7 +215,7 @@ def test_state_dicts(file, data):
     with survives("state dicts"):
         try:
             state = nin_torch_ref.load_state_dict_file(file)
-        except ValueError as error:  # what scripts/convert.py makes a UserError of
+        except ValueError as error:  # scripts/convert.py turns it into a UserError
             raise UserError(str(error)) from None
         expected = convert.expected_shapes(TINY, **SIZES)
         arrays = {name: convert._as_array(name, value) for name, value in state.items()}
@@ -247,14 +249,14 @@ def damaged_config(path: Path) -> st.SearchStrategy[bytes]:
 
 
 def load_model(folder: Path) -> None:
-    """`record.load_model` up to where it would make the model, which takes a second."""
+    """Call `manifest.load_model`, but stop before it creates the model, which takes a second."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(manifest, "new_model", stopped)
+        patch.setattr(manifest, "new_model", stop)
         with contextlib.suppress(StopIteration):
             manifest.load_model(folder)
 
 
-def stopped(variant: nin_jax.Variant, **options: Any) -> None:
+def stop(variant: nin_jax.Variant, **options: Any) -> None:
     assert isinstance(variant, nin_jax.Variant)
     assert options["dtype"] in ("float32", "bfloat16")
     raise StopIteration

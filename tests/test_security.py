@@ -1,4 +1,4 @@
-"""Hostile files: nothing in them is run, no header takes memory, no name leaves its folder."""
+"""Hostile files: no code is run, no header allocates memory, no name leaves its folder."""
 
 import ast
 import json
@@ -30,12 +30,12 @@ from tests.support.resident_memory import forget_peak, growth
 from tests.support.study_results import row
 from tests.test_bad_input import finished, place
 
-__all__ = ["finished", "place"]  # fixtures: pytest looks them up among the names of the module
+__all__ = ["finished", "place"]  # fixtures: pytest finds them by their names in the module
 
 HOSTILE = "<script>alert(1)</script>\"'&[/b]$\\foo$|`"
 
 
-# Nothing is run
+# No code is run
 
 
 FORBIDDEN = {"eval", "exec", "compile", "__import__"}
@@ -43,7 +43,7 @@ FORBIDDEN_MODULES = {"pickle", "dill", "joblib", "marshal", "shelve", "yaml", "t
 
 
 @pytest.mark.parametrize("folder", ["nin_jax", "nin_torch_ref", "benchmarks", "scripts"])
-def test_nothing_that_is_read_can_run(folder):
+def test_no_function_that_runs_code_from_files(folder):
     for path in sorted((SCRIPTS.parent / folder).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             modules = [a.name for a in node.names] if isinstance(node, ast.Import) else []
@@ -65,20 +65,20 @@ def _check_call(node: ast.Call, path: Path) -> None:
         assert ast.unparse(options["shell"]) == "False", path
 
 
-# No header takes memory
+# No header allocates memory
 
 
 def sparse(path: Path, size: int, head: bytes = b"") -> Path:
-    """A file that claims to be large and takes no room on the disk."""
+    """Create a file that is large but takes no space on the disk."""
     path.write_bytes(head)
     os.truncate(path, size)
     return path
 
 
-def test_claims_take_no_memory(tmp_path):
-    """Each is refused, and the process has not grown by what the file claims."""
+def test_large_sizes_in_headers_take_no_memory(tmp_path):
+    """Check that each file is rejected and that the process does not grow by the claimed size."""
     if not forget_peak():
-        pytest.skip("this system does not tell a process's most memory")
+        pytest.skip("this system does not report the peak memory of a process")
     header = safetensors({"a": tensor("F32", [2**38], 0, 2**40)})
     files = {
         "claims.safetensors": safetensors({"a": tensor("F32", [2**40], 0, 2**42)}, b"1234"),
@@ -86,7 +86,7 @@ def test_claims_take_no_memory(tmp_path):
         "bomb.toml": b"a." * 100_000 + b"a = 1",
         "deep.json": b"[" * 10**6,
         "bomb.png": png(60_000, 60_000),
-        "warned.png": png(12_000, 12_000),  # Pillow would only warn of it
+        "warned.png": png(12_000, 12_000),  # Pillow only warns
         "wide.png": png(2**31 - 1, 2**31 - 1),
         "packed.pt": packed(),
         "old.pt": legacy_pt(2**40),
@@ -104,7 +104,7 @@ def test_claims_take_no_memory(tmp_path):
         ".png": lambda path: pictures.read(path, 3, (8, 8)),
         ".pt": nin_torch_ref.load_state_dict_file,
     }
-    with pytest.raises(ValueError, match="truncated"):  # what it takes at first, it takes once
+    with pytest.raises(ValueError, match="truncated"):  # the first call allocates memory once
         nin_torch_ref.load_state_dict_file(tmp_path / "bomb.png")
     for path in sorted(tmp_path.iterdir()):
         grown = growth()
@@ -113,7 +113,7 @@ def test_claims_take_no_memory(tmp_path):
         assert grown() < 20 * 10**6, path.name
 
 
-def test_a_sparse_file_within_the_limit_is_refused_by_its_header(tmp_path):
+def test_sparse_file_within_the_limit_is_rejected_by_its_header(tmp_path):
     header = safetensors({"net.0.0.weight": tensor("F32", [2**28], 0, 2**30)})
     path = sparse(tmp_path / "a.safetensors", len(header) + 2**30, header)
     shapes = convert.expected_shapes(nin_jax.get_variant("nin"), 1, 10, 224)
@@ -123,17 +123,17 @@ def test_a_sparse_file_within_the_limit_is_refused_by_its_header(tmp_path):
     assert grown() < 20 * 10**6
 
 
-def test_a_model_is_refused_before_its_parameters_are_made():
+def test_large_model_is_rejected_before_its_parameters_are_created():
     side = int((MAX_PARAMS / 8) ** 0.5) + 1
     large = nin_jax.Variant("large", (nin_jax.Stage(8, side, pool=False),))
     grown = growth()
     with pytest.raises(UserError, match="parameters, more than"):
         nin_jax.create_model(large, image_size=16_384)
-    assert grown() < 200 * 10**6  # JAX itself starts; the model would take 4 GB
+    assert grown() < 200 * 10**6  # JAX starts here; the model would take 4 GB
 
 
 @pytest.mark.parametrize("path", ["/dev/zero", "/dev/stdin", "."])
-def test_what_never_ends_is_not_read(path):
+def test_endless_files_are_not_read(path):
     for read in (
         manifest.read_json,
         grid.read_results,
@@ -155,15 +155,15 @@ def test_what_never_ends_is_not_read(path):
     seed=st.integers(0, 10),
     change=st.text(max_size=20) | st.sampled_from(["../../x", "lr=0.1", "/"]),
 )
-def test_the_name_of_a_cell_is_the_name_of_one_folder(variant, recipe, seed, change):
+def test_name_of_a_cell_is_one_folder(variant, recipe, seed, change):
     name = Cell(variant.replace("\0", ""), recipe, seed, change).name
     assert name not in ("", ".", "..")
     assert "/" not in name
     assert Path(name).name == name
 
 
-def test_a_results_file_cannot_make_the_page_read_outside(tmp_path):
-    """The gallery loads the model of a row's cell: a cell is one folder's name, or refused."""
+def test_results_file_cannot_make_the_page_read_outside(tmp_path):
+    """The gallery loads the model of each row's cell, so a cell must be the name of one folder."""
     path = tmp_path / "results.jsonl"
     for cell in ("../../x", "/etc", "a/../b", "nin-modern-seed0/..", "..", ""):
         path.write_text(json.dumps(row(cell=cell)) + "\n")
@@ -174,7 +174,7 @@ def test_a_results_file_cannot_make_the_page_read_outside(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "a\\b", "/etc/x", "a\0b", "a\nb", "\ud800"])
-def test_a_variants_name_is_safe_in_a_files_name(name):
+def test_name_of_a_variant_is_safe_in_a_file_name(name):
     with pytest.raises(UserError, match="name must be"):
         nin_jax.Variant(name, ())
 
@@ -187,11 +187,11 @@ def test_figures_named_after_a_variant_stay_in_their_folder(script, tmp_path):
     assert [path.name for path in (tmp_path / "cwd" / "plots").iterdir()] == ["layers.png"]
 
 
-# What comes from files is text
+# Text from files stays text
 
 
 class Tags(HTMLParser):
-    """The tags of a page with the names of their attributes, and all its text."""
+    """Collect the tags of a page with the names of their attributes, and its text."""
 
     def __init__(self, text: str):
         super().__init__()
@@ -211,7 +211,7 @@ class Tags(HTMLParser):
 
 
 def page_of(script, folder: Path, **texts: Any) -> str:
-    """The page that scripts/study.py makes of a results file with these texts."""
+    """Return the page that scripts/study.py writes for a results file with these texts."""
     (folder / "study").mkdir()
     changed = str(texts.pop("change", "an innocent change"))
     rows = [row(dataset="digits", **texts), row(dataset="digits", change=changed, **texts)]
@@ -224,7 +224,7 @@ def page_of(script, folder: Path, **texts: Any) -> str:
     return (folder / "study" / "index.html").read_text()
 
 
-def test_the_page_holds_what_a_results_file_says_as_text_alone(script, tmp_path):
+def test_page_escapes_all_text_from_a_results_file(script, tmp_path):
     hostile = {
         "device": HOSTILE,
         "evaluated_on": HOSTILE,
@@ -243,8 +243,8 @@ def test_the_page_holds_what_a_results_file_says_as_text_alone(script, tmp_path)
     assert escape(HOSTILE) in text
 
 
-def test_names_are_no_markup_and_no_formulas(script, place, tmp_path):
-    """rich fails on a closing tag that was never opened, matplotlib on a formula it cannot read."""
+def test_names_are_not_read_as_markup_or_formulas(script, place, tmp_path):
+    """rich fails on a closing tag without an opening one, matplotlib on an invalid formula."""
     names = [f"{HOSTILE}{i}" for i in range(10)]
     name = "[red] $\\foo$.png"
     place(Case("predict", "", files={name: picture}, edits={"dataset.class_names": names}))
@@ -258,7 +258,7 @@ def test_names_are_no_markup_and_no_formulas(script, place, tmp_path):
     assert maps == ["[red] $\\foo$-maps.png"]
 
 
-def test_titles_are_no_formulas(tmp_path):
+def test_titles_are_not_read_as_formulas(tmp_path):
     from nin_jax import plotting
     from nin_jax.accounting import figures
 
@@ -270,7 +270,7 @@ def test_titles_are_no_formulas(tmp_path):
     figures.plot_layers(account, tmp_path / "c.png")
 
 
-def test_a_report_of_a_network_named_as_markup(script, tmp_path):
+def test_report_of_a_network_whose_name_is_markup(script, tmp_path):
     (tmp_path / "cwd" / "v.json").write_text('{"name": "[b] $}$ [red]", "stages": []}')
     outcome = script("report", "--variant", "v.json", "--image-size", 16, "--batch-size", 1)
     assert outcome.code == 0, outcome.err

@@ -37,12 +37,13 @@ class FolderSource:
         self,
         folder: str,
         files: list[str],
-        labels: np.ndarray,
+        class_names: list[str],
         image_shape: tuple[int, int, int],
     ):
-        """The images are ``folder/files[i]``, with labels int32 [N]."""
-        self._folder, self._files, self.labels = folder, files, labels
-        self.image_shape = image_shape
+        """The images are ``folder/files[i]``; each file is CLASS/NAME."""
+        self._folder, self._files, self.image_shape = folder, files, image_shape
+        label_of = {name: label for label, name in enumerate(class_names)}
+        self.labels = np.array([label_of[file.partition("/")[0]] for file in files], np.int32)
 
     def __len__(self) -> int:
         return len(self._files)
@@ -95,19 +96,22 @@ def open_folder(path: str, data_dir: Path | None = None) -> OpenedDataset:
     root = _locate(path, data_dir)
     digest = hashlib.sha256()
     try:
-        class_names = _class_names(root, "train")
-        others = sorted({*_class_names(root, "test")} - {*class_names})
+        classes = {split: _class_names(root, split) for split in ("train", "test")}
+        others = sorted({*classes["test"]} - {*classes["train"]})
         if others:
             raise UserError(f"{root!r} has the class {others[0]!r} in test, but not in train")
-        found = [_scan(root, split, class_names, digest) for split in ("train", "test")]
+        files = {
+            split: [file for name in names for file in _files(root, split, name, digest)]
+            for split, names in classes.items()
+        }
     except OSError as error:
         raise UserError(f"cannot read {error.filename!r}: {error.strerror}") from None
-    shape = _shape_of(os.path.join(root, "train", found[0][0][0]))
+    shape = _shape_of(os.path.join(root, "train", files["train"][0]))
     train, test = (
-        FolderSource(os.path.join(root, split), *_shuffled(*each), shape)
-        for split, each in zip(("train", "test"), found, strict=True)
+        FolderSource(os.path.join(root, split), _shuffled(files[split]), classes["train"], shape)
+        for split in ("train", "test")
     )
-    return OpenedDataset(train, test, tuple(class_names), digest.hexdigest(), "image folder")
+    return OpenedDataset(train, test, tuple(classes["train"]), digest.hexdigest(), "image folder")
 
 
 def _locate(path: str, data_dir: Path | None) -> str:
@@ -136,26 +140,13 @@ def _class_names(root: str, split: str) -> list[str]:
     return names
 
 
-def _scan(
-    root: str, split: str, class_names: list[str], digest: "hashlib._Hash"
-) -> tuple[list[str], np.ndarray]:
-    """Return the images of a split as CLASS/NAME, and their labels, int32 [N], class by class."""
-    files: list[str] = []
-    labels: list[int] = []
-    for name in _class_names(root, split):
-        files += _files(root, split, name, digest)
-        labels += [class_names.index(name)] * (len(files) - len(labels))
-    return files, np.array(labels, np.int32)
-
-
-def _shuffled(files: list[str], labels: np.ndarray) -> tuple[list[str], np.ndarray]:
-    """Return the images in the order of the SHA-256 of their names.
+def _shuffled(files: list[str]) -> list[str]:
+    """Return the names in the order of their SHA-256.
 
     This order does not depend on the version of any library. It mixes the classes, so that a part
     of a split, such as a holdout, has all of them.
     """
-    order = sorted(range(len(files)), key=lambda i: hashlib.sha256(os.fsencode(files[i])).digest())
-    return [files[i] for i in order], labels[order]
+    return sorted(files, key=lambda file: hashlib.sha256(os.fsencode(file)).digest())
 
 
 def _files(root: str, split: str, class_name: str, digest: "hashlib._Hash") -> Iterator[str]:

@@ -24,7 +24,7 @@ from tests.support.synthetic_idx import (
     write_files,
 )
 
-# pytest looks a test's fixtures up among the names of its module.
+# pytest finds fixtures by the names in the module.
 fashion, no_network_no_home = synthetic_idx.fashion, synthetic_idx.no_network_no_home
 pytestmark = pytest.mark.usefixtures("no_network_no_home")
 
@@ -32,11 +32,11 @@ pytestmark = pytest.mark.usefixtures("no_network_no_home")
 @pytest.fixture
 def official_host(monkeypatch, fashion) -> Iterator[tuple[dict[str, bytes], list[str]]]:
     """A server for Fashion-MNIST: the files it serves, and the paths that were requested."""
-    served, asked = dict(fashion), []
+    served, requested = dict(fashion), []
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            asked.append(self.path)
+            requested.append(self.path)
             data = served.get(self.path.removeprefix("/fashion/"))
             if data is None:
                 self.send_error(404)
@@ -54,7 +54,7 @@ def official_host(monkeypatch, fashion) -> Iterator[tuple[dict[str, bytes], list
         thread.start()
         url = f"http://127.0.0.1:{server.server_port}/fashion/"
         change(monkeypatch, "fashion_mnist", url=url)
-        yield served, asked
+        yield served, requested
         server.shutdown()
         thread.join()
 
@@ -65,27 +65,27 @@ def stored(folder: Path) -> list[str]:
 
 @pytest.mark.parametrize("name", ["fashion_mnist", None])
 def test_downloads_once(official_host, name):
-    _, asked = official_host
+    _, requested = official_host
     first = load_dataset(name)
     assert first.name == "fashion_mnist"
-    assert asked == [f"/fashion/{file_name}" for file_name in idx.FILE_NAMES]
+    assert requested == [f"/fashion/{file_name}" for file_name in idx.FILE_NAMES]
     assert stored(idx.user_folder()) == sorted(idx.FILE_NAMES)
     assert load_dataset(name).checksum == first.checksum
-    assert len(asked) == 4
+    assert len(requested) == 4
 
 
 def test_damaged_file_is_downloaded_again(official_host):
-    _, asked = official_host
+    _, requested = official_host
     load_dataset("fashion_mnist")
     (idx.user_folder() / "fashion-mnist" / TEST_IMAGES).write_bytes(b"half a fi")
     load_dataset("fashion_mnist")
-    assert asked[4:] == [f"/fashion/{TEST_IMAGES}"]
+    assert requested[4:] == [f"/fashion/{TEST_IMAGES}"]
 
 
 def test_nothing_is_downloaded_into_a_given_folder(official_host, tmp_path):
-    _, asked = official_host
+    _, requested = official_host
     error_of("fashion_mnist", tmp_path)
-    assert asked == []
+    assert requested == []
 
 
 @pytest.mark.parametrize("answer", [None, b"<html>moved</html>"], ids=["404", "another file"])
@@ -101,7 +101,7 @@ def test_failed_download_leaves_no_file_behind(official_host, answer):
 
 
 def test_download_is_retried(official_host, monkeypatch):
-    served, asked = official_host
+    served, requested = official_host
     good = served.pop(TRAIN_IMAGES)
 
     def repair(seconds: float) -> None:
@@ -110,7 +110,7 @@ def test_download_is_retried(official_host, monkeypatch):
     monkeypatch.setattr(idx, "RETRIES", 1)
     monkeypatch.setattr(time, "sleep", repair)  # pooch waits before it tries again
     assert load_dataset("fashion_mnist").name == "fashion_mnist"
-    assert asked[:2] == [f"/fashion/{TRAIN_IMAGES}"] * 2
+    assert requested[:2] == [f"/fashion/{TRAIN_IMAGES}"] * 2
 
 
 def test_download_of_a_file_that_is_too_large_is_stopped(official_host, monkeypatch):
@@ -158,7 +158,7 @@ def test_user_folder_is_not_writable(official_host, tmp_path):
         assert load_dataset().name == "digits"
 
 
-# Falling back
+# Fallback
 
 
 def test_default_falls_back_to_digits_with_a_notice():

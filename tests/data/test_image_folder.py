@@ -1,4 +1,4 @@
-"""Image folders: what is read of them, and every way a folder or a picture can be wrong."""
+"""Image folders: what is read from them, and errors in folders and images."""
 
 import os
 import shutil
@@ -18,7 +18,7 @@ from nin_jax.data.streaming import open_dataset
 from nin_jax.runs import preparation
 from nin_jax.training.config import TrainConfig
 from tests.bad_inputs.case import png
-from tests.support.picture_folders import link, make_folder, mixed, pictures, save, two_classes
+from tests.support.picture_folders import hash_order, link, make_folder, pictures, save, two_classes
 from tests.support.resident_memory import forget_peak, growth
 
 
@@ -28,7 +28,7 @@ def no_data_dir(monkeypatch):
 
 
 def error_of(root: Path) -> str:
-    """What both ways of reading say; that must be the same line."""
+    """Return the error message, which must be the same for loading and for streaming."""
     with pytest.raises(UserError) as caught:
         load_dataset(f"folder:{root}")
     with pytest.raises(UserError) as streamed:
@@ -48,12 +48,12 @@ def read_all(name: str) -> None:
 # Reading
 
 
-def test_order_labels_and_names(tmp_path):
+def test_order_labels_and_class_names(tmp_path):
     images, labels = pictures(6, 4, 5), np.array([2, 0, 1, 0, 2, 1])
     root = make_folder(tmp_path / "set", images, labels)
-    shutil.rmtree(root / "test" / "b")  # a class may be missing there
+    shutil.rmtree(root / "test" / "b")  # a class may be missing in test
     dataset = load_dataset(f"folder:{root}")
-    order = mixed([f"{'abc'[label]}/{i:04}.png" for i, label in enumerate(labels)])
+    order = hash_order([f"{'abc'[label]}/{i:04}.png" for i, label in enumerate(labels)])
     np.testing.assert_array_equal(dataset.train.images, images[order][..., None])
     assert dataset.train.labels.tolist() == labels[order].tolist()
     assert dataset.test.labels.tolist() == [label for label in labels[order] if label != 1]
@@ -62,7 +62,7 @@ def test_order_labels_and_names(tmp_path):
     assert (dataset.name, dataset.source) == (f"folder:{root}", "image folder")
 
 
-def test_both_ways_agree_and_the_checksum_sees_names_and_sizes(tmp_path):
+def test_checksum_depends_on_names_and_sizes(tmp_path):
     root = two_classes(tmp_path / "set")
 
     def checksum() -> str:
@@ -87,35 +87,35 @@ def test_both_ways_agree_and_the_checksum_sees_names_and_sizes(tmp_path):
         seen.add(checksum())
 
 
-def test_a_picture_is_what_predict_makes_of_it(tmp_path):
-    """Of every format and mode; the first one in the order of names makes the set grey or not."""
-    color, grey = pictures(1, 6, 4, 3)[0], pictures(1, 6, 4)[0]
+def test_images_are_decoded_as_for_prediction(tmp_path):
+    """Test every format and mode; the first image by name decides between grayscale and color."""
+    color, gray = pictures(1, 6, 4, 3)[0], pictures(1, 6, 4)[0]
     on_its_side = Image.Exif()
     on_its_side[0x0112] = 6
-    for first in (color, grey):
+    for first in (color, gray):
         for split in ("train", "test"):
             folder = tmp_path / str(first.ndim) / split / "a"
             save(folder / "0.png", first)
             save(folder / "alpha.webp", pictures(1, 6, 4, 4)[0])
             save(folder / "bytes.BMP", color)
-            save(folder / "deep.png", grey.astype(np.uint16) * 257)
-            save(folder / "grey.jpg", grey)
+            save(folder / "deep.png", gray.astype(np.uint16) * 257)
+            save(folder / "gray.jpg", gray)
             save(folder / "side.jpeg", color.swapaxes(0, 1).copy(), exif=on_its_side)
             Image.fromarray(color).quantize(8).save(folder / "table.png")
         source = open_dataset(f"folder:{folder.parents[1]}").train
         assert source.image_shape == (6, 4, 3 if first is color else 1)
         assert len(source) == 7
         paths = sorted(folder.iterdir())
-        order = mixed([f"a/{path.name}" for path in paths])
+        order = hash_order([f"a/{path.name}" for path in paths])
         for i, path in enumerate(paths[k] for k in order):
             expected = nin_pictures.read(path, source.image_shape[2], (6, 4))
             np.testing.assert_array_equal(source.source[i][0], expected)
-    deep = order.index(3)  # a 16-bit grey keeps its upper byte
-    np.testing.assert_array_equal(source.source[deep][0][..., 0], grey)
+    deep = order.index(3)  # 16-bit grayscale keeps its upper byte
+    np.testing.assert_array_equal(source.source[deep][0][..., 0], gray)
 
 
 @pytest.mark.parametrize("feed", ["resident", "stream"])
-def test_limits_and_holdout_have_every_class(tmp_path, feed):
+def test_limits_and_holdout_have_all_classes(tmp_path, feed):
     labels = np.repeat([0, 1, 2], 40)
     make_folder(tmp_path, pictures(120, 4, 5), labels)
     config = TrainConfig(
@@ -128,7 +128,7 @@ def test_limits_and_holdout_have_every_class(tmp_path, feed):
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "I;16"])
-def test_grey_modes(tmp_path, mode):
+def test_grayscale_modes(tmp_path, mode):
     image = Image.new(mode, (3, 2))
     for split in ("train", "test"):
         (tmp_path / split / "a").mkdir(parents=True)
@@ -136,7 +136,7 @@ def test_grey_modes(tmp_path, mode):
     assert open_dataset(f"folder:{tmp_path}").image_shape == (2, 3, 1)
 
 
-def test_what_is_hidden_or_no_picture_is_left_out(tmp_path):
+def test_hidden_files_and_other_files_are_ignored(tmp_path):
     root = two_classes(tmp_path)
     before = open_dataset(f"folder:{root}")
     save(root / "train" / "a" / ".hidden.png", pictures(1, 9, 9)[0])
@@ -151,17 +151,17 @@ def test_what_is_hidden_or_no_picture_is_left_out(tmp_path):
     assert len(after.train) == len(before.train) == 4
 
 
-def test_links_within_the_folder_are_followed(tmp_path):
+def test_links_inside_the_folder_are_followed(tmp_path):
     root = two_classes(tmp_path / "set")
     link(root / "train" / "a" / "again.png", root / "test" / "a" / "0000.png")
     link(root / "train" / "c", root / "train" / "b")
-    link(tmp_path / "link", root)  # the folder itself may be anywhere
+    link(tmp_path / "link", root)  # the folder itself may be a link
     dataset = load_dataset(f"folder:{tmp_path / 'link'}")
     assert sorted(dataset.train.labels.tolist()) == [0, 0, 0, 1, 1, 2, 2]
     np.testing.assert_array_equal(dataset.train.images[3:5], dataset.train.images[5:])
 
 
-def test_a_relative_path_is_looked_for_in_the_data_folder_first(tmp_path, monkeypatch):
+def test_relative_path_is_searched_for_in_the_data_folder_first(tmp_path, monkeypatch):
     here = two_classes(tmp_path / "here" / "set")
     there = make_folder(tmp_path / "there" / "set", pictures(1, 2, 2), np.array([0]))
     monkeypatch.chdir(here.parent)
@@ -176,7 +176,7 @@ def test_a_relative_path_is_looked_for_in_the_data_folder_first(tmp_path, monkey
     assert len(load_dataset("folder:~/set").train.labels) == 4
 
 
-# Folders that are wrong
+# Errors in folders
 
 
 @pytest.mark.parametrize(
@@ -210,7 +210,7 @@ def test_wrong_folders(tmp_path, change: Callable[[Path], object], problem):
         load_dataset(f"folder:{root}")
 
 
-def test_a_split_that_leads_out(tmp_path):
+def test_split_is_a_link_out_of_the_folder(tmp_path):
     root, other = two_classes(tmp_path / "set"), two_classes(tmp_path / "other")
     shutil.rmtree(root / "test")
     link(root / "test", other / "test")
@@ -218,21 +218,21 @@ def test_a_split_that_leads_out(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["folder:", "folder:a\0b", "folder:" + "x" * 300])
-def test_names_of_no_folder(tmp_path, monkeypatch, name):
+def test_invalid_folder_names(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     for read in (load_dataset, open_dataset):
         with pytest.raises(UserError, match="image folder"):
             read(name)
 
 
-def test_a_file_is_no_folder(tmp_path):
+def test_file_in_place_of_a_folder(tmp_path):
     assert "is not a folder" in error_of(save(tmp_path / "a.png", pictures(1, 4, 4)[0]))
 
 
-# Pictures that are wrong
+# Errors in images
 
 
-PNG = Path("test", "b", "0002.png")  # not the first one, which is read at once
+PNG = Path("test", "b", "0002.png")  # not the first image, which is read when the folder is opened
 
 
 @pytest.mark.parametrize("place", [PNG, Path("train", "a", "0000.png")])
@@ -248,7 +248,7 @@ PNG = Path("test", "b", "0002.png")  # not the first one, which is read at once
         (lambda data: png(60_000, 60_000), "exceeds limit"),
     ],
 )
-def test_damaged_pictures_are_named(tmp_path, place, damage, problem):
+def test_damaged_images_are_named(tmp_path, place, damage, problem):
     root = two_classes(tmp_path / "set")
     (root / place).write_bytes(damage((root / place).read_bytes()))
     message = error_of(root)
@@ -257,29 +257,29 @@ def test_damaged_pictures_are_named(tmp_path, place, damage, problem):
 
 
 @pytest.mark.parametrize("shape", [(5, 4), (4, 4), (4, 5, 3)])
-def test_another_shape(tmp_path, shape):
+def test_image_of_another_shape(tmp_path, shape):
     root = two_classes(tmp_path / "set")
     save(root / PNG, pictures(1, *shape)[0])
-    if shape == (4, 5, 3):  # made grey, as the first one is
+    if shape == (4, 5, 3):  # converted to grayscale, as the first image is
         assert load_dataset(f"folder:{root}").image_shape == (4, 5, 1)
     else:
         message = error_of(root)
         assert f"{PNG}' has {shape[1]}x{shape[0]} pixels, the first training image 5x4" in message
 
 
-def test_claims_take_no_memory(tmp_path):
+def test_large_sizes_in_headers_take_no_memory(tmp_path):
     if not forget_peak():
-        pytest.skip("this system does not tell a process's most memory")
+        pytest.skip("this system does not report the peak memory of a process")
     root = two_classes(tmp_path)
     (root / PNG).write_bytes(png(9_000, 9_000))  # below Pillow's limit
     source = image_folder.open_folder(str(root)).test
-    at = mixed(["a/0000.png", "a/0001.png", "b/0002.png", "b/0003.png"]).index(2)
+    at = hash_order(["a/0000.png", "a/0001.png", "b/0002.png", "b/0003.png"]).index(2)
     grown = growth()
     with pytest.raises(UserError, match="has 9000x9000 pixels"):
         source[at]
     (root / PNG).write_bytes(png(12_000, 12_000))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # for a user Pillow only warns
+        warnings.simplefilter("ignore")  # Pillow only warns
         with pytest.raises(UserError, match="12000x12000 is too large"):
             source[at]
     with open(root / PNG, "wb") as file:

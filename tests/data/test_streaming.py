@@ -1,4 +1,4 @@
-"""Streaming: the same examples as the arrays, in order, a few batches ahead, and no more."""
+"""Streaming: the same examples as in the arrays, in order, read only a few batches ahead."""
 
 import subprocess
 import sys
@@ -16,7 +16,7 @@ from nin_jax.data.datasets import Dataset, load_dataset
 from nin_jax.data.streaming import Source, StreamedSplit, batches, open_dataset
 from tests.data.test_tfds import GRAY, SMALL, TWO_CLASSES, probe
 from tests.support.array_source import ArraySource
-from tests.support.picture_folders import make_folder, mixed, pictures
+from tests.support.picture_folders import hash_order, make_folder, pictures
 
 IMAGES = pictures(200, 4, 5, 3)
 LABELS = np.random.default_rng(1).integers(0, 3, 200).astype(np.int32)
@@ -24,7 +24,7 @@ ORDER = np.concatenate([np.random.default_rng(2).permutation(200), np.full(40, -
 
 
 class Counting(ArraySource):
-    """Counts what is read, and takes its time for some of it, so that threads overtake."""
+    """Count the reads, and delay some of them so that threads finish out of order."""
 
     def __init__(self) -> None:
         super().__init__(IMAGES, LABELS)
@@ -37,12 +37,12 @@ class Counting(ArraySource):
         return super().__getitem__(index)
 
 
-class Torn(ArraySource):
-    """The example 150 cannot be read."""
+class Damaged(ArraySource):
+    """Example 150 cannot be read."""
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
         if index == 150:
-            raise UserError("a.png is torn")
+            raise UserError("a.png is damaged")
         return super().__getitem__(index)
 
 
@@ -60,13 +60,13 @@ def reading_threads() -> list[str]:
 
 
 def all_of(source: Source, order: np.ndarray, batch_size: int, **options: Any) -> Any:
-    """The batches end to end: uint8 [N, H, W, C], int32 [N]."""
+    """Return all batches concatenated: uint8 [N, H, W, C], int32 [N]."""
     images, labels = zip(*batches(source, order, batch_size, **options), strict=True)
     return np.concatenate(images), np.concatenate(labels)
 
 
-def is_same_as_arrays(source: Source, images: np.ndarray, labels: np.ndarray) -> bool:
-    """Every example, last to first, two at a time; a filler is put where there is need of one."""
+def check_same(source: Source, images: np.ndarray, labels: np.ndarray) -> None:
+    """Compare all examples, from last to first, in batches of two, with padding if needed."""
     order = np.arange(len(labels) + len(labels) % 2)[::-1].copy()
     order[order == len(labels)] = -1
     found = all_of(source, order, 2)
@@ -74,15 +74,15 @@ def is_same_as_arrays(source: Source, images: np.ndarray, labels: np.ndarray) ->
     np.testing.assert_array_equal(found[1][order >= 0][::-1], labels)
     assert len(source) == len(labels)
     assert source.image_shape == images.shape[1:]
-    return True
 
 
 # Batches
 
 
-@pytest.mark.parametrize("batch_size", [1, 15, 16, 20, 240])
-@pytest.mark.parametrize("threads", [1, 8])
-def test_order_and_fillers_whatever_the_threads(batch_size, threads):
+@pytest.mark.parametrize(
+    ("batch_size", "threads"), [(1, 8), (15, 8), (16, 1), (16, 8), (20, 8), (240, 8)]
+)
+def test_order_and_padding_do_not_depend_on_the_threads(batch_size, threads):
     images, labels = all_of(Counting(), ORDER, batch_size, threads=threads)
     present = ORDER >= 0
     np.testing.assert_array_equal(images[present], IMAGES[ORDER[present]])
@@ -106,7 +106,7 @@ def test_indices_must_fill_batches():
 
 
 @pytest.mark.parametrize("prefetch", [0, 1, 2])
-def test_no_more_is_read_than_a_few_batches_ahead(prefetch):
+def test_reads_no_further_ahead_than_asked(prefetch):
     source = Counting()
     found = batches(source, np.tile(np.arange(200), 3), 20, prefetch=prefetch)
     assert source.read == 0
@@ -116,34 +116,33 @@ def test_no_more_is_read_than_a_few_batches_ahead(prefetch):
         deadline = time.monotonic() + 10
         while source.read < ahead and time.monotonic() < deadline:
             time.sleep(0.001)
-        time.sleep(0.02)  # would be enough to read some more
+        time.sleep(0.02)  # enough time to read more
         assert source.read == ahead
     found.close()
     assert source.read == 20 * (5 + prefetch)
 
 
-def test_a_consumer_that_gives_up_leaves_no_threads():
-    given_up = [batches(Counting(), ORDER, 20) for _ in range(3)]  # the first is never begun
-    next(given_up[1])
-    given_up[1].close()
-    next(given_up[2])
+def test_closed_or_deleted_reader_leaves_no_threads():
+    readers = [batches(Counting(), ORDER, 20) for _ in range(3)]  # the first is never started
+    next(readers[1])
+    readers[1].close()
+    next(readers[2])
     assert reading_threads()
-    del given_up
+    del readers
 
 
-def test_an_error_is_what_it_was_and_comes_with_its_batch():
+def test_error_is_raised_with_its_batch():
     order, found = np.arange(200), []
     with pytest.raises(UserError) as caught:
-        found += [labels for _, labels in batches(Torn(IMAGES, LABELS), order, 20)]
-    assert str(caught.value) == "a.png is torn"
-    reader = batches(Torn(IMAGES, LABELS), order, 20)
+        found += [labels for _, labels in batches(Damaged(IMAGES, LABELS), order, 20)]
+    assert str(caught.value) == "a.png is damaged"
+    reader = batches(Damaged(IMAGES, LABELS), order, 20)
     np.testing.assert_array_equal(np.concatenate([next(reader)[1] for _ in range(7)]), LABELS[:140])
-    with pytest.raises(UserError, match="torn"):
+    with pytest.raises(UserError, match="damaged"):
         next(reader)
 
 
-def test_no_word_on_stderr_and_no_waiting_at_the_end():
-    """Also where Python is leaving while batches are read."""
+def test_exit_while_reading_is_silent_and_immediate():
     code = (
         "import numpy as np; from nin_jax.data import streaming; "
         "from tests.support import array_source; "
@@ -160,31 +159,31 @@ def test_no_word_on_stderr_and_no_waiting_at_the_end():
 
 
 @pytest.mark.parametrize("shape", [(4, 5), (4, 5, 3)])
-def test_a_folder_holds_the_same_as_arrays(tmp_path, shape):
+def test_image_folder_holds_the_same_as_its_arrays(tmp_path, shape):
     images, labels = pictures(40, *shape), np.sort(LABELS[:40])
     make_folder(tmp_path, images, labels)
     name = f"folder:{tmp_path}"
     dataset, streamed = load_dataset(name), open_dataset(name)
-    order = mixed([f"{'abc'[label]}/{i:04}.png" for i, label in enumerate(labels)])
+    order = hash_order([f"{'abc'[label]}/{i:04}.png" for i, label in enumerate(labels)])
     for source, split in ((streamed.train, dataset.train), (streamed.test, dataset.test)):
-        assert is_same_as_arrays(source.source, images.reshape(40, 4, 5, -1)[order], labels[order])
-        assert is_same_as_arrays(source.source, split.images, split.labels)
+        check_same(source.source, images.reshape(40, 4, 5, -1)[order], labels[order])
+        check_same(source.source, split.images, split.labels)
 
 
-def test_a_torn_picture_among_threads(tmp_path):
+def test_damaged_image_among_threads(tmp_path):
     make_folder(tmp_path, pictures(40, 4, 5), np.zeros(40, np.int32))
     source = open_dataset(f"folder:{tmp_path}").train.source
-    torn = tmp_path / "train" / "a" / "0033.png"
-    torn.write_bytes(torn.read_bytes()[:-30])
+    damaged = tmp_path / "train" / "a" / "0033.png"
+    damaged.write_bytes(damaged.read_bytes()[:-30])
     with pytest.raises(UserError, match=r"cannot read '.*0033.png'"):
         all_of(source, np.arange(40), 20)
 
 
-# A prepared set of tensorflow-datasets
+# Datasets prepared by tensorflow-datasets
 
 
 def prepare(folder: Path, images: np.ndarray) -> str:
-    """The labels are 0, 1, 2, ..."""
+    """Prepare images with the labels 0, 1, 2, ...; return the name for `load_dataset`."""
     feature = tfds.features.Image(shape=(None, None, 3)) if images.ndim == 4 else GRAY
     names = tfds.features.ClassLabel(names=[f"class {i}" for i in range(len(images))])
     return probe(folder, list(images), feature, names)
@@ -195,18 +194,18 @@ def opened(folder: Path) -> Dataset[StreamedSplit]:
 
 
 @pytest.mark.parametrize("shape", [(4, 5), (4, 5, 3)])
-def test_a_prepared_set_holds_the_same_as_its_arrays(tmp_path, shape):
+def test_prepared_dataset_holds_the_same_as_its_arrays(tmp_path, shape):
     images = pictures(40, *shape)
     name = prepare(tmp_path, images)
     dataset, streamed = load_dataset(name, tmp_path), open_dataset(name, tmp_path)
     for source, split in ((streamed.train, dataset.train), (streamed.test, dataset.test)):
-        assert is_same_as_arrays(source.source, images.reshape(40, 4, 5, -1), np.arange(40))
-        assert is_same_as_arrays(source.source, split.images, split.labels)
+        check_same(source.source, images.reshape(40, 4, 5, -1), np.arange(40))
+        check_same(source.source, split.images, split.labels)
     for field in ("name", "class_names", "source", "num_classes", "image_shape"):
         assert getattr(streamed, field) == getattr(dataset, field)
 
 
-def test_the_checksum_of_a_prepared_set(tmp_path):
+def test_checksum_of_a_prepared_dataset(tmp_path):
     for folder, seed in (("a", 0), ("b", 0), ("c", 1)):
         prepare(tmp_path / folder, pictures(3, 4 + seed, 5))
     first = opened(tmp_path / "a").checksum
@@ -216,14 +215,18 @@ def test_the_checksum_of_a_prepared_set(tmp_path):
 
 
 def error_of(folder: Path) -> str:
-    with pytest.raises(UserError) as caught:
+    """Return the error message of streaming; loading must fail too, in the same split."""
+    with pytest.raises(UserError) as streamed:
         all_of(opened(folder).train.source, np.arange(2), 2)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+    with pytest.raises(UserError) as loaded:
+        load_dataset("tfds:probe_builder", folder)
+    for error in (streamed, loaded):
+        assert "\n" not in str(error.value)
+        assert "split train: " in str(error.value)
+    return str(streamed.value)
 
 
-def test_prepared_sets_that_are_wrong(tmp_path):
-    assert "cannot be opened in" in error_of(tmp_path)
+def test_errors_in_prepared_datasets(tmp_path):
     probe(tmp_path / "shapes", [SMALL, SMALL[:3]], GRAY, TWO_CLASSES)
     assert error_of(tmp_path / "shapes").endswith(
         "split train: image 1 has shape (3, 4, 1), image 0 (4, 4, 1); all images must share one "
@@ -232,18 +235,17 @@ def test_prepared_sets_that_are_wrong(tmp_path):
     prepare(tmp_path, pictures(2, 4, 5))
     folder = tmp_path / "probe_builder" / "1.0.0"
     (folder / "label.labels.txt").write_text("one\n")
-    assert "split train: image 1 has label 1, classes: 1" in error_of(tmp_path)
+    assert "image 1 has label 1, classes: 1" in error_of(tmp_path)
     records = next(folder.glob("*train.array_record*"))
     data = bytearray(records.read_bytes())
-    at = data.rindex(b"IDAT")  # in the last record
-    data[at + 10] ^= 255
+    data[data.rindex(b"IDAT") + 10] ^= 255  # in the last record
     records.write_bytes(data)
-    assert "split train: image 1: " in error_of(tmp_path)
-    records.write_bytes(data[:70000])
-    assert "split train: image 0: " in error_of(tmp_path)
-    for split in ("train", "test"):
-        next(folder.glob(f"*{split}.array_record*")).unlink()
-        assert "split train: " in error_of(tmp_path)
+    assert "image 1: " in error_of(tmp_path)
+    for damaged in (data[:70000], b""):
+        records.write_bytes(damaged)
+        error_of(tmp_path)
+    records.unlink()
+    error_of(tmp_path)
 
 
 def test_splits_of_different_shapes(tmp_path):
@@ -255,8 +257,8 @@ def test_splits_of_different_shapes(tmp_path):
         opened(tmp_path / "one")
 
 
-def test_an_image_that_another_program_would_draw(tmp_path):
-    """Pillow starts Ghostscript for PostScript, which runs what is in the file."""
+def test_image_that_needs_another_program_is_rejected(tmp_path):
+    """Pillow starts Ghostscript for PostScript, and Ghostscript runs the program in the file."""
     prepare(tmp_path, pictures(1, 64, 64))
     records = next(tmp_path.rglob("*train.array_record*"))
     assert records.read_bytes().count(b"\x89PNG") == 1

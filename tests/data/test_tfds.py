@@ -1,4 +1,4 @@
-"""tensorflow-datasets: what the project's own builders prepare is what the reader gives back."""
+"""tensorflow-datasets: the reader returns what the project's own builders prepared."""
 
 import os
 import shutil
@@ -13,13 +13,14 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from nin_jax.data import tfds_builders
-from nin_jax.data.datasets import load_dataset
+from nin_jax.data.datasets import list_datasets, load_dataset
 from nin_jax.errors import UserError
+from tests.support.synthetic_idx import error_of
 
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which nin_digits is prepared."""
+    """Return a folder in which nin_digits is prepared."""
     folder = tmp_path_factory.mktemp("tfds")
     name, path = tfds_builders.prepare("digits", None, folder)
     assert (name, path) == ("tfds:nin_digits", folder / "nin_digits" / "1.0.0")
@@ -28,20 +29,12 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def copy(prepared: Path, tmp_path: Path) -> Path:
-    """The folder of the prepared set itself, for damaging."""
+    """Return a copy of the prepared dataset's folder that a test may damage."""
     return Path(shutil.copytree(prepared, tmp_path / "copy")) / "nin_digits" / "1.0.0"
 
 
-def error_of(name: str, folder: Path | None) -> str:
-    with pytest.raises(UserError) as caught:
-        load_dataset(name, folder)
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
-
-
 class ProbeBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Prepares whatever images and labels it is given, as PNG, under the name `probe_builder`."""
+    """Prepare the given images and labels, as PNG, under the name `probe_builder`."""
 
     VERSION = tfds.core.Version("1.0.0")
 
@@ -64,6 +57,7 @@ class ProbeBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 
 def probe(folder: Path, images: list[np.ndarray], image_feature: Any, label_feature: Any) -> str:
+    """Prepare images with the labels 0, 1, 2, ...; return the name for `load_dataset`."""
     examples = [{"image": Image.fromarray(image), "label": i} for i, image in enumerate(images)]
     features = {"image": image_feature, "label": label_feature}
     ProbeBuilder(features=features, examples=examples, data_dir=folder).download_and_prepare()
@@ -92,32 +86,17 @@ def test_round_trip_is_exact(prepared, monkeypatch):
     assert load_dataset("tfds:nin_digits:1.0.0").checksum == expected.checksum
 
 
-def test_color_images_round_trip(tmp_path):
-    images = list(np.random.default_rng(0).integers(0, 256, (2, 5, 7, 3), dtype=np.uint8))
-    name = probe(tmp_path, images, tfds.features.Image(shape=(None, None, 3)), TWO_CLASSES)
-    dataset = load_dataset(name, tmp_path)
-    np.testing.assert_array_equal(dataset.train.images, images)
-    assert dataset.train.labels.tolist() == [0, 1]
-    assert dataset.class_names == ("cat", "dog")
-    assert dataset.image_shape == (5, 7, 3)
-
-
-def test_every_own_set_has_a_builder_with_its_classes(tmp_path):
-    for name, image_shape in (
-        ("fashion_mnist", (28, 28, 1)),
-        ("mnist", (28, 28, 1)),
-        ("kmnist", (28, 28, 1)),
-        ("digits", (8, 8, 1)),
-    ):
+def test_every_own_dataset_has_a_builder(tmp_path):
+    for name in list_datasets():
         builder = tfds.builder(f"nin_{name}", data_dir=str(tmp_path))
         features: Any = builder.info.features
-        assert features["image"].shape == image_shape
+        assert features["image"].shape == ((8, 8, 1) if name == "digits" else (28, 28, 1))
         assert features["label"].num_classes == 10
 
 
 def test_reading_loads_neither_tensorflow_nor_torch_nor_the_builders(prepared):
     code = (
-        "import sys; from nin_jax.data.datasets import load_dataset; "
+        "import sys; from nin_jax.data.datasets import list_datasets, load_dataset; "
         "load_dataset('tfds:nin_digits', sys.argv[1]); "
         "loaded = {'tensorflow', 'torch', 'nin_jax.data.tfds_builders'} & sys.modules.keys(); "
         "assert not loaded, loaded"
@@ -126,7 +105,7 @@ def test_reading_loads_neither_tensorflow_nor_torch_nor_the_builders(prepared):
     subprocess.run(command, check=True, cwd=Path(__file__).parents[2])
 
 
-# Sets that cannot be read
+# Datasets that cannot be read
 
 
 @pytest.mark.parametrize("name", ["nin_digits", "mnist", "no_such_set", "mnist:9.9.9"])
@@ -140,7 +119,7 @@ def test_not_prepared(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["", "../digits", "huggingface:mnist", "mnist/a=True", "a\nb"])
-def test_strange_names(tmp_path, name):
+def test_invalid_names(tmp_path, name):
     assert "is not a tensorflow-datasets name" in error_of(f"tfds:{name}", tmp_path)
 
 
@@ -161,20 +140,12 @@ def test_missing_split(copy):
     assert "train, validation" in message
 
 
-def test_damaged_files(copy):
-    records = next(copy.glob("*train.array_record*"))
-    data = bytearray(records.read_bytes())
-    data[len(data) // 3] ^= 255
-    for damaged in (bytes(data), bytes(data[:70000]), b""):
-        records.write_bytes(damaged)
-        assert "split train" in error_of("tfds:nin_digits", copy.parents[1])
-    records.unlink()
-    assert "split train" in error_of("tfds:nin_digits", copy.parents[1])
+def test_damaged_metadata(copy):
     (copy / "dataset_info.json").write_text("{")
     assert "cannot be opened" in error_of("tfds:nin_digits", copy.parents[1])
 
 
-def test_header_that_claims_a_billion_images(copy):
+def test_metadata_that_claims_a_trillion_images(copy):
     info = copy / "dataset_info.json"
     info.write_text(info.read_text().replace('"1442"', '"1442000000000"'))
     assert "split train" in error_of("tfds:nin_digits", copy.parents[1])
@@ -183,7 +154,6 @@ def test_header_that_claims_a_billion_images(copy):
 @pytest.mark.parametrize(
     ("images", "image_feature", "label_feature", "problem"),
     [
-        ([SMALL, np.zeros((4, 5), np.uint8)], GRAY, TWO_CLASSES, "must share one shape"),
         ([SMALL], GRAY, tfds.features.Scalar(np.int64), "not an image-classification dataset"),
         (
             [SMALL],
@@ -218,13 +188,13 @@ def test_prepare_errors(tmp_path):
         tfds_builders.prepare("digits", None, tmp_path / "file")
 
 
-def test_preparing_again_leaves_the_set_alone(copy):
+def test_preparing_again_changes_nothing(copy):
     before = {path: path.stat().st_mtime_ns for path in copy.iterdir()}
     tfds_builders.prepare("digits", None, copy.parents[1])
     assert {path: path.stat().st_mtime_ns for path in copy.iterdir()} == before
 
 
-def test_script_prints_where_the_set_is_and_how_to_train_from_it(tmp_path):
+def test_script_prints_the_folder_and_the_training_command(tmp_path):
     script = Path("scripts", "prepare_tfds.py")
     out = tmp_path / "with space"
     command = [sys.executable, "-W", "error", str(script), "--dataset", "digits", "--out", str(out)]

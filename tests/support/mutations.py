@@ -1,4 +1,4 @@
-"""What goes wrong with files: strategies of random and mutated bytes, JSON and TOML."""
+"""Damaged files: strategies for random and mutated bytes, JSON and TOML."""
 
 import contextlib
 import json
@@ -9,50 +9,49 @@ from typing import Any
 
 import hypothesis.strategies as st
 
-# What goes wrong with bytes
-
+# Bytes
 
 EXTREMES = (0, 1, 0x7F, 0xFF, 0x7FFF, 0xFFFF, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**64 - 1)
 
 
 def mutate(data: bytes, seed: int) -> bytes:
-    """A file with one to four faults: flips, cuts, splices, and numbers that claim too much."""
+    """Damage a file one to four times: flips, cuts, splices, and numbers that are too large."""
     rng = random.Random(seed)
-    found = bytearray(data)
+    result = bytearray(data)
     for _ in range(rng.randint(1, 4)):
         at = (
-            rng.randrange(len(found) + 1)
+            rng.randrange(len(result) + 1)
             if rng.random() < 0.5
-            else rng.randrange(1 + len(found) // 8)
+            else rng.randrange(1 + len(result) // 8)
         )
-        end = min(len(found), at + rng.randint(1, 16))
+        end = min(len(result), at + rng.randint(1, 16))
         match rng.randrange(7):
-            case 0 if at < len(found):
-                found[at] ^= 1 << rng.randrange(8)
+            case 0 if at < len(result):
+                result[at] ^= 1 << rng.randrange(8)
             case 1:
-                del found[at:]
+                del result[at:]
             case 2:
-                del found[at:end]
+                del result[at:end]
             case 3:
-                found[at:at] = found[at:end] * rng.randint(1, 50)
+                result[at:at] = result[at:end] * rng.randint(1, 50)
             case 4:
-                found[at:end] = rng.randbytes(end - at)
+                result[at:end] = rng.randbytes(end - at)
             case 5:
                 width = rng.choice((1, 2, 4, 8))
                 value = rng.choice(EXTREMES) % 256**width
-                found[at : at + width] = value.to_bytes(width, rng.choice(("big", "little")))
+                result[at : at + width] = value.to_bytes(width, rng.choice(("big", "little")))
             case _:
-                found[at:at] = rng.choice((b"\0", b"{", b"[", b'"', b"\n", b"\xff", b"9" * 50))
-    return bytes(found)
+                result[at:at] = rng.choice((b"\0", b"{", b"[", b'"', b"\n", b"\xff", b"9" * 50))
+    return bytes(result)
 
 
 def damaged(*whole: bytes) -> st.SearchStrategy[bytes]:
-    """Random bytes, or one of these files with faults."""
+    """Return random bytes, or one of these files with damage."""
     mutants = st.builds(mutate, st.sampled_from(whole), st.integers(0, 2**32))
     return st.one_of(st.binary(max_size=300), mutants, mutants, mutants)
 
 
-# What goes wrong with JSON and TOML
+# JSON and TOML
 
 
 def nested(depth: int, kind: str) -> Any:
@@ -71,7 +70,7 @@ WEIRD: tuple[Any, ...] = (
 
 
 def places(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The path of everything within a tree."""
+    """Yield the path of every value in a tree."""
     yield at
     if isinstance(value, dict | list):
         pairs = value.items() if isinstance(value, dict) else enumerate(value)
@@ -80,7 +79,7 @@ def places(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 
 def changed(tree: Any, at: tuple[Any, ...], how: int, new: Any) -> Any:
-    """A copy of a tree with another value at one place, with one less, or with one more."""
+    """Return a copy of a tree with one value replaced, removed or added."""
     if not at:
         return new
     copy: Any = dict(tree) if isinstance(tree, dict) else list(tree)
@@ -99,7 +98,7 @@ def changed(tree: Any, at: tuple[Any, ...], how: int, new: Any) -> Any:
 
 
 def damaged_tree(tree: Any) -> st.SearchStrategy[Any]:
-    """A tree in which one or two values are something else."""
+    """Return trees in which one or two values are changed."""
     places_ = list(places(tree))
 
     @st.composite
@@ -107,7 +106,9 @@ def damaged_tree(tree: Any) -> st.SearchStrategy[Any]:
         found = tree
         for _ in range(draw(st.integers(1, 2))):
             at = draw(st.sampled_from(places_))
-            with contextlib.suppress(KeyError, IndexError, TypeError):  # gone by the first change
+            with contextlib.suppress(
+                KeyError, IndexError, TypeError
+            ):  # the first change removed it
                 found = changed(found, at, draw(st.integers(0, 9)), draw(st.sampled_from(WEIRD)))
         return found
 
@@ -115,7 +116,7 @@ def damaged_tree(tree: Any) -> st.SearchStrategy[Any]:
 
 
 def as_toml(tree: Any) -> str:
-    """A tree as TOML, as far as it can say it: one line a field, tables in line."""
+    """Return a tree as TOML, as far as TOML allows: one line per field, with inline tables."""
 
     def value(x: Any) -> str:
         if isinstance(x, dict):
@@ -131,7 +132,7 @@ def as_toml(tree: Any) -> str:
 
 
 def damaged_json(tree: Any, dump: Callable[[Any], str] = json.dumps) -> st.SearchStrategy[bytes]:
-    """A file of a tree: with other values, with other bytes, with a key twice, or neither."""
+    """Return files of a tree: with changed values, changed bytes, a duplicate key, or intact."""
     whole = dump(tree).encode()
     twice = whole.replace(b"{", b'{"name": 1, ', 1)
     deep = dump(tree).replace("1", "[" * 3000, 1).encode()

@@ -1,4 +1,4 @@
-"""Small image folders, and the pictures in them."""
+"""Small image folders and the images in them."""
 
 import hashlib
 import os
@@ -9,19 +9,19 @@ from PIL import Image
 
 
 def pictures(count: int, *shape: int, seed: int = 0) -> np.ndarray:
-    """Noise: uint8 [count, *shape]."""
+    """Return random images: uint8 [count, *shape]."""
     return np.random.default_rng(seed).integers(0, 256, (count, *shape), np.uint8)
 
 
 def save(path: Path, pixels: np.ndarray, **options) -> Path:
-    """A picture of [H, W] or [H, W, 3], or [H, W, 4] with alpha; its folders are made."""
+    """Save an image of shape [H, W], [H, W, 3], or [H, W, 4] with alpha; create its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path, **options)
     return path
 
 
 def make_folder(root: Path, images: np.ndarray, labels: np.ndarray, classes: str = "abc") -> Path:
-    """The same examples as train and as test, in the order of their classes; returns ``root``."""
+    """Save the examples as train and as test, in the order of their classes; return ``root``."""
     for split in ("train", "test"):
         for i, (image, label) in enumerate(zip(images, labels, strict=True)):
             save(root / split / classes[label] / f"{i:04}.png", image)
@@ -29,16 +29,16 @@ def make_folder(root: Path, images: np.ndarray, labels: np.ndarray, classes: str
 
 
 def two_classes(root: Path) -> Path:
-    """Two classes of two grey pictures, 5 by 4 pixels."""
+    """Create two classes of two grayscale images, 5 by 4 pixels."""
     return make_folder(root, pictures(4, 4, 5), np.array([0, 0, 1, 1]))
 
 
-def mixed(names: list[str]) -> list[int]:
-    """The order in which pictures called CLASS/NAME are read."""
+def hash_order(names: list[str]) -> list[int]:
+    """Return the order in which images with the names CLASS/NAME are read."""
     return sorted(range(len(names)), key=lambda i: hashlib.sha256(names[i].encode()).digest())
 
 
 def link(path: Path, target: Path) -> None:
-    """A symbolic link, relative as an archive would have it."""
+    """Create a relative symbolic link, as an archive would hold it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.symlink_to(os.path.relpath(target, path.parent))

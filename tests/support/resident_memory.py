@@ -1,4 +1,4 @@
-"""The memory that this process takes."""
+"""The memory of this process."""
 
 import re
 from collections.abc import Callable
@@ -6,16 +6,16 @@ from pathlib import Path
 
 
 def resident() -> tuple[int, int]:
-    """Bytes of memory that this process has, and the most it had since `forget_peak`."""
+    """Return the resident memory in bytes, now and at its peak since `forget_peak`."""
     status = Path("/proc/self/status").read_text()
-    have, most = (re.search(rf"{name}:\s+(\d+)", status) for name in ("VmRSS", "VmHWM"))
-    assert have
-    assert most
-    return 1024 * int(have[1]), 1024 * int(most[1])
+    now, peak = (re.search(rf"{name}:\s+(\d+)", status) for name in ("VmRSS", "VmHWM"))
+    assert now
+    assert peak
+    return 1024 * int(now[1]), 1024 * int(peak[1])
 
 
 def forget_peak() -> bool:
-    """Whether this machine can tell the most memory of one case: Linux can."""
+    """Reset the peak; return False if this system cannot (only Linux can)."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
@@ -24,7 +24,7 @@ def forget_peak() -> bool:
 
 
 def growth() -> Callable[[], int]:
-    """Tells by how many bytes this process has grown at most since this call."""
+    """Return a function that returns the peak growth in bytes since this call."""
     forget_peak()
     before = resident()[0]
     return lambda: resident()[1] - before
