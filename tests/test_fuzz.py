@@ -71,8 +71,7 @@ def survives(what: str) -> Iterator[None]:
     grown = growth() if forget_peak() else lambda: 0
     started, message = time.process_time(), "a good result"
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             yield
     except UserError as error:
         message = str(error)

@@ -65,7 +65,8 @@ def read(path: Path, channels: int, size: tuple[int, int]) -> np.ndarray:
     from PIL import Image
 
     height, width = size
-    with _no_warnings(), opened(path, f"cannot read {path}") as image:
+    # Pillow warns about sizes, which are errors here, and about damaged tags, which do no harm.
+    with warnings.catch_warnings(action="ignore"), opened(path, f"cannot read {path}") as image:
         image = upright(image, channels).resize((width, height), Image.Resampling.BILINEAR)
         return np.asarray(image).reshape(height, width, channels)
 
@@ -107,14 +108,6 @@ def upright(image: "Image.Image", channels: int) -> "Image.Image":
 
     image = ImageOps.exif_transpose(image)
     return _without_alpha(_to_8_bits(image)).convert("L" if channels == 1 else "RGB")
-
-
-@contextlib.contextmanager
-def _no_warnings() -> Iterator[None]:
-    """Silence Pillow's warnings about sizes, which are errors here, and about damaged tags."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
 
 
 def safe_formats() -> list[str]:
