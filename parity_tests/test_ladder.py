@@ -34,7 +34,11 @@ SLOW_CASES = [  # (image size, input channels, initialization)
 @pytest.mark.parametrize("variant", nin_jax.list_variants())
 def test_float64(variant, image_size, in_channels, init):
     pair = make_pair(variant, in_channels=in_channels, image_size=image_size, init=init)
-    flax_pass(pair.model)(pair).assert_same(torch_pass(pair), "float64")
+    actual, expected = flax_pass(pair.model)(pair), torch_pass(pair)
+    actual.assert_same_forward(expected, "float64")
+    # A 3x3 identity passes on exact zeros, at which ReLU has no gradient; Winograd rounds them.
+    if init != "identity":
+        actual.assert_same_gradients(expected, "float64")
 
 
 def _decisions(layers: list[np.ndarray], kinds: list[str]) -> list[torch.Tensor]:
@@ -82,7 +86,7 @@ def test_float32(variant, image_size, in_channels, init):
         image = _other_image(pair, seed)
         actual, expected = run(image), torch_pass(image)
         actual.assert_same_forward(expected, "float32")
-        if has_too_many_relus:
+        if has_too_many_relus or init == "identity":
             return
         if _same_decisions(actual, expected, kinds):
             return actual.assert_same_gradients(expected, "float32")
