@@ -1,9 +1,9 @@
-"""Many devices as one: the mesh, where each array lies on it, and a batch divided over it.
+"""Data parallelism: the device mesh, the placement of arrays on it, and the collectives of a step.
 
-Data parallelism: every device works on its share of each batch, and the gradients are summed over
-the devices, once a step. Parameters are on all devices, or each device keeps a slice of them and of
-the optimiser's state (ZeRO, Rajbhandari et al. 2020); then they are gathered before a step's work
-and their gradients are scattered after it.
+Each device computes the gradient of its share of a batch; the gradients are summed over the
+devices once per step. Parameters are replicated, or each device keeps a shard of the parameters and
+of the optimizer state (ZeRO, Rajbhandari et al. 2020). Sharded parameters are gathered before the
+gradient is computed, and their gradients are scattered afterwards.
 """
 
 import functools
@@ -17,21 +17,19 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from nin_jax.training import exchange
-
 AXIS = "data"
 EVERYWHERE, DIVIDED, COLUMNS = P(), P(AXIS), P(None, AXIS)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """A mesh of devices over which every batch is divided.
+    """A mesh of D devices that share every batch.
 
     Attributes:
-        mesh: of one axis, "data".
-        shard_params: whether parameters and optimiser state are divided over it too.
-        own_examples: whether each device holds the examples of its own share of the batches and no
-            others; else all devices hold the same ones.
+        mesh: has one axis, "data".
+        shard_params: whether parameters and optimizer state are sharded too.
+        own_examples: whether each device holds only the examples of its share of the batches;
+            otherwise all devices hold the same examples.
     """
 
     mesh: Mesh
@@ -40,19 +38,20 @@ class Layout:
 
     @property
     def devices(self) -> int:
+        """Number of devices, D."""
         return self.mesh.size
 
     @property
     def examples(self) -> P:
-        """How images and labels lie on the mesh."""
+        """Partition of images and labels."""
         return DIVIDED if self.own_examples else EVERYWHERE
 
     def columns(self, batch_size: int) -> int:
-        """Examples of a batch that each device works on, the last ones perhaps on fewer."""
+        """Return the number of examples per device in a batch; the last device may have fewer."""
         return -(-batch_size // self.devices)
 
     def specs(self, tree: Any) -> Any:
-        """How parameters, or an optimiser's state of their shapes, lie on the mesh."""
+        """Return the partition of parameters, or of an optimizer state with the same shapes."""
         return jax.tree.map(self._spec, tree)
 
     def _spec(self, leaf: Any) -> P:
@@ -60,19 +59,25 @@ class Layout:
         return EVERYWHERE if axis is None else P(*[None] * axis, AXIS)
 
     def _axis(self, shape: tuple[int, ...]) -> int | None:
-        """The longest axis that the devices divide; None where the array stays whole."""
+        """Return the longest axis that D divides; None if the array is not sharded."""
         fitting = [n for n in shape if n % self.devices == 0]
         return shape.index(max(fitting)) if self.shard_params and fitting else None
 
     def shardings(self, specs: Any) -> Any:
-        """A tree of `PartitionSpec` -> `NamedSharding`."""
+        """Convert a tree of `PartitionSpec` to a tree of `NamedSharding`."""
         return jax.tree.map(self.sharding, specs, is_leaf=lambda leaf: isinstance(leaf, P))
 
     def sharding(self, spec: P) -> NamedSharding:
+        """Return the partition as a sharding on this mesh."""
         return NamedSharding(self.mesh, spec)
 
     def place(self, tree: Any, specs: Any) -> Any:
-        """Arrays of the host, the same in every process, as arrays on the mesh."""
+        """Copy arrays from the host, where every process has the same ones, to the mesh.
+
+        Args:
+            tree: of arrays.
+            specs: one `PartitionSpec` for all of them, or a tree of them.
+        """
 
         def one(leaf: Any, spec: P) -> jax.Array:
             if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
@@ -80,7 +85,7 @@ class Layout:
             value, sharding = np.asarray(jax.device_get(leaf)), self.sharding(spec)
             if sharding.is_fully_addressable:
                 return jax.device_put(value, sharding)
-            with jax.transfer_guard("allow"):  # what is asked for here
+            with jax.transfer_guard("allow"):  # this transfer is explicit
                 return jax.make_array_from_callback(value.shape, sharding, lambda part: value[part])
 
         if isinstance(specs, P):
@@ -89,15 +94,15 @@ class Layout:
 
     @property
     def own(self) -> list[int]:
-        """The devices, by their place on the mesh, that are this process's."""
+        """Positions on the mesh of the devices of this process."""
         me = jax.process_index()
         return [d for d, device in enumerate(self.mesh.devices.flat) if device.process_index == me]
 
     def divide(self, blocks: Mapping[int, np.ndarray]) -> jax.Array:
-        """The array [D n, ...] of which device d holds ``blocks[d]``, [n, ...].
+        """Return the array [D n, ...] of which device d holds ``blocks[d]``, [n, ...].
 
         Args:
-            blocks: of this process's devices.
+            blocks: those of the devices of this process.
         """
         devices = self.mesh.devices.flat
         parts = [jax.device_put(block, devices[d]) for d, block in blocks.items()]
@@ -105,22 +110,20 @@ class Layout:
         return jax.make_array_from_single_device_arrays(shape, self.sharding(DIVIDED), parts)
 
     def whole(self, params: Any) -> Any:
-        """Parameters as every device has all of them; nothing happens if that is so already."""
-        if not self.shard_params:
-            return params
-        return _everywhere(self)(params)
+        """Return the parameters replicated on every device."""
+        return _replicate(self)(params) if self.shard_params else params
 
     def over_devices(self, gradient: Callable[..., tuple[Any, Any]]) -> Callable[..., Any]:
-        """The sum over the devices of what ``gradient`` makes of each one's share of a batch.
+        """Return ``gradient`` of a whole batch: each device's share, summed over the devices.
 
         Args:
             gradient: ``(params, images, labels, indices, positions, key) -> (grads, sums)``, sums
                 over the examples at ``indices``, int32 [b]; ``positions``, int32 [b], are their
-                places in the whole batch.
+                positions in the whole batch.
 
         Returns:
-            The same function of the whole batch, without ``positions``. Gradients lie on the mesh
-            as the parameters do, sums are everywhere.
+            The same function without ``positions``. The gradients have the partition of the
+            parameters; the sums are replicated.
         """
 
         def whole(params: Any, images: Any, labels: Any, indices: Any, key: Any) -> Any:
@@ -129,12 +132,12 @@ class Layout:
             def share(params: Any, images: Any, labels: Any, indices: Any, key: Any) -> Any:
                 columns = len(indices)  # [B / D]
                 positions = jax.lax.axis_index(AXIS) * columns + jnp.arange(columns)
-                params = exchange.gather(params, axes, AXIS)
+                params = _gather(params, axes)
                 found = gradient(params, images, labels, indices, positions, key)
-                return exchange.sum_over_devices(*found, axes, AXIS)
+                return _sum_over_devices(*found, axes)
 
-            # JAX's own bookkeeping of what varies over the axis is off: it would sum a gradient
-            # over the devices in every micro-batch, not once a step.
+            # With check_vma, JAX would sum the gradients over the devices in every micro-batch, not
+            # once per step.
             divided = jax.shard_map(
                 share,
                 mesh=self.mesh,
@@ -148,13 +151,73 @@ class Layout:
 
 
 @functools.cache
-def _everywhere(layout: Layout) -> Callable[[Any], Any]:
+def _replicate(layout: Layout) -> Callable[[Any], Any]:
     return jax.jit(lambda tree: tree, out_shardings=layout.sharding(EVERYWHERE))
 
 
 def make_layout(
     devices: Sequence[Any], *, shard_params: bool = False, own_examples: bool = False
 ) -> Layout:
-    """The layout over these devices, the same in every process."""
+    """Return the layout over these devices, which are the same in every process."""
     mesh = Mesh(np.asarray(devices), (AXIS,), axis_types=(AxisType.Auto,))
     return Layout(mesh, shard_params, own_examples)
+
+
+# The collectives of a step. They run on each device, inside `jax.shard_map`. Sharded arrays are
+# concatenated first, so that a step has one gather and one scatter, whatever the number of arrays.
+
+Axes = Sequence[int | None]  # the sharded axis of each array; None for a replicated array
+
+
+def _gather(tree: Any, axes: Axes) -> Any:
+    """Return the whole arrays from each device's shards, in one all-gather."""
+    leaves, structure = jax.tree.flatten(tree)
+    sharded = [i for i, axis in enumerate(axes) if axis is not None]
+    if not sharded:
+        return tree
+    mine = jnp.concatenate([leaves[i].reshape(-1) for i in sharded])  # [n]
+    gathered = jax.lax.all_gather(mine, AXIS)  # [D, n]
+    start = 0
+    for i in sharded:
+        part = gathered[:, start : start + leaves[i].size]
+        start += leaves[i].size
+        leaves[i] = _join(part.reshape(-1, *leaves[i].shape), axes[i] or 0)
+    return jax.tree.unflatten(structure, leaves)
+
+
+def _sum_over_devices(grads: Any, sums: Any, axes: Axes) -> tuple[Any, Any]:
+    """Sum gradients and ``sums`` over the devices.
+
+    One reduce-scatter gives each device its shard of the sharded gradients; one all-reduce sums the
+    replicated gradients and ``sums``.
+    """
+    leaves, structure = jax.tree.flatten(grads)
+    sharded = [i for i, axis in enumerate(axes) if axis is not None]
+    if sharded:
+        devices = jax.lax.axis_size(AXIS)
+        parts = [_split(leaves[i], axes[i] or 0, devices) for i in sharded]  # [D, ...] each
+        flat = jnp.concatenate([part.reshape(devices, -1) for part in parts], axis=1)  # [D, n]
+        mine = jax.lax.psum_scatter(flat, AXIS)  # [n]
+        start = 0
+        for i, part in zip(sharded, parts, strict=True):
+            size = part[0].size
+            leaves[i] = mine[start : start + size].reshape(part.shape[1:])
+            start += size
+    replicated = {i: leaf for i, leaf in enumerate(leaves) if axes[i] is None}
+    replicated, sums = jax.lax.psum((replicated, sums), AXIS)
+    leaves = [replicated.get(i, leaf) for i, leaf in enumerate(leaves)]
+    return jax.tree.unflatten(structure, leaves), sums
+
+
+def _split(array: jax.Array, axis: int, devices: int) -> jax.Array:
+    """Reshape [..., D s, ...] to [D, ..., s, ...]: one shard per device, along the axis."""
+    shape = array.shape
+    split = (*shape[:axis], devices, shape[axis] // devices, *shape[axis + 1 :])
+    return jnp.moveaxis(array.reshape(split), axis, 0)
+
+
+def _join(shards: jax.Array, axis: int) -> jax.Array:
+    """Reshape [D, ..., s, ...] to [..., D s, ...], the inverse of `_split`."""
+    devices, *shape = shards.shape
+    shape[axis] *= devices
+    return jnp.moveaxis(shards, 0, axis).reshape(shape)
