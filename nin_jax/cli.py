@@ -51,6 +51,8 @@ def _one_line(event: ParseErrorEvent) -> None:
         case BadValue(argument=argument) | InstantiationFailure(argument=argument) if argument:
             wanted = (argument.lowered.metavar or "").removeprefix("{None}|")
             message = f"{_option(argument)} must be {wanted}"
+        case InstantiationFailure(message=said):  # the dataclass refused the values together
+            message = said
         case MissingArgs(missing_arguments=missing):
             names = ", ".join(_option(item.arg) for item in missing)
             message = f"missing {names}"

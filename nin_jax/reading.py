@@ -8,13 +8,10 @@ import json
 import os
 import reprlib
 import stat
-import types
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any
 
 from nin_jax.errors import UserError
-
-T = TypeVar("T")
 
 MAX_BYTES = 64 * 2**20
 
@@ -128,51 +125,3 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UserError(f"{path} is damaged: not an object")
     return value
-
-
-def from_plain(cls: type[T], plain: dict[str, Any], path: Path) -> T:
-    """Return a dataclass made from a JSON object.
-
-    Args:
-        cls: the dataclass; its annotations define the allowed values.
-        plain: the object, with the fields as keys; lists become tuples, and text becomes a path
-            where the annotation says so.
-        path: of the file, for messages.
-
-    Raises:
-        UserError: a field is missing or unknown, or a value is not of its type.
-    """
-    hints = get_type_hints(cls)
-    if plain.keys() != hints.keys():
-        odd = ", ".join(sorted(plain.keys() ^ hints.keys()))
-        raise UserError(f"{path} is of another version of nin_jax: {shown(odd)}")
-    values = dict(plain)
-    for name, hint in hints.items():
-        if not _fits(plain[name], hint):
-            raise UserError(f"{path} is damaged: {name} cannot be {shown(plain[name])}")
-        if Path in (hint, *get_args(hint)):
-            values[name] = Path(plain[name]) if plain[name] else None
-        elif isinstance(plain[name], list):
-            values[name] = tuple(plain[name])
-    return cls(**values)
-
-
-def _fits(value: object, hint: Any) -> bool:
-    """Return whether a value from JSON is allowed by an annotation."""
-    origin, inner = get_origin(hint), get_args(hint)
-    if origin in (types.UnionType, Union):
-        return any(_fits(value, option) for option in inner)
-    if origin is Literal:
-        return isinstance(value, str) and value in inner
-    if origin is tuple:
-        if not isinstance(value, list):
-            return False
-        inner = (inner[0],) * len(value) if inner[1:] == (...,) else inner
-        return len(value) == len(inner) and all(map(_fits, value, inner))
-    if origin is dict:
-        return isinstance(value, dict) and all(_fits(v, inner[1]) for v in value.values())
-    if hint is float:
-        return isinstance(value, float | int) and not isinstance(value, bool)
-    if hint is Path:
-        return isinstance(value, str) and "\0" not in value
-    return type(value) is hint

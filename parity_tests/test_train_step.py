@@ -12,8 +12,8 @@ from PIL import Image
 import nin_jax
 import nin_torch_ref
 from nin_jax.data import transforms
-from nin_jax.training.config import Recipe
 from nin_jax.training.optimizer import make_optimizer
+from nin_jax.training.recipes import Recipe
 from nin_jax.training.step import init_train_state, make_train_step
 from parity_tests.frameworks import as_array, as_nchw, as_tensor, assert_close
 from parity_tests.pairs import make_pair

@@ -17,8 +17,8 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
 
 import nin_jax
 import nin_torch_ref
-from nin_jax.training.config import RECIPES, Recipe
 from nin_jax.training.optimizer import make_optimizer, make_schedule
+from nin_jax.training.recipes import RECIPES, Recipe
 from parity_tests.frameworks import as_array, as_nchw, as_tensor, assert_close
 from parity_tests.pairs import Pair, fast, make_pair
 from parity_tests.passes import compile_loss_and_gradient

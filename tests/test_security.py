@@ -22,8 +22,8 @@ from nin_jax.models.geometry import MAX_PARAMS
 from nin_jax.runs import manifest
 from nin_jax.study import grid
 from nin_jax.study.grid import Cell
-from nin_jax.training.config import RECIPES
 from nin_jax.training.evaluate import Score
+from nin_jax.training.recipes import RECIPES
 from tests.bad_inputs.case import Case, legacy_pt, packed, picture, png, safetensors, tensor
 from tests.conftest import SCRIPTS
 from tests.support.resident_memory import forget_peak, growth

@@ -24,7 +24,8 @@ from nin_jax.data.datasets import Split, load_dataset
 from nin_jax.models.geometry import trace
 from nin_jax.models.variants import get_variant
 from nin_jax.runs.preparation import RunSpec, epoch_order, evaluate_run, make_feed, prepare_run
-from nin_jax.training.config import Recipe, TrainConfig, recipe_of
+from nin_jax.training.config import TrainConfig, recipe_of
+from nin_jax.training.recipes import Recipe
 from nin_jax.training.sharding import EVERYWHERE
 
 # Images between two evaluations: a whole number of batches of both recipes, 64 and 128.
@@ -71,13 +72,14 @@ class Comparison:
 
     def recipe(self, variant: str, name: str) -> tuple[TrainConfig, Recipe]:
         """Return configuration and recipe; only `modern` has a planned length."""
+        planned: dict[str, Any] = {"epochs": self.epochs} if name == "modern" else {}
         config = TrainConfig(
             variant,
             name,
             image_size=self.image_size,
-            epochs=self.epochs if name == "modern" else None,
             precision=self.precision,
             devices=1,
+            **planned,
         )
         return config, recipe_of(config)
 

@@ -7,7 +7,7 @@ from benchmarks.speed.work import OURS, TORCH, TORCH_WITH_GRADIENTS, Task, Work
 from nin_jax.accounting.account import Account
 from nin_jax.accounting.memory_tables import Measured
 from nin_jax.models.variants import get_variant
-from nin_jax.training.config import RECIPES
+from nin_jax.training.recipes import RECIPES
 
 
 def measure_account(

@@ -16,9 +16,9 @@ from benchmarks.speed.work import LEARNING_RATE, Call, Work
 from nin_jax.data import transforms
 from nin_jax.models import ops, winograd
 from nin_jax.models.nin import drop, with_operations
-from nin_jax.training.config import Recipe
 from nin_jax.training.device import default_micro_batch_size
 from nin_jax.training.optimizer import make_optimizer
+from nin_jax.training.recipes import Recipe
 from nin_jax.training.step import init_train_state, make_train_step
 
 PLAIN = "plain Flax: nnx.Conv, nnx.max_pool"

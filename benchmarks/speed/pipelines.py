@@ -20,7 +20,8 @@ from nin_jax.data import transforms
 from nin_jax.data.datasets import Dataset as NinDataset
 from nin_jax.data.datasets import Split
 from nin_jax.runs.preparation import RunSpec, prepare_run
-from nin_jax.training.config import Recipe, TrainConfig
+from nin_jax.training.config import TrainConfig
+from nin_jax.training.recipes import Recipe
 
 TRAIN = Path(__file__).resolve().parent.parent.parent / "scripts" / "train.py"
 

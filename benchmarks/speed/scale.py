@@ -24,10 +24,10 @@ from benchmarks.speed.timing import Timing, interleave
 from benchmarks.speed.work import LEARNING_RATE, OURS, Call, Row, Work
 from nin_jax.accounting.collectives import KINDS, collectives
 from nin_jax.data.datasets import Split
-from nin_jax.training.config import Recipe
 from nin_jax.training.device import default_micro_batch_size
 from nin_jax.training.feed import Resident
 from nin_jax.training.optimizer import make_optimizer
+from nin_jax.training.recipes import Recipe
 from nin_jax.training.sharding import EVERYWHERE, Layout, make_layout
 from nin_jax.training.step import init_train_state, make_train_step, make_train_steps
 

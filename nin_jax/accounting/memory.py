@@ -6,7 +6,8 @@ from typing import Any
 
 from nin_jax.accounting.layers import LayerCost
 from nin_jax.errors import UserError
-from nin_jax.training.config import Precision, Recipe
+from nin_jax.training.config import Precision
+from nin_jax.training.recipes import Recipe
 
 ITEMSIZE: dict[Precision, int] = {"float32": 4, "bfloat16": 2}
 PARAM_BYTES = 4  # parameters, gradients and optimizer state are always float32

@@ -18,9 +18,10 @@ from nin_jax.models import ops
 from nin_jax.models.geometry import Layer, trace
 from nin_jax.models.nin import NiN, new_model, with_operations
 from nin_jax.models.variants import ImageSize, Variant
-from nin_jax.training.config import Precision, Recipe
+from nin_jax.training.config import Precision
 from nin_jax.training.device import default_micro_batch_size
 from nin_jax.training.optimizer import make_optimizer
+from nin_jax.training.recipes import Recipe
 from nin_jax.training.step import cross_entropy, init_train_state, make_train_step
 
 Shape = jax.ShapeDtypeStruct

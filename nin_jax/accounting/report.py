@@ -13,7 +13,7 @@ from nin_jax.accounting.request import ReportConfig, parse_memory
 from nin_jax.errors import UserError, unknown_name
 from nin_jax.models.variants import list_variants
 from nin_jax.runs import workdir
-from nin_jax.training.config import RECIPES
+from nin_jax.training.recipes import RECIPES
 
 Measure = Callable[[Account, str, str, Callable[[str], None]], list[Measured]]
 

@@ -13,7 +13,7 @@ from typing import Any
 from nin_jax.accounting.layers import LayerCost
 from nin_jax.accounting.programs import Programs
 from nin_jax.accounting.xla import ProgramCost, program_cost
-from nin_jax.training.config import Recipe
+from nin_jax.training.recipes import Recipe
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ VARIANT-DATASET. `scripts/evaluate.py --export` writes both files.
 """
 
 import hashlib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +18,14 @@ from nin_jax.models.geometry import as_height_width
 from nin_jax.models.init import Init
 from nin_jax.models.nin import NiN, new_model
 from nin_jax.models.variants import MAX_NAME, ImageSize, Variant, get_variant
-from nin_jax.reading import check_file, from_plain, read_json, shown
+from nin_jax.reading import check_file, read_json, shown
+from nin_jax.validation import Accuracy, Count, Text, from_file, validated
 
 FOLDER = Path(__file__).resolve().parent.parent / "weights"
 MAX_BYTES = 5_000_000  # of a weights file, to keep the package small
 
 
-@dataclass(frozen=True)
+@validated()
 class Card:
     """Description of weights that ship: their network, their training and their accuracy.
 
@@ -43,20 +43,20 @@ class Card:
         sha256: of the weights file, in hex.
     """
 
-    variant: str
-    in_channels: int
-    num_classes: int
-    image_size: tuple[int, int]
+    variant: Text
+    in_channels: Count
+    num_classes: Count
+    image_size: tuple[Count, Count]
     logit_relu: bool
-    dataset: str
-    data_checksum: str
-    class_names: tuple[str, ...]
-    command: str
-    test_accuracy: float
-    test_images: int
-    batch_size: int
-    versions: dict[str, str]
-    sha256: str
+    dataset: Text
+    data_checksum: Text
+    class_names: tuple[Text, ...]
+    command: Text
+    test_accuracy: Accuracy
+    test_images: Count
+    batch_size: Count
+    versions: dict[str, Text]
+    sha256: Text
 
     @property
     def name(self) -> str:
@@ -98,7 +98,7 @@ def find(name: str) -> Card:
     if len(fitting) > 1 and name not in fitting:
         raise UserError(f"pretrained {name} is ambiguous: give {' or '.join(fitting)}")
     path = FOLDER / f"{name if name in fitting else fitting[0]}.json"
-    card = from_plain(Card, read_json(path), path)
+    card = from_file(Card, read_json(path), path)
     if card.name != path.stem or card.num_classes != len(card.class_names):
         raise UserError(f"{path} is damaged: its name or its class names do not fit")
     return card

@@ -6,48 +6,42 @@ a chain of 1x1 convolutions; ReLU after each) and, usually, a 3x3 max pool of st
 Dropout stands before the last block, the head, which has one channel per class; its maps are
 averaged (section 3.2) or, in ``nin_fc``, flattened into a linear layer.
 
-This file imports no framework, so that command lines, reports and tests can read it for free.
+This file imports no deep-learning framework.
 """
 
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field
 
 from nin_jax.errors import UserError, unknown_name
 from nin_jax.reading import parse_json, read_text, shown
+from nin_jax.validation import Fraction, from_json, to_json, validated
 
 POOL_SIZE, POOL_STRIDE = 3, 2
 
-# Bounds far above any sane network, so that a slip or a hostile file is an error and not a machine
-# without memory. A side is an image's, a kernel's, a stride's or a padding's, in pixels.
+# Bounds far above any sensible network, so that a slip or a hostile file gives an error instead of
+# filling the memory. A side is an image's, a kernel's, a stride's or a padding's, in pixels.
 MAX_SIDE, MAX_CHANNELS = 2**14, 2**16
 MAX_CONVOLUTIONS = 1000
 MAX_NAME, MAX_RATE = 100, 1e30
 MAX_FILE_BYTES = 2**18
-# Python's TOML reader takes memory with the square of the parts of a dotted key: a quarter of a
-# megabyte of "a.a.a..." fills any machine. A variant's keys have two parts at most.
+# The memory of Python's TOML reader grows with the square of the number of parts in a dotted key: a
+# quarter of a megabyte of "a.a.a..." fills any machine. A variant's keys have at most two parts.
 MAX_DOTS = 16
 
 ImageSize = int | tuple[int, int]
 TWO_1X1 = ((1, 0), (1, 0))
 
 
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise UserError(message)
+Side = Annotated[int, Field(ge=1, le=MAX_SIDE)]
+Padding = Annotated[int, Field(ge=0, le=MAX_SIDE)]
 
 
-def _is_int(value: object, minimum: int, maximum: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and minimum <= value <= maximum
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, float | int) and not isinstance(value, bool)
-
-
-@dataclass(frozen=True)
+@validated()
 class Stage:
     """One NiN block and the max pool after it.
 
@@ -65,41 +59,12 @@ class Stage:
         UserError: a field is not a whole number in its range.
     """
 
-    channels: int | None
-    kernel: int
-    stride: int = 1
-    padding: int = 0
-    mlp: tuple[tuple[int, int], ...] = TWO_1X1
+    channels: Annotated[int, Field(ge=1, le=MAX_CHANNELS)] | None
+    kernel: Side
+    stride: Side = 1
+    padding: Padding = 0
+    mlp: tuple[tuple[Side, Padding], ...] = TWO_1X1
     pool: bool = True
-
-    def __post_init__(self) -> None:
-        _require(
-            self.channels is None or _is_int(self.channels, 1, MAX_CHANNELS),
-            f"stage: channels must be a whole number >= 1 and <= {MAX_CHANNELS:,}, got "
-            f"{shown(self.channels)}",
-        )
-        for name, minimum in (("kernel", 1), ("stride", 1), ("padding", 0)):
-            value = getattr(self, name)
-            _require(
-                _is_int(value, minimum, MAX_SIDE),
-                f"stage: {name} must be a whole number >= {minimum} and <= {MAX_SIDE:,}, got "
-                f"{shown(value)}",
-            )
-        pairs = self.mlp
-        _require(
-            isinstance(pairs, tuple)
-            and all(isinstance(pair, tuple) and len(pair) == 2 for pair in pairs)
-            and all(
-                _is_int(kernel, 1, MAX_SIDE) and _is_int(padding, 0, MAX_SIDE)
-                for kernel, padding in pairs
-            ),
-            "stage: mlp must be (kernel, padding) pairs such as ((1, 0), (1, 0)), got "
-            f"{shown(pairs)}",
-        )
-        _require(
-            isinstance(self.pool, bool),
-            f"stage: pool must be true or false, got {shown(self.pool)}",
-        )
 
     def convolutions(self, in_channels: int, num_classes: int) -> Iterator["Convolution"]:
         """The block's convolutions in order, with every channel count filled in."""
@@ -120,16 +85,23 @@ class Convolution:
     padding: int
 
 
-@dataclass(frozen=True)
+def _file_name(name: str) -> str:
+    """Check a name that becomes part of file names."""
+    if not (0 < len(name) <= MAX_NAME and name.isprintable()) or set(name) & set("/\\"):
+        raise ValueError(f"must be 1 to {MAX_NAME} printable characters without slashes")
+    return name
+
+
+@validated()
 class Variant:
     """A whole network: stages, then dropout, then the head.
 
-    A variant of your own::
+    Example::
 
         Variant("tiny", stages=(Stage(32, 5, padding=2), Stage(64, 3, padding=1)))
 
     Attributes:
-        name: what reports and files call it: one line of at most 100 characters, no slash.
+        name: used in reports and file names: one line of at most 100 characters, no slash.
         stages: the blocks before the head, in order.
         head: the last block; its ``channels`` is None, for the number of classes.
         classifier: "mean", the global mean of each of the head's maps, or "linear", the maps
@@ -141,52 +113,26 @@ class Variant:
         UserError: a field is out of range, or there are more than 1,000 convolutions.
     """
 
-    name: str
+    name: Annotated[str, AfterValidator(_file_name)]
     stages: tuple[Stage, ...]
     head: Stage = Stage(None, 3, padding=1, pool=False)
     classifier: Literal["mean", "linear"] = "mean"
-    dropout: float = 0.5
-    published_lr: float = 0.1
+    dropout: Fraction = 0.5
+    published_lr: Annotated[float, Field(gt=0, lt=MAX_RATE)] = 0.1
 
     def __post_init__(self) -> None:
-        _require(
-            isinstance(self.name, str)
-            and 0 < len(self.name) <= MAX_NAME
-            and self.name.isprintable()
-            and not set(self.name) & set("/\\"),  # it becomes part of file names
-            f"variant: name must be 1 to {MAX_NAME} printable characters without slashes, got "
-            f"{shown(self.name)}",
-        )
-        prefix = f"variant {self.name!r}: "
-        _require(
-            isinstance(self.stages, tuple) and all(isinstance(s, Stage) for s in self.stages),
-            f"{prefix}stages must be a tuple of Stage",
-        )
-        _require(
-            all(stage.channels is not None for stage in self.stages),
-            f"{prefix}every stage before the head needs channels",
-        )
-        _require(
-            isinstance(self.head, Stage) and self.head.channels is None and not self.head.pool,
-            f"{prefix}the head must be a Stage with channels=None and pool=False",
-        )
-        _require(
-            self.classifier in ("mean", "linear"),
-            f"{prefix}classifier must be 'mean' or 'linear', got {shown(self.classifier)}",
-        )
-        _require(
-            _is_number(self.dropout) and 0 <= self.dropout < 1,
-            f"{prefix}dropout must be in [0, 1), got {shown(self.dropout)}",
-        )
-        _require(
-            _is_number(self.published_lr) and 0 < self.published_lr < MAX_RATE,
-            f"{prefix}published_lr must be a finite number > 0, got {shown(self.published_lr)}",
-        )
+        if any(stage.channels is None for stage in self.stages):
+            raise UserError(f"variant {self.name!r}: every stage before the head needs channels")
+        if self.head.channels is not None or self.head.pool:
+            raise UserError(
+                f"variant {self.name!r}: the head must be a Stage with channels=None and pool=False"
+            )
         convolutions = sum(1 + len(stage.mlp) for stage in (*self.stages, self.head))
-        _require(
-            convolutions <= MAX_CONVOLUTIONS,
-            f"{prefix}{convolutions:,} convolutions are more than {MAX_CONVOLUTIONS:,}",
-        )
+        if convolutions > MAX_CONVOLUTIONS:
+            raise UserError(
+                f"variant {self.name!r}: {convolutions:,} convolutions are more than "
+                f"{MAX_CONVOLUTIONS:,}"
+            )
 
 
 def _d2l_family(name: str, **changes: Any) -> Variant:
@@ -205,7 +151,7 @@ def _d2l_family(name: str, **changes: Any) -> Variant:
 
 
 def _vgg_family(name: str, depths: tuple[int, int, int, int]) -> Variant:
-    """Small kernels and growing width, as VGG (Simonyan and Zisserman 2014): question 6.
+    """Small kernels and growing width, like VGG (Simonyan and Zisserman 2014): question 6.
 
     Four stages of 64, 256, 256 and 384 channels, each of ``depth`` NiN blocks of 3x3 convolutions
     and a pool; the very first convolution has stride 2. With the head, a network of B blocks has
@@ -221,7 +167,7 @@ def _vgg_family(name: str, depths: tuple[int, int, int, int]) -> Variant:
 
 
 def _gradual(name: str, kernel: int) -> Variant:
-    """From 384 channels to one a class in three steps instead of one: question 5."""
+    """Go from 384 channels to one per class in three steps instead of one: question 5."""
     nin = _d2l_family(name, published_lr=0.03)
     steps = [Stage(n, kernel, padding=kernel // 2, pool=False) for n in (192, 48)]
     return replace(nin, stages=(*nin.stages, *steps))
@@ -245,12 +191,12 @@ VARIANTS: Mapping[str, Variant] = {
 
 
 def list_variants() -> list[str]:
-    """Names of the built-in variants."""
+    """Return the names of the built-in variants."""
     return list(VARIANTS)
 
 
 def get_variant(variant: "str | Path | Variant") -> Variant:
-    """The variant of that name, or read from that ``.json`` or ``.toml`` file, or itself.
+    """Return a built-in variant by name, one from a ``.json`` or ``.toml`` file, or itself.
 
     Raises:
         UserError: no such name or file, or the file does not describe a variant.
@@ -267,68 +213,42 @@ def get_variant(variant: "str | Path | Variant") -> Variant:
 
 
 def variant_to_dict(variant: Variant) -> dict[str, Any]:
-    """Plain data that `variant_from_dict` turns back into an equal variant."""
-
-    def stage_to_dict(stage: Stage) -> dict[str, Any]:
-        return {f.name: getattr(stage, f.name) for f in fields(stage)} | {
-            "mlp": [list(pair) for pair in stage.mlp]
-        }
-
-    plain = {f.name: getattr(variant, f.name) for f in fields(variant)}
-    plain["stages"] = [stage_to_dict(stage) for stage in variant.stages]
-    plain["head"] = stage_to_dict(variant.head)
-    return plain
+    """Return plain data that `variant_from_dict` turns back into an equal variant."""
+    return to_json(variant)
 
 
 def variant_from_dict(data: Mapping[str, Any]) -> Variant:
-    """The variant that plain data describes.
+    """Return the variant that plain data describe.
 
     Raises:
         UserError: a key is missing or unknown, or a value is out of range.
     """
-
-    def build(cls: type, plain: object, what: str) -> Any:
-        _require(
-            isinstance(plain, Mapping), f"{what} must be a table of fields, got {shown(plain)}"
-        )
-        assert isinstance(plain, Mapping)
-        names = {f.name for f in fields(cls)}
-        for key in plain:
-            if key not in names:
-                raise unknown_name(f"{what} field", str(key)[:MAX_NAME], names)
-        try:
-            return cls(**plain)
-        except TypeError as error:  # a required field is missing
-            missing = str(error).partition("argument")[2].lstrip("s: ")
-            raise UserError(f"{what}: missing {missing}") from None
-
-    def stage(plain: object, what: str, **defaults: Any) -> Stage:
-        _require(
-            isinstance(plain, Mapping), f"{what} must be a table of fields, got {shown(plain)}"
-        )
-        assert isinstance(plain, Mapping)
-        merged = {**defaults, **plain}
-        if isinstance(merged.get("mlp"), list):
-            merged["mlp"] = tuple(
-                tuple(pair) if isinstance(pair, list) else pair for pair in merged["mlp"]
-            )
-        return build(Stage, merged, what)
-
-    _require(isinstance(data, Mapping), f"variant must be a table of fields, got {shown(data)}")
-    plain = dict(data)
-    stages = plain.get("stages", [])
-    _require(isinstance(stages, list | tuple), "variant: stages must be a list")
-    plain["stages"] = tuple(stage(s, f"stage {i}") for i, s in enumerate(stages))
+    _check_fields(Variant, data, "variant")
+    plain: dict[str, Any] = {"stages": [], **data}
+    if isinstance(plain["stages"], list | tuple):
+        for i, stage in enumerate(plain["stages"]):
+            _check_fields(Stage, stage, f"stage {i}")
     if "head" in plain:  # TOML has no null, so a head may leave its channels out
-        plain["head"] = stage(plain["head"], "head", channels=None, pool=False)
-    return build(Variant, plain, "variant")
+        _check_fields(Stage, plain["head"], "head")
+        plain["head"] = {"channels": None, "pool": False, **plain["head"]}
+    return from_json(Variant, plain)
+
+
+def _check_fields(cls: type, plain: object, what: str) -> None:
+    if not isinstance(plain, Mapping):
+        raise UserError(f"{what} must be a table of fields, got {shown(plain)}")
+    names = {field.name for field in fields(cls)}
+    for key in plain:
+        if key not in names:
+            raise unknown_name(f"{what} field", str(key)[:MAX_NAME], names)
 
 
 def _read_variant_file(path: Path) -> Variant:
     text = read_text(path, "variant file ", MAX_FILE_BYTES)
     try:
         data = parse_json(text) if path.suffix == ".json" else _parse_toml(text)
-        _require(isinstance(data, dict), "must be a table of fields")
+        if not isinstance(data, dict):
+            raise ValueError("must be a table of fields")
         return variant_from_dict({"name": path.stem, **data})
     except ValueError as error:  # JSON, TOML and UserError are ValueErrors
         raise UserError(f"variant file {path}: {error}") from None

@@ -4,18 +4,22 @@ import dataclasses
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field, model_validator
 
 from nin_jax.data.datasets import Dataset
 from nin_jax.errors import UserError
 from nin_jax.models import convert
 from nin_jax.models.nin import NiN, new_model
 from nin_jax.models.variants import Variant, get_variant, variant_from_dict, variant_to_dict
-from nin_jax.reading import from_plain, read_json, shown
+from nin_jax.reading import read_json, shown
 from nin_jax.runs.environment import device_name, git_commit, versions
 from nin_jax.runs.preparation import RunSpec
 from nin_jax.runs.workdir import CONFIG, WEIGHTS
-from nin_jax.training.config import Recipe, TrainConfig, recipe_of
+from nin_jax.training.config import TrainConfig, recipe_of
+from nin_jax.training.recipes import Recipe
+from nin_jax.validation import Text, from_file, from_json, to_json
 
 # Options that may differ when a run is resumed.
 MAY_CHANGE = {
@@ -35,13 +39,40 @@ NOT_CARRIED_OVER = {
 }
 
 
+Size = Annotated[int, Field(ge=1, lt=2**31)]
+
+
+class _SavedDataset(BaseModel, strict=True):
+    name: Text
+    checksum: Text
+    image_shape: tuple[Size, Size, Size]
+    class_names: list[Text] = []
+
+
+class _SavedRun(BaseModel, strict=True):
+    """What is read from config.json; `from_file` and `variant_from_dict` check the tables in it."""
+
+    config: dict[str, Any]
+    recipe: dict[str, Any]
+    variant: dict[str, Any]
+    dataset: _SavedDataset
+    num_classes: Size
+
+    @model_validator(mode="after")
+    def _one_logit_per_name(self) -> "_SavedRun":
+        names = len(self.dataset.class_names)
+        if names > self.num_classes:
+            raise UserError(f"num_classes cannot be {self.num_classes} with {names} class names")
+        return self
+
+
 def write_config(folder: Path, spec: RunSpec) -> None:
     """Write what the run trains, and on what it runs."""
     config, dataset = spec.config, spec.dataset
     write_json(
         folder / CONFIG,
         {
-            "config": _plain(config),
+            "config": to_json(config),
             "recipe": dataclasses.asdict(spec.recipe),
             "variant": variant_to_dict(get_variant(config.variant)),
             "dataset": {
@@ -61,17 +92,14 @@ def write_config(folder: Path, spec: RunSpec) -> None:
     )
 
 
-def _plain(config: TrainConfig | Recipe) -> dict[str, Any]:
-    """Return a configuration as JSON holds it: paths as text, tuples as lists."""
-    return json.loads(json.dumps(dataclasses.asdict(config), default=str))
-
-
 def identity(spec: RunSpec) -> str:
     """Return, as text, everything that must be the same in all processes of a run."""
     own = {"data_dir", "workdir", "coordinator", "process_index"}
-    config = {name: value for name, value in _plain(spec.config).items() if name not in own}
+    config = {name: value for name, value in to_json(spec.config).items() if name not in own}
     variant = variant_to_dict(get_variant(spec.config.variant))
-    return json.dumps([config, _plain(spec.recipe), variant, spec.dataset.checksum], sort_keys=True)
+    return json.dumps(
+        [config, to_json(spec.recipe), variant, spec.dataset.checksum], sort_keys=True
+    )
 
 
 def check_same_run(folder: Path, spec: RunSpec) -> None:
@@ -81,14 +109,14 @@ def check_same_run(folder: Path, spec: RunSpec) -> None:
         UserError: it lists every difference.
     """
     saved = _read_run(folder)
-    was = saved["config"] | saved["recipe"]
-    now = _plain(spec.config) | _plain(spec.recipe)
+    was = saved.config | saved.recipe
+    now = to_json(spec.config) | to_json(spec.recipe)
     differences = [
         f"{name} was {shown(was.get(name))}, is {value!r}"
         for name, value in now.items()
         if name not in MAY_CHANGE and was.get(name) != value
     ]
-    if saved["variant"] != variant_to_dict(get_variant(spec.config.variant)):
+    if saved.variant != variant_to_dict(get_variant(spec.config.variant)):
         differences.append(f"the variant {spec.config.variant} has changed")
     if differences:
         may = ", ".join(sorted(MAY_CHANGE - {"resume", "list_variants"}))
@@ -96,7 +124,7 @@ def check_same_run(folder: Path, spec: RunSpec) -> None:
             f"--resume with another configuration: {'; '.join(differences)} "
             f"(what may change: {may})"
         )
-    check_same_data(saved["dataset"]["checksum"], spec.dataset, str(folder))
+    check_same_data(saved.dataset.checksum, spec.dataset, str(folder))
 
 
 def check_same_data(checksum: str, dataset: Dataset, run: str) -> None:
@@ -123,7 +151,7 @@ def read_config(folder: Path) -> TrainConfig:
     Raises:
         UserError: the folder holds no run, or its configuration is not one.
     """
-    config = from_plain(TrainConfig, _read_run(folder)["config"], folder / CONFIG)
+    config = from_file(TrainConfig, _read_run(folder).config, folder / CONFIG)
     _check_values(config, folder)
     return config
 
@@ -134,7 +162,7 @@ def read_recipe(folder: Path) -> Recipe:
     Raises:
         UserError: the folder holds no run, or its recipe is not one.
     """
-    recipe = from_plain(Recipe, _read_run(folder)["recipe"], folder / CONFIG)
+    recipe = from_file(Recipe, _read_run(folder).recipe, folder / CONFIG)
     _check_values(TrainConfig(**dataclasses.asdict(recipe)), folder)
     return recipe
 
@@ -167,8 +195,8 @@ def load_model(folder: str | Path, weights: str | Path | None = None) -> NiN:
     recipe, precision = read_recipe(folder), read_config(folder).precision
     variant = _read_variant(saved, folder)
     sizes: dict[str, Any] = {
-        "in_channels": saved["dataset"]["image_shape"][2],
-        "num_classes": saved["num_classes"],
+        "in_channels": saved.dataset.image_shape[2],
+        "num_classes": saved.num_classes,
         "image_size": recipe.image_size,
     }
     path = Path(weights) if weights is not None else weights_of(folder)
@@ -179,9 +207,9 @@ def load_model(folder: str | Path, weights: str | Path | None = None) -> NiN:
     return model
 
 
-def _read_variant(saved: dict[str, Any], folder: Path) -> Variant:
+def _read_variant(saved: _SavedRun, folder: Path) -> Variant:
     try:
-        return variant_from_dict(saved["variant"])
+        return variant_from_dict(saved.variant)
     except UserError as error:
         raise _damaged(folder, str(error)) from None
 
@@ -204,7 +232,7 @@ def data_checksum(folder: Path) -> str:
     Raises:
         UserError: the folder holds no run.
     """
-    return _read_run(folder)["dataset"]["checksum"]
+    return _read_run(folder).dataset.checksum
 
 
 def class_names(folder: Path) -> tuple[str, ...]:
@@ -214,45 +242,23 @@ def class_names(folder: Path) -> tuple[str, ...]:
         UserError: the folder holds no run.
     """
     saved = _read_run(folder)
-    names, count = saved["dataset"]["class_names"], saved["num_classes"]
+    names, count = saved.dataset.class_names, saved.num_classes
     return (*names, *(f"class {i}" for i in range(len(names), count)))
 
 
-def _read_run(folder: Path) -> dict[str, Any]:
-    """A run's config.json, all that is relied on checked but for the fields of dataclasses."""
+def _read_run(folder: Path) -> _SavedRun:
+    """Read a run's config.json.
+
+    Raises:
+        UserError: the folder holds no run, or the file is damaged.
+    """
     if not os.path.isfile(folder / CONFIG):  # Path's own raises where a name is too long
         raise UserError(f"{folder} holds no run: there is no {CONFIG} in it")
     saved = read_json(folder / CONFIG)
-    missing = {"config", "recipe", "variant", "dataset", "num_classes"} - saved.keys()
-    if missing:
-        raise _damaged(folder, f"no {', '.join(sorted(missing))} in it")
-    for name in ("config", "recipe", "variant", "dataset"):
-        if not isinstance(saved[name], dict):
-            raise _damaged(folder, f"{name} must be a table, got {shown(saved[name])}")
-    dataset = saved["dataset"] = {"class_names": []} | saved["dataset"]
-    for name in ("name", "checksum"):
-        if not _is_text(dataset.get(name)):
-            raise _damaged(folder, f"dataset.{name} must be a text, got {shown(dataset.get(name))}")
-    names, shape = dataset["class_names"], dataset.get("image_shape")
-    if not (isinstance(names, list) and all(map(_is_text, names))):
-        raise _damaged(folder, f"dataset.class_names must be texts, got {shown(names)}")
-    if not (isinstance(shape, list) and len(shape) == 3 and all(map(_is_count, shape))):
-        raise _damaged(folder, f"dataset.image_shape must be three sizes, got {shown(shape)}")
-    count = saved["num_classes"]
-    if not (_is_count(count) and len(names) <= count):
-        raise _damaged(
-            folder, f"num_classes cannot be {shown(count)} with {len(names)} class names"
-        )
-    return saved
-
-
-def _is_count(value: object) -> bool:
-    return type(value) is int and 1 <= value < 2**31
-
-
-def _is_text(value: object) -> bool:
-    """Whether it can be printed, on one line: a name from a file may hold anything."""
-    return isinstance(value, str) and value.isprintable()
+    try:
+        return from_json(_SavedRun, saved)
+    except UserError as error:
+        raise _damaged(folder, str(error)) from None
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:

@@ -21,7 +21,7 @@ from nin_jax.errors import UserError
 from nin_jax.models import convert
 from nin_jax.models.nin import NiN, new_model
 from nin_jax.models.variants import get_variant
-from nin_jax.training.config import Recipe, TrainConfig, recipe_of
+from nin_jax.training.config import TrainConfig, recipe_of
 from nin_jax.training.device import (
     default_micro_batch_size,
     default_steps_per_dispatch,
@@ -30,6 +30,7 @@ from nin_jax.training.device import (
 from nin_jax.training.evaluate import Score, evaluate
 from nin_jax.training.feed import Resident, Shares, evaluation_parts
 from nin_jax.training.optimizer import for_head_only, make_optimizer, make_schedule
+from nin_jax.training.recipes import Recipe
 from nin_jax.training.sharding import EVERYWHERE, Layout, make_layout
 from nin_jax.training.step import (
     EvalState,

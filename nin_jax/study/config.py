@@ -9,7 +9,7 @@ from nin_jax.models.variants import get_variant, list_variants
 from nin_jax.runs import manifest
 from nin_jax.study import grid
 from nin_jax.study.grid import Cell, Setting
-from nin_jax.training.config import RECIPES
+from nin_jax.training.recipes import RECIPES
 
 MAX_SEEDS = 1000
 # Of --quick: 80 steps each, in which these networks learn. The others would take longer.

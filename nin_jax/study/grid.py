@@ -4,14 +4,18 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+from pydantic import BaseModel, Field, model_validator
 
 from nin_jax.errors import UserError, unknown_name
 from nin_jax.reading import parse_json, read_text, shown
-from nin_jax.training.config import RECIPES, Recipe, TrainConfig, recipe_of
+from nin_jax.training.config import TrainConfig, recipe_of
+from nin_jax.training.recipes import RECIPES, Recipe
+from nin_jax.validation import Accuracy, Text, from_json
 
 Row = dict[str, Any]
 RESULTS = "results.jsonl"
@@ -149,6 +153,62 @@ def check(grid: Iterable[Cell], setting: Setting) -> None:
         check_image_size(get_variant(cell.variant), recipe.image_size)
 
 
+_Number = Annotated[float, Field(gt=-1e30, lt=1e30)]
+_Whole = Annotated[int, Field(ge=0, lt=2**63)]
+_Side = Annotated[str, Field(pattern="^[1-9][0-9]{0,4}$")]
+
+
+class _Settings(BaseModel, strict=True):
+    lr: _Number
+
+
+class _Result(BaseModel, strict=True, allow_inf_nan=False):
+    """What is read from a row of the results."""
+
+    cell: Text
+    variant: Text
+    recipe: Text
+    change: Text
+    seed: _Whole
+    dataset: Text
+    image_size: tuple[_Whole, _Whole]
+    train_images: _Whole
+    test_images: _Whole
+    evaluated_on: Text
+    epochs: _Whole
+    settings: _Settings
+    setting: dict[str, Any]
+    test_accuracy: Accuracy
+    test_accuracy_per_class: Annotated[list[Accuracy | None], Field(min_length=1)]
+    train_loss: Annotated[list[_Number | None], Field(min_length=1)]
+    test_loss: Annotated[list[_Number | None], Field(min_length=1)]
+    test_accuracy_by_epoch: Annotated[list[Accuracy], Field(min_length=1)]
+    test_accuracy_by_size: Annotated[dict[_Side, Accuracy], Field(min_length=1)]
+    test_images_by_size: _Whole
+    dead_classes: list[_Whole]
+    epochs_to_80: _Whole | None
+    collapsed: bool
+    images_per_second: _Number | None
+    device: Text
+    versions: dict[str, Text]
+
+    @model_validator(mode="after")
+    def _fields_agree(self) -> "_Result":
+        if self.recipe not in RECIPES:
+            raise UserError(f"there is no recipe {shown(self.recipe)}")
+        if self.cell != Cell(self.variant, self.recipe, self.seed, self.change).name:
+            raise UserError(f"the cell cannot be {shown(self.cell)}")
+        curves = (self.train_loss, self.test_loss, self.test_accuracy_by_epoch)
+        if any(len(curve) != self.epochs for curve in curves):
+            raise UserError("a curve is not as long as the run")
+        if any(number >= len(self.test_accuracy_per_class) for number in self.dead_classes):
+            raise UserError("a dead class is none of the classes")
+        return self
+
+
+_BUDGET = ("dataset", "image_size", "train_images", "test_images", "evaluated_on", "epochs")
+
+
 def read_results(path: Path) -> list[Row]:
     """The rows of a results file, the last of each cell; a last line without its end is left out.
 
@@ -170,10 +230,11 @@ def read_results(path: Path) -> list[Row]:
     for number, line in enumerate(lines, start=1):
         try:
             row = parse_json(line)
+            from_json(_Result, row)
+        except UserError as problem:
+            raise UserError(f"{path} is damaged: line {number} is no result: {problem}") from None
         except ValueError:
             raise UserError(f"{path} is damaged: line {number} is no result") from None
-        if problem := _problem(row):
-            raise UserError(f"{path} is damaged: line {number} is no result: {problem}")
         budget = [*(row[name] for name in _BUDGET), len(row["test_accuracy_per_class"])]
         if budgets.setdefault(row["recipe"], budget) != budget:
             raise UserError(
@@ -182,89 +243,6 @@ def read_results(path: Path) -> list[Row]:
             )
         rows[row["cell"]] = row
     return list(rows.values())
-
-
-def _problem(row: Any) -> str | None:
-    """What is wrong with a row of the results, or None."""
-    if not isinstance(row, dict):
-        return "not an object"
-    for name, holds in _FIELDS.items():
-        if not holds(row.get(name)):
-            return f"{name} cannot be {shown(row.get(name))}"
-    if row["recipe"] not in RECIPES:
-        return f"there is no recipe {shown(row['recipe'])}"
-    if row["cell"] != Cell(row["variant"], row["recipe"], row["seed"], row["change"]).name:
-        return f"the cell cannot be {shown(row['cell'])}"
-    curves = (row["train_loss"], row["test_loss"], row["test_accuracy_by_epoch"])
-    if any(len(curve) != row["epochs"] for curve in curves):
-        return "a curve is not as long as the run"
-    if any(number >= len(row["test_accuracy_per_class"]) for number in row["dead_classes"]):
-        return "a dead class is none of the classes"
-    return None
-
-
-def _count(value: Any) -> bool:
-    return type(value) is int and 0 <= value < 2**63
-
-
-def _text(value: Any) -> bool:
-    return isinstance(value, str) and value.isprintable()
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e30
-
-
-def _share(value: Any) -> bool:
-    return _number(value) and 0 <= value <= 1
-
-
-def _or_none(holds: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: value is None or holds(value)
-
-
-def _list(holds: Callable[[Any], bool], least: int = 1) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, list) and len(value) >= least and all(map(holds, value))
-
-
-def _by_size(value: Any) -> bool:
-    return (
-        isinstance(value, dict)
-        and len(value) > 0
-        and all(re.fullmatch(r"[1-9][0-9]{0,4}", side) for side in value)
-        and all(map(_share, value.values()))
-    )
-
-
-_BUDGET = ("dataset", "image_size", "train_images", "test_images", "evaluated_on", "epochs")
-_FIELDS: Mapping[str, Callable[[Any], bool]] = {
-    "cell": _text,
-    "variant": _text,
-    "recipe": _text,
-    "change": _text,
-    "seed": _count,
-    "dataset": _text,
-    "image_size": lambda value: _list(_count)(value) and len(value) == 2,
-    "train_images": _count,
-    "test_images": _count,
-    "evaluated_on": _text,
-    "epochs": _count,
-    "settings": lambda value: isinstance(value, dict) and _number(value.get("lr")),
-    "setting": lambda value: isinstance(value, dict),
-    "test_accuracy": _share,
-    "test_accuracy_per_class": _list(_or_none(_share)),
-    "train_loss": _list(_or_none(_number)),
-    "test_loss": _list(_or_none(_number)),
-    "test_accuracy_by_epoch": _list(_share),
-    "test_accuracy_by_size": _by_size,
-    "test_images_by_size": _count,
-    "dead_classes": _list(_count, least=0),
-    "epochs_to_80": _or_none(_count),
-    "collapsed": lambda value: isinstance(value, bool),
-    "images_per_second": _or_none(_number),
-    "device": _text,
-    "versions": lambda value: isinstance(value, dict) and all(map(_text, value.values())),
-}
 
 
 def append_result(path: Path, row: Row) -> None:

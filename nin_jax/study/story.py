@@ -1,15 +1,16 @@
 """What a study's page shows besides the results: commands, classes, costs, gallery."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, Field
 
 from nin_jax.errors import UserError
-from nin_jax.reading import shown
 from nin_jax.runs import manifest
 from nin_jax.study.content import Picture
 from nin_jax.study.networks import Networks
+from nin_jax.validation import from_json
 
 STORY, GALLERY = "study.json", "gallery"
 
@@ -52,44 +53,36 @@ def read_story(out: Path) -> Story:
     if not path.exists():
         return Story()
     plain = manifest.read_json(path)
-    for name, holds in _FIELDS.items():
-        if not holds(plain.get(name)):
-            raise UserError(f"{path} is damaged: {name} cannot be {shown(plain.get(name))}")
-    return Story(**{name: plain[name] for name in _FIELDS})
+    try:
+        from_json(_SavedStory, plain)
+    except UserError as error:
+        raise UserError(f"{path} is damaged: {error}") from None
+    return Story(**{each.name: plain[each.name] for each in fields(Story)})
 
 
-def _texts(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(text, str) for text in value)
+def _file_name(name: str) -> str:
+    """Check that a picture's name leads to no other folder."""
+    if name != Path(name).name or name in ("", ".."):
+        raise ValueError("must be the name of a file")
+    return name
 
 
-def _is_picture(value: Any) -> bool:
-    return (
-        isinstance(value, dict)
-        and value.keys() == {"file", "caption"}
-        and _texts([*value.values()])
-        and value["file"] == Path(value["file"]).name
-        and value["file"] not in ("", "..")
-    )
+_Figure = Annotated[float, Field(ge=0, lt=1e30)]
 
 
-def _is_network(value: Any) -> bool:
-    return isinstance(value, Mapping) and all(map(_is_figure, value.items()))
+class _SavedPicture(BaseModel, strict=True, extra="forbid"):
+    file: Annotated[str, AfterValidator(_file_name)]
+    caption: str
 
 
-def _is_figure(item: tuple[str, Any]) -> bool:
-    name, value = item
-    if name == "head_map":
-        return isinstance(value, list) and len(value) == 2 and all(map(_is_number, value))
-    return isinstance(value, str) if name == "device" else value is None or _is_number(value)
+class _SavedNetwork(BaseModel, strict=True, allow_inf_nan=False, extra="allow"):
+    __pydantic_extra__: dict[str, _Figure | None]
+    head_map: tuple[_Figure, _Figure] = (0, 0)
+    device: str = ""
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e30
-
-
-_FIELDS: Mapping[str, Callable[[Any], bool]] = {
-    "commands": lambda value: isinstance(value, list) and all(map(_texts, value)),
-    "class_names": _texts,
-    "networks": lambda value: isinstance(value, dict) and all(map(_is_network, value.values())),
-    "gallery": lambda value: isinstance(value, list) and all(map(_is_picture, value)),
-}
+class _SavedStory(BaseModel, strict=True):
+    commands: list[list[str]]
+    class_names: list[str]
+    networks: dict[str, _SavedNetwork]
+    gallery: list[_SavedPicture]

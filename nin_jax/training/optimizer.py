@@ -4,7 +4,7 @@ import jax
 import optax
 from optax.contrib import MuonDimensionNumbers, muon
 
-from nin_jax.training.config import Recipe
+from nin_jax.training.recipes import Recipe
 
 
 def make_schedule(recipe: Recipe, total_steps: int) -> optax.Schedule:

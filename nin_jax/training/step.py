@@ -14,7 +14,7 @@ import optax
 from flax import nnx
 
 from nin_jax.data import transforms
-from nin_jax.training.config import Recipe
+from nin_jax.training.recipes import Recipe
 from nin_jax.training.sharding import COLUMNS, DIVIDED, EVERYWHERE, Layout
 
 

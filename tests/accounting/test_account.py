@@ -8,7 +8,7 @@ import pytest
 
 import nin_jax
 from nin_jax.accounting.account import account
-from nin_jax.training.config import RECIPES
+from nin_jax.training.recipes import RECIPES
 from tests.support.accounts import known
 
 

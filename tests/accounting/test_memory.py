@@ -15,7 +15,7 @@ from nin_jax.accounting.memory import (
     training_memory,
 )
 from nin_jax.accounting.xla import xla_memory
-from nin_jax.training.config import RECIPES
+from nin_jax.training.recipes import RECIPES
 from tests.support.accounts import Raises, costs_of
 
 

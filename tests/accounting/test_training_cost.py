@@ -11,8 +11,8 @@ from nin_jax.accounting.memory import optimizer_numbers
 from nin_jax.accounting.programs import Programs
 from nin_jax.accounting.step_parts import DRAWS, optimizer_flops, training_cost
 from nin_jax.accounting.xla import program_cost
-from nin_jax.training.config import RECIPES
 from nin_jax.training.optimizer import make_optimizer
+from nin_jax.training.recipes import RECIPES
 from tests.support.accounts import costs_of, known, model_of
 
 # At most this many operations of the schedule, which the formula leaves out, for any recipe.

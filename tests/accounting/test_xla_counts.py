@@ -16,7 +16,7 @@ from nin_jax.accounting.conventions import all_counts
 from nin_jax.accounting.programs import Programs
 from nin_jax.accounting.xla import cost_entry, program_cost
 from nin_jax.models import ops
-from nin_jax.training.config import RECIPES
+from nin_jax.training.recipes import RECIPES
 from nin_jax.training.step import cross_entropy
 from tests.support.accounts import Raises, costs_of, known, model_of
 

@@ -40,7 +40,7 @@ FILES = {
     ),
     "load_safetensors: text": fails(WHOLE, lambda: convert.load_safetensors("a.b"), a_b="text"),
     "load_dataset: unknown": fails("did you mean mnist", lambda: load_dataset("minst")),
-    "load_dataset: a number": fails("is a text, got 3", lambda: load_dataset(wrong(3))),
+    "load_dataset: a number": fails("got 3", lambda: load_dataset(wrong(3))),
     "load_dataset: folder a number": fails(
         "is a path, got 3", lambda: load_dataset("mnist", wrong(3))
     ),
@@ -61,9 +61,9 @@ FILES = {
     "fit: epochs a text": fails("--epochs must be", lambda: _fit(epochs="3")),
     "fit: rate a text": fails("--lr must be", lambda: _fit(lr="0.1")),
     "fit: batch size true": fails("--batch-size must be", lambda: _fit(batch_size=True)),
-    "fit: image size a text": fails("image size must be", lambda: _fit(image_size="16")),
+    "fit: image size a text": fails("--image-size must be", lambda: _fit(image_size="16")),
     "fit: seed a fraction": fails("--seed must be", lambda: _fit(seed=0.5)),
-    "fit: data set a number": fails("is a text, got 3", lambda: _fit(dataset=3)),
+    "fit: data set a number": fails("--dataset must be a text, got 3", lambda: _fit(dataset=3)),
     "fit: initial weights a number": fails("--init-from must be", lambda: _fit(init_from=3)),
     "fit: resume of nothing": fails("needs --workdir", lambda: _fit(resume=True)),
     "read_metrics: missing": fails("No such", lambda: writers.read_metrics(Path("none"))),

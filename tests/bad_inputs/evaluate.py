@@ -46,7 +46,9 @@ EVALUATE = {
         "--weights goes with --workdir", "--pretrained", "nin15", "--weights", "w"
     ),
     "a card that is no JSON": _shipped("nin15-digits.json is damaged", json="{"),
-    "a card of a text": _shipped("test_accuracy cannot be 'good'", json=card(test_accuracy="good")),
+    "a card of a text": _shipped(
+        "test_accuracy must be a number, got 'good'", json=card(test_accuracy="good")
+    ),
     "a card with a field more": _shipped("of another version of nin_jax", json=card(more=1)),
     "a card of another name": _shipped("its name or its class names", json=card(variant="nin")),
     "a card with a class name less": _shipped("its class names", json=card(class_names=["a"])),
@@ -117,33 +119,41 @@ EVALUATE = {
     "config binary": Case(
         "evaluate", "not a UTF-8 text file", RUN, {"run/config.json": b"\xff"}, {}
     ),
-    "config with a key less": _config("no variant in it", variant=REMOVED),
+    "config with a key less": _config("variant is missing", variant=REMOVED),
     "config with a field more": _config("another version", recipe__flavour="sweet"),
     "config with a field less": _config("of another version of nin_jax: 'lr'", recipe__lr=REMOVED),
-    "config a text": _config("config must be a table, got 'x'", config="x"),
-    "config variant a number": _config("variant must be a table, got 3", variant=3),
+    "config a text": _config("config must be an object, got 'x'", config="x"),
+    "config variant a number": _config("variant must be an object, got 3", variant=3),
     "config variant with slashes": _config("without slashes", variant__name="../x"),
     "config variant of a huge kernel": _config(
         "kernel must be", variant__stages=[{"channels": 8, "kernel": 10**9}]
     ),
     "config image size of a billion": _config("<= 16,384", recipe__image_size=10**9),
-    "config image size a text": _config("image_size cannot be", recipe__image_size="16"),
-    "config rate NaN": _config("--lr must be", recipe__lr=float("nan")),
-    "config rate a word": _config("lr cannot be 'fast'", recipe__lr="fast"),
-    "config batch size zero": _config("--batch-size must be", recipe__batch_size=0),
-    "config precision unknown": _config("precision cannot be", config__precision="int8"),
-    "config seed a list": _config("seed cannot be", config__seed=[0]),
-    "config workdir with a NUL": _config("workdir cannot be", config__workdir="a\0b"),
+    "config image size a text": _config("image_size", recipe__image_size="16"),
+    "config rate NaN": _config("lr must be a finite number", recipe__lr=float("nan")),
+    "config rate a word": _config("lr must be a number, got 'fast'", recipe__lr="fast"),
+    "config batch size zero": _config("batch_size must be >= 1", recipe__batch_size=0),
+    "config precision unknown": _config(
+        "precision must be 'float32' or 'bfloat16'", config__precision="int8"
+    ),
+    "config seed a list": _config("seed must be a whole number, got [0]", config__seed=[0]),
+    "config workdir with a NUL": _config("workdir must be a path", config__workdir="a\0b"),
     "config data set outside": _config("unknown dataset '../x'", config__dataset="../x"),
     "config of other data": _config("the data differ", dataset__checksum="0" * 64),
-    "config without a checksum": _config("dataset.checksum must be", dataset__checksum=REMOVED),
+    "config without a checksum": _config("dataset.checksum is missing", dataset__checksum=REMOVED),
     "config classes no list": _config("class_names must be", dataset__class_names="abc"),
-    "config classes of lines": _config("class_names must be", dataset__class_names=["a\nb"]),
+    "config classes of lines": _config(
+        "class_names.0 must be printable", dataset__class_names=["a\nb"]
+    ),
     "config more names than classes": _config("num_classes cannot be 3", num_classes=3),
     "config a billion classes": _config("parameters, more than", num_classes=10**9),
-    "config classes a fraction": _config("num_classes cannot be 10.5", num_classes=10.5),
-    "config image shape short": _config("image_shape must be", dataset__image_shape=[8]),
-    "config image shape negative": _config("image_shape must be", dataset__image_shape=[8, 8, -1]),
+    "config classes a fraction": _config(
+        "num_classes must be a whole number, got 10.5", num_classes=10.5
+    ),
+    "config image shape short": _config("image_shape.1 is missing", dataset__image_shape=[8]),
+    "config image shape negative": _config(
+        "image_shape.2 must be >= 1", dataset__image_shape=[8, 8, -1]
+    ),
     "config channels of a billion": _config(
         "parameters, more than", dataset__image_shape=[8, 8, 10**9]
     ),

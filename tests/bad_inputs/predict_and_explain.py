@@ -34,7 +34,7 @@ PREDICT = {
         "predict", "cannot read weights", "p.png", *RUN, "--weights", "none", edits={}
     ),
     "config of lists": _picture(
-        "predict", "dataset must be a table", "p.png", *RUN, edits={"dataset": []}
+        "predict", "dataset must be an object", "p.png", *RUN, edits={"dataset": []}
     ),
 }
 

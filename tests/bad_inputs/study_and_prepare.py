@@ -26,11 +26,14 @@ def _story(text: str, **changes: Any) -> Case:
 
 STUDY = {
     "story of a picture outside": _story(
-        "gallery cannot be", gallery=[{"file": "../../x.png", "caption": "mine"}]
+        "gallery.0.file must be the name of a file",
+        gallery=[{"file": "../../x.png", "caption": "mine"}],
     ),
-    "story of costs in words": _story("networks cannot be", networks={"nin d2l": {"macs": "two"}}),
-    "story of commands that are none": _story("commands cannot be [3]", commands=[3]),
-    "story without classes": _story("class_names cannot be None", class_names=None),
+    "story of costs in words": _story(
+        "networks.nin d2l.macs must be a number, got 'two'", networks={"nin d2l": {"macs": "two"}}
+    ),
+    "story of commands that are none": _story("commands.0 must be a list, got 3", commands=[3]),
+    "story without classes": _story("class_names must be a list, got None", class_names=None),
     "unknown variant": _study("or nin15", "--variants", "nin51"),
     "unknown recipe": _study("did you mean modern", "--recipes", "modem"),
     "no seeds": _study("--seeds must be a whole number >= 1", "--seeds", "0"),
@@ -58,31 +61,39 @@ STUDY = {
     "results of an outside recipe": _results(
         "there is no recipe '../..'", recipe="../..", cell="nin-../..-seed0"
     ),
-    "results that are better than all": _results("test_accuracy cannot be 2", test_accuracy=2),
-    "results NaN": _results("test_accuracy cannot be nan", test_accuracy=float("nan")),
-    "results without a size": _results("image_size cannot be None", image_size=REMOVED),
+    "results that are better than all": _results(
+        "test_accuracy must be <= 1, got 2", test_accuracy=2
+    ),
+    "results NaN": _results(
+        "test_accuracy must be a finite number, got nan", test_accuracy=float("nan")
+    ),
+    "results without a size": _results("image_size is missing", image_size=REMOVED),
     "results with a short curve": _results("curve", train_loss=[1.0]),
-    "results of no sizes": _results("test_accuracy_by_size cannot be {}", test_accuracy_by_size={}),
+    "results of no sizes": _results(
+        "test_accuracy_by_size must have at least 1 item", test_accuracy_by_size={}
+    ),
     "results of a size in words": _results(
-        "test_accuracy_by_size cannot be", test_accuracy_by_size={"../67": 0.5}
+        "test_accuracy_by_size.../67", test_accuracy_by_size={"../67": 0.5}
     ),
     "results of a size better than all": _results(
-        "test_accuracy_by_size cannot be", test_accuracy_by_size={"67": 2}
+        "test_accuracy_by_size.67 must be <= 1", test_accuracy_by_size={"67": 2}
     ),
     "results of images by size in words": _results(
-        "test_images_by_size cannot be", test_images_by_size="all"
+        "test_images_by_size must be a whole number", test_images_by_size="all"
     ),
-    "results without dead classes": _results("dead_classes cannot be None", dead_classes=REMOVED),
-    "results of a dead class in words": _results("dead_classes cannot be", dead_classes=["bag"]),
+    "results without dead classes": _results("dead_classes is missing", dead_classes=REMOVED),
+    "results of a dead class in words": _results(
+        "dead_classes.0 must be a whole number", dead_classes=["bag"]
+    ),
     "results of a dead class too many": _results("a dead class is none", dead_classes=[3]),
-    "results without a rate": _results("settings cannot be", settings={"lr": "0.1"}),
+    "results without a rate": _results("settings.lr must be a number", settings={"lr": "0.1"}),
     "results of two budgets": _results(
         "line 2 differs from others of recipe modern",
         cell="nin-modern-seed1",
         seed=1,
         test_images=9,
     ),
-    "results of versions in a list": _results("versions cannot be", versions=["jax"]),
+    "results of versions in a list": _results("versions must be an object", versions=["jax"]),
 }
 
 PREPARE = {

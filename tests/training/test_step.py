@@ -13,10 +13,11 @@ import nin_jax
 from nin_jax import Stage, Variant
 from nin_jax.data import transforms
 from nin_jax.data.datasets import Split
-from nin_jax.training.config import Recipe, TrainConfig, recipe_of
+from nin_jax.training.config import TrainConfig, recipe_of
 from nin_jax.training.evaluate import evaluate
 from nin_jax.training.feed import evaluation_parts
 from nin_jax.training.optimizer import make_optimizer, make_schedule
+from nin_jax.training.recipes import Recipe
 from nin_jax.training.sharding import make_layout
 from nin_jax.training.step import cross_entropy, init_train_state, make_eval_step, make_train_step
 
