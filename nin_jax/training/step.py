@@ -1,7 +1,7 @@
-"""One training step and one evaluation step: pure and compiled; training consumes its state.
+"""The compiled training step and evaluation step: pure functions; training donates its state.
 
-Gather, augmentation, resize, network, gradients and optimiser are one program. A batch may be
-worked off in micro-batches: their gradients are added up, which is the gradient of the batch.
+Gather, augmentation, resize, network, gradients and optimizer are one program. A batch may be split
+into micro-batches, whose gradients are added up to the gradient of the batch.
 """
 
 from collections.abc import Callable
@@ -21,13 +21,13 @@ from nin_jax.training.sharding import COLUMNS, DIVIDED, EVERYWHERE, Layout
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class TrainState:
-    """All that training changes.
+    """Everything that training changes.
 
     Attributes:
         params: the model's `nnx.Param` state.
-        opt_state: Optax's.
-        step: int32 [], optimiser steps done.
-        key: PRNG key of the run; steps and epochs are folded in, never split off.
+        opt_state: Optax's state.
+        step: int32 [], number of optimizer steps done.
+        key: PRNG key of the run; steps and epochs are folded into it, it is never split.
     """
 
     params: nnx.State
@@ -42,9 +42,8 @@ class Sums:
     """Sums over examples.
 
     Attributes:
-        loss, correct, count: float32 [], the losses, the correct predictions, the examples.
-        labels, predictions: float32 [classes], how often each class was the label, and the
-            prediction.
+        loss, correct, count: float32 [], sum of losses, correct predictions, examples.
+        labels, predictions: float32 [classes], how often each class was the label, predicted.
     """
 
     loss: jax.Array
@@ -106,12 +105,12 @@ def init_train_state(
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing: float = 0.0) -> jax.Array:
-    """Each example's softmax cross-entropy, in nats.
+    """Return each example's softmax cross-entropy, in nats.
 
     Args:
         logits: float [B, classes].
         labels: int [B].
-        label_smoothing: share of the label spread evenly over all classes.
+        label_smoothing: fraction of the label that is spread evenly over all classes.
 
     Returns:
         float [B].
@@ -130,25 +129,23 @@ def make_train_step(
     micro_batch_size: int,
     layout: Layout | None = None,
 ) -> Callable[..., tuple[TrainState, StepFigures]]:
-    """The compiled ``step(state, images, labels, order) -> (state, figures)``.
+    """Return the compiled ``step(state, images, labels, order) -> (state, figures)``.
 
-    ``images`` is uint8 [N, H, W, C], ``labels`` int32 [N], ``order`` int32 [steps, B] as
-    `data.epoch_order` makes it; the state's step says which row is next. The loss is the mean
-    over the batch's examples; fillers (-1) have no part in it. The state given is consumed.
+    ``images`` is uint8 [N, H, W, C], ``labels`` int32 [N], ``order`` int32 [steps, B] from
+    `transforms.epoch_order`; the state's step selects the row. The loss is the mean over the
+    examples of the batch; padding (-1) does not count. The state is donated.
 
-    With a ``layout`` every argument lies on its mesh (see `make_train_steps`), and each device
-    works on its columns of ``order``. Random numbers depend on the run's key, the step and an
-    example's place in the batch alone: neither devices nor micro-batches make a difference but in
-    the order of sums.
+    With a ``layout`` every argument is placed on its mesh (see `make_train_steps`), and each device
+    computes its columns of ``order``. Random numbers depend only on the run's key, the step and the
+    position of an example in the batch, so the numbers of devices and micro-batches change nothing
+    but the order of sums.
     """
     gradient = _make_batch_gradient(graphdef, recipe, image_size, micro_batch_size)
-    if layout is not None:
-        summed = layout.over_devices(gradient)
-    else:
 
-        def summed(params, images, labels, indices, key):
-            positions = jnp.arange(len(indices))
-            return gradient(params, images, labels, indices, positions, key)
+    def on_one_device(params, images, labels, indices, key):
+        return gradient(params, images, labels, indices, jnp.arange(len(indices)), key)
+
+    summed = on_one_device if layout is None else layout.over_devices(gradient)
 
     def step(state: TrainState, images, labels, order):
         indices = order[state.step % len(order)]  # [B]
@@ -163,7 +160,7 @@ def make_train_step(
     return jax.jit(step, donate_argnums=0)
 
 
-# The run's key with an epoch folded in orders that epoch; no epoch has this number.
+# The run's key with an epoch folded in shuffles that epoch; no epoch has this number.
 NOISE = 2**32 - 1
 
 
@@ -172,7 +169,7 @@ def _make_batch_gradient(
 ) -> Callable[..., tuple[Any, Sums]]:
     """``(params, images, labels, indices, positions, key) -> (grads, sums)`` of a batch's examples.
 
-    ``indices`` are theirs in the data set, ``positions`` in the batch, int32 [B] both.
+    ``indices`` are their positions in the dataset, ``positions`` in the batch, both int32 [B].
     """
     shift = 14 if recipe.augment == "flip_shift" else None
 
@@ -207,15 +204,11 @@ def _make_batch_gradient(
 
         batches = tuple(split_micro_batches(a, micro_batch_size) for a in (indices, positions))
         first = (batch[0] for batch in batches)
-        zero = _zeros(jax.eval_shape(gradient_of, params, images, labels, *first, key))
+        shapes = jax.eval_shape(gradient_of, params, images, labels, *first, key)
+        zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
         return jax.lax.scan(micro, zero, batches)[0]  # over [n, M] each
 
     return whole
-
-
-def _zeros(shapes: Any) -> Any:
-    """Return zeros of the shapes that `jax.eval_shape` found."""
-    return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
 
 
 def make_train_steps(
@@ -224,17 +217,17 @@ def make_train_steps(
     layout: Layout | None = None,
     state: TrainState | None = None,
 ) -> Callable[..., tuple[TrainState, StepFigures]]:
-    """The compiled ``steps(state, images, labels, order, count) -> (state, figures)``.
+    """Return the compiled ``steps(state, images, labels, order, count) -> (state, figures)``.
 
-    Takes ``count`` <= ``most`` steps, one program for all, so that a fast device need not wait
-    for the host between them. The figures have a leading axis, [most, ...]; from ``count`` on they
-    are 0. The state given is consumed.
+    It takes ``count`` <= ``most`` steps in one program, so that a fast device does not wait for the
+    host between steps. The figures have a leading axis, [most, ...]; from ``count`` on they are 0.
+    The state is donated.
 
     Args:
-        train_step: as `make_train_step` makes it.
-        most: steps at once.
-        layout: where all of it lies; one device if None.
-        state: with a ``layout``, one of the shapes of those to come.
+        train_step: from `make_train_step`.
+        most: largest number of steps per call.
+        layout: placement of the arguments; one device if None.
+        state: with a ``layout``, a state with the shapes of those to come.
     """
 
     def steps(state: TrainState, images, labels, order, count):
@@ -246,7 +239,7 @@ def make_train_steps(
 
         _, shapes = jax.eval_shape(train_step, state, images, labels, order)
         none = jax.tree.map(lambda s: jnp.zeros((most, *s.shape), s.dtype), shapes)
-        if most == 1:  # what is in a loop cannot be fused with what is around it
+        if most == 1:  # XLA does not fuse operations across the edge of a loop
             return one(jnp.int32(0), (state, none))
         return jax.lax.fori_loop(0, count, one, (state, none))
 
@@ -263,7 +256,7 @@ def make_train_steps(
 
 
 def split_micro_batches(indices: jax.Array, micro_batch_size: int) -> jax.Array:
-    """[B] -> [ceil(B / M), M], filled up with -1."""
+    """Reshape [B] to [ceil(B / M), M], padded with -1."""
     rows = -(-len(indices) // micro_batch_size)
     filler = rows * micro_batch_size - len(indices)
     padded = jnp.pad(indices, (0, filler), constant_values=-1)
@@ -277,11 +270,11 @@ def make_eval_step(
     batch_size: int,
     layout: Layout,
 ) -> Callable[..., EvalState]:
-    """The compiled ``step(params, state, images, labels) -> state`` over the next batch.
+    """Return the compiled ``step(params, state, images, labels) -> state`` over the next batch.
 
-    Every example counts once, whatever the batch size; those with label -1 are fillers and count
-    not at all. Images, labels and the state are divided over the layout's devices, each of which
-    takes the next batch of its own examples and tells the others nothing.
+    Every example counts once, whatever the batch size; label -1 marks padding, which does not
+    count. Images, labels and the state are divided over the layout's devices. Each device evaluates
+    the next batch of its own examples, without communication.
     """
 
     def step(params, state: EvalState, images, labels):
