@@ -1,4 +1,4 @@
-"""What every script shares: a dataclass as command line, and one-line errors."""
+"""Command lines: options from a dataclass, and errors of one line."""
 
 import difflib
 import io
@@ -27,10 +27,15 @@ Config = TypeVar("Config")
 def parse(
     config_type: type[Config], args: Sequence[str] | None = None, default: Config | None = None
 ) -> Config:
-    """The command line as a ``config_type``; options not given come from ``default``.
+    """Return the command line as a ``config_type``.
+
+    Args:
+        config_type: a dataclass; its fields are the options.
+        args: the command line. Default: that of this process.
+        default: gives the options that the command line leaves out.
 
     Raises:
-        UserError: the command line is not one of this script's.
+        UserError: the command line does not fit the options.
     """
     with on_parse_error(_one_line):
         if default is None:
@@ -39,7 +44,7 @@ def parse(
 
 
 def _one_line(event: ParseErrorEvent) -> None:
-    """tyro prints a box; here every error is one line that scripts and people can read."""
+    """Raise a `UserError` of one line, where tyro would print a box."""
     match event:
         case UnrecognizedArgs(tokens=tokens):
             message = f"unknown option {' '.join(tokens)}"
@@ -66,18 +71,18 @@ def _option(argument: Any) -> str:
 
 
 def main(config_type: type[Config], run: Callable[[Config], object]) -> None:
-    """Parses the command line and runs; never a traceback for what a user can cause.
+    """Parse the command line and run, without a traceback for a mistake of the user.
 
-    Exit codes: 0 done, 2 a `UserError` and 1 a `RunError` (one line, ``error: ...``), 130
-    interrupted by Ctrl-C, 143 by SIGTERM.
+    Exit codes: 0 for success, 2 for a `UserError` and 1 for a `RunError` (both print one line,
+    ``error: ...``), 130 after Ctrl-C, 143 after SIGTERM.
     """
     guard(lambda: run(parse(config_type)))
 
 
 def guard(action: Callable[[], object]) -> None:
-    """Runs the action; our own exceptions become one line on standard error and an exit code."""
+    """Call the action; print our own exceptions as one line on standard error and exit."""
     warnings.showwarning = _show_warning
-    for stream in (sys.stdout, sys.stderr):  # a file's name need not be text
+    for stream in (sys.stdout, sys.stderr):  # a file name may hold bytes that are not text
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
@@ -91,13 +96,13 @@ def guard(action: Callable[[], object]) -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         _leave(130)
-    except BrokenPipeError:  # the reader of our output went away; nothing is left to say
+    except BrokenPipeError:  # the program that read our output has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         _leave(0)
 
 
 def _leave(code: int) -> None:
-    """Exits, one of several processes in its own way."""
+    """Exit; if the run has several processes, tell the others."""
     processes = sys.modules.get("nin_jax.runs.multihost")
     if processes is not None:
         processes.leave(code)
@@ -105,5 +110,5 @@ def _leave(code: int) -> None:
 
 
 def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:
-    """A warning meant for the user, without the source line that Python adds."""
+    """Print a warning without the source line that Python adds."""
     print(f"WARNING: {message}", file=file or sys.stderr)

@@ -1,4 +1,4 @@
-"""The one exception for everything a user can get wrong, and two for what befalls a run."""
+"""The exception for mistakes of the user, and two for runs that end early."""
 
 import difflib
 import signal
@@ -6,24 +6,27 @@ from collections.abc import Iterable
 
 
 class UserError(ValueError):
-    """Something the user gave is wrong; the message says what, and what would be right.
+    """An input of the user is wrong.
 
-    The message is one line. Scripts print it as ``error: ...`` and exit with code 2;
-    library callers may catch it as a `ValueError`.
+    The message is one line that says what is wrong and what would be right. Scripts print it as
+    ``error: ...`` and exit with code 2. Callers of the library may catch it as a `ValueError`.
     """
 
 
 class RunError(RuntimeError):
-    """A run came to an end that the user did not cause, such as a disk that is full.
+    """A run ended for a reason other than a mistake of the user, such as a full disk.
 
     The message is one line. Scripts print it as ``error: ...`` and exit with code 1.
     """
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal asked the run to end, and it has saved what it has.
+    """A signal ended the run, after it saved a checkpoint.
 
-    Scripts exit with ``code``, 128 and the signal's number, as a shell expects.
+    Scripts exit with ``code``, which is 128 plus the signal's number, as a shell expects.
+
+    Attributes:
+        number: the signal.
     """
 
     def __init__(self, number: signal.Signals, saved: str = ""):
@@ -40,12 +43,12 @@ class Interrupted(KeyboardInterrupt):
 
 
 def first_line(error: BaseException) -> str:
-    """What an error of any library says, as far as it fits into a line."""
+    """Return the first line of an error's message, or the name of its type if it has none."""
     return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
-    """A `UserError` for a name that is not in a table, offering the nearest names.
+    """Return a `UserError` for an unknown name; its message lists the nearest names.
 
     >>> str(unknown_name("variant", "nin51", ["nin", "nin15", "nin_fc"]))
     "unknown variant 'nin51': did you mean nin15? (known: nin, nin15, nin_fc)"

@@ -1,4 +1,4 @@
-"""Which device a run takes, what it keeps of compiled programs, and how it divides its work."""
+"""Select devices, keep compiled programs, and choose how to divide the work."""
 
 import math
 import os
@@ -10,23 +10,23 @@ from nin_jax.errors import UserError
 from nin_jax.models.geometry import trace
 from nin_jax.models.nin import NiN
 
-# As much of the largest activation as a CPU's caches keep; measured with scripts/train.py.
+# The largest activation that stays in a CPU's caches; measured with scripts/train.py.
 CPU_ACTIVATION_BYTES = 8 * 2**20
 
-# A line of metrics. Between two steps a GPU waits for the host about as long as a step of a small
-# network takes; on a CPU a step takes so long that it does not matter.
+# Between two dispatches a GPU waits for the host about as long as a step of a small network takes.
+# On a CPU a step takes so long that the wait does not matter.
 GPU_STEPS_PER_DISPATCH = 10
 
 
-# No atomics in reductions and scatters, and the same algorithm in every process.
+# No atomic operations in reductions and scatters, and the same algorithms in every process.
 DETERMINISTIC_FLAGS = "--xla_gpu_deterministic_ops=true --xla_gpu_autotune_level=0"
 
 
 def select_device(wanted: Literal["auto", "cpu", "gpu"]) -> None:
-    """Makes ``wanted`` the device that JAX uses by default.
+    """Make ``wanted`` the platform that JAX uses by default.
 
     Raises:
-        UserError: a GPU is asked for and JAX finds none.
+        UserError: JAX finds no such device.
     """
     if wanted == "auto":
         return
@@ -42,10 +42,10 @@ def select_device(wanted: Literal["auto", "cpu", "gpu"]) -> None:
 
 
 def devices_for(count: int | Literal["all"]) -> list[Any]:
-    """The devices of a run: all of the platform that `select_device` chose, or the first of them.
+    """Return the devices of a run: the first ``count``, or all, of the selected platform.
 
     Raises:
-        UserError: there are fewer, or some would leave a process without any.
+        UserError: there are fewer, or a process would get no device.
     """
     found = jax.devices(_platform())
     if count == "all":
@@ -63,9 +63,9 @@ def devices_for(count: int | Literal["all"]) -> list[Any]:
 
 
 def make_deterministic(wanted: bool) -> None:
-    """Tells XLA to take only operations on a GPU that give the same bits each time.
+    """Make XLA use only GPU operations that give the same bits each time.
 
-    Works before JAX has touched a device; after that, XLA has read its flags.
+    Call this before JAX initializes a device, because XLA then reads its flags.
     """
     if wanted:
         flags = os.environ.get("XLA_FLAGS", "")
@@ -73,16 +73,16 @@ def make_deterministic(wanted: bool) -> None:
 
 
 def use_compilation_cache(wanted: bool) -> None:
-    """Keeps compiled programs in the user's cache folder, so that a second run starts at once.
+    """Keep compiled programs in the user's cache folder, so that the next run starts faster.
 
-    A folder that ``$JAX_COMPILATION_CACHE_DIR`` names is left as it is. Where the cache folder
-    cannot be written, programs are compiled anew each time, as without a cache.
+    ``$JAX_COMPILATION_CACHE_DIR``, if set, names the folder. If the folder cannot be written, there
+    is no cache.
     """
     if not wanted:
         jax.config.update("jax_enable_compilation_cache", False)
         return
     if jax.config.jax_compilation_cache_dir is None:  # pyright: ignore[reportAttributeAccessIssue]
-        from platformdirs import user_cache_path  # not needed by who imports a model
+        from platformdirs import user_cache_path  # not needed to import a model
 
         folder = user_cache_path("nin_jax") / "xla"
         try:
@@ -92,13 +92,16 @@ def use_compilation_cache(wanted: bool) -> None:
         if not os.access(folder, os.W_OK | os.X_OK):
             return
         jax.config.update("jax_compilation_cache_dir", str(folder))
-    # A start compiles dozens of small programs; each is worth keeping.
+    # A run compiles dozens of small programs at its start; keep all of them.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 def default_micro_batch_size(model: NiN) -> int | None:
-    """Images per micro-batch: on a CPU a power of two that fits its cache, else None, for all."""
+    """Return the images per micro-batch: on a CPU a power of two that fits into its caches.
+
+    On other platforms return None, which stands for the whole batch.
+    """
     if _platform() != "cpu":
         return None
     layers = trace(model.variant, model.in_channels, model.num_classes, model.image_size)
@@ -108,7 +111,7 @@ def default_micro_batch_size(model: NiN) -> int | None:
 
 
 def default_steps_per_dispatch() -> int:
-    """Optimiser steps that the device is given at once."""
+    """Return the number of optimizer steps of one dispatch."""
     return 1 if _platform() == "cpu" else GPU_STEPS_PER_DISPATCH
 
 

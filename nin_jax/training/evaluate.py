@@ -1,4 +1,4 @@
-"""A model's score on a split: loss, accuracy, and the table of each class."""
+"""The evaluation of a model: loss, accuracy, and the metrics of each class."""
 
 import functools
 from collections.abc import Callable, Iterable
@@ -14,7 +14,12 @@ from nin_jax.training.step import EvalState
 
 @dataclass(frozen=True)
 class Score:
-    """Mean loss in nats, and the confusion matrix: rows are labels, columns predictions."""
+    """Metrics of a model on a split.
+
+    Attributes:
+        loss: mean cross-entropy, in nats.
+        confusion: int [num_classes, num_classes]; rows are labels, columns are predictions.
+    """
 
     loss: float
     confusion: np.ndarray
@@ -24,7 +29,7 @@ class Score:
         return float(np.trace(self.confusion) / self.confusion.sum())
 
     def per_class(self) -> list[dict[str, float]]:
-        """Precision, recall and number of images of each class; NaN where undefined."""
+        """Return precision, recall and number of images of each class; NaN where undefined."""
         right = np.diag(self.confusion)
         predicted, present = self.confusion.sum(0), self.confusion.sum(1)
         with np.errstate(invalid="ignore"):
@@ -46,14 +51,14 @@ def evaluate(
     layout: Layout,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Score:
-    """Runs `step.make_eval_step`'s step over a split; each example counts once.
+    """Evaluate a split with the step of `step.make_eval_step`; each example counts once.
 
     Args:
-        eval_step: as made for this ``batch_size``, ``num_classes`` and ``layout``.
-        params: the model's parameters, whole on every device.
-        parts: of the split, divided over the devices, as `feed.evaluation_parts` makes them.
-        count: examples of all parts together.
-        progress: called with the examples done and in all.
+        eval_step: made for this ``batch_size``, ``num_classes`` and ``layout``.
+        params: the model's parameters, complete on every device.
+        parts: images and labels, divided over the devices, as from `feed.evaluation_parts`.
+        count: number of examples in all parts.
+        progress: called with the number of examples done and the number of all examples.
     """
     devices, done = layout.devices, 0
     state = initial(layout, num_classes)
@@ -63,7 +68,7 @@ def evaluate(
         before = state
         for _ in range(0, len(labels) // devices, batch_size):
             before, state = state, eval_step(params, state, images, labels)
-            jax.block_until_ready(before)  # the bar follows the devices, one batch behind
+            jax.block_until_ready(before)  # the progress bar is one batch behind the devices
             done += batch_size * devices
             progress(min(done, count), count)
     final: EvalState = jax.device_get(total(layout)(state))
@@ -71,7 +76,7 @@ def evaluate(
 
 
 def initial(layout: Layout, num_classes: int) -> EvalState:
-    """Nothing evaluated yet, on each device."""
+    """Return the state before the first batch, on every device."""
     shape = layout.devices, num_classes, num_classes
     zero = np.int32(0), np.zeros(layout.devices, np.float32), np.zeros(shape, np.int32)
     specs = EVERYWHERE, DIVIDED, DIVIDED
@@ -80,7 +85,7 @@ def initial(layout: Layout, num_classes: int) -> EvalState:
 
 @functools.cache
 def total(layout: Layout) -> Callable[[EvalState], EvalState]:
-    """The sum over the devices: all that an evaluation makes them tell each other."""
+    """Return a function that sums the state over the devices: the only communication."""
     return jax.jit(
         lambda state: EvalState(state.start, state.loss.sum(0), state.confusion.sum(0)),
         out_shardings=layout.sharding(EVERYWHERE),

@@ -1,8 +1,7 @@
-"""Examples on their way to the devices, batch by batch, as the run's order wants them.
+"""Place examples on the devices, in the order of the run.
 
-A small data set is on every device for the whole run. Otherwise each device is given only the
-examples of its own share of the batches, a chunk of steps at a time. Either way the batches are the
-same.
+A small dataset is on every device for the whole run. Of a large one each device gets only the
+examples of its own part of the batches, a chunk of steps at a time. The batches are the same.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,14 +18,14 @@ Read = Callable[[np.ndarray, int], Iterator[tuple[np.ndarray, np.ndarray]]]
 
 
 class Chunk(NamedTuple):
-    """Examples on the devices, and how they make batches.
+    """Examples on the devices, and how they form batches.
 
     Attributes:
         images: uint8 [n, H, W, C].
         labels: int32 [n].
-        order: int32 [rows, B], B a multiple of the devices: the batch of step s is row s % rows;
-            -1 stands for no example.
-        steps: how many steps it lasts.
+        order: int32 [rows, B], where B is a multiple of the number of devices: the batch of
+            step s is row s % rows; -1 is padding.
+        steps: number of steps for which the chunk has examples.
     """
 
     images: jax.Array
@@ -44,32 +43,32 @@ class Resident:
         self.labels = layout.place(split.labels, EVERYWHERE)
 
     def chunks(self, order: np.ndarray, step: int) -> Iterator[Chunk]:
-        """What is left of an epoch.
+        """Yield the chunks of the rest of an epoch.
 
         Args:
-            order: int32 [steps, B], as `data.epoch_order` makes it.
-            step: of the run, the next one to be done.
+            order: int32 [steps, B], from `transforms.epoch_order`.
+            step: the next step of the run.
         """
         placed = self.layout.place(_padded(order, self.layout), COLUMNS)
         yield Chunk(self.images, self.labels, placed, len(order) - step % len(order))
 
 
 class Shares:
-    """On each device the examples of its columns of the batches, ``rows`` steps at a time.
+    """On each device only the examples of its columns of the batches, ``rows`` steps at a time.
 
     Args:
-        layout: with ``own_examples``.
-        read: reads them.
-        rows: steps a chunk.
+        layout: of the devices, with ``own_examples``.
+        read: reads examples by their index.
+        rows: steps of a chunk.
     """
 
     def __init__(self, layout: Layout, read: Read, rows: int):
         self.layout, self.read, self.rows = layout, read, rows
 
     def chunks(self, order: np.ndarray, step: int) -> Iterator[Chunk]:
-        """What is left of an epoch, as `Resident.chunks`.
+        """Yield the chunks of the rest of an epoch, as `Resident.chunks`.
 
-        Of a set that is streamed, the next chunks are read meanwhile.
+        If the dataset is streamed, threads read the next chunks at the same time.
         """
         columns = _padded(order, self.layout).reshape(len(order), self.layout.devices, -1)
         done = step % len(order)
@@ -85,7 +84,7 @@ class Shares:
             yield Chunk(images, labels, self._order(pick), min(self.rows, len(order) - start))
 
     def _order(self, pick: np.ndarray) -> jax.Array:
-        """Where each device finds its examples: in the order in which it was given them."""
+        """Return the positions of the examples on each device: they are in the order of use."""
         own = np.arange(pick[0].size, dtype=np.int32).reshape(pick[0].shape)  # [rows, B / D]
         local = np.where(pick >= 0, own, -1).astype(np.int32)  # [D, rows, B / D]
         return self.layout.place(local.transpose(1, 0, 2).reshape(self.rows, -1), COLUMNS)
@@ -94,15 +93,15 @@ class Shares:
 def evaluation_parts(
     layout: Layout, read: Read, count: int, most: int
 ) -> Iterator[tuple[jax.Array, jax.Array]]:
-    """A split divided over the devices, in parts: uint8 [D m, H, W, C] and int32 [D m] each.
+    """Yield a split in parts, divided over the D devices: uint8 [D m, H, W, C], int32 [D m].
 
-    Each example is in one part on one device; fillers have the label -1.
+    Each example is in one part, on one device; padding has the label -1.
 
     Args:
         layout: of the devices.
         read: reads the split.
         count: its number of examples.
-        most: examples of a part that one device may have.
+        most: maximum number of examples of a part on one device.
     """
     share = min(most, -(-count // layout.devices))
     parts = -(-count // (share * layout.devices))
@@ -111,13 +110,13 @@ def evaluation_parts(
 
 
 def _padded(order: np.ndarray, layout: Layout) -> np.ndarray:
-    """[steps, B] -> [steps, D ceil(B / D)], filled up with -1."""
+    """[steps, B] -> [steps, D ceil(B / D)], padded with -1."""
     filler = -order.shape[1] % layout.devices
     return np.pad(order, ((0, 0), (0, filler)), constant_values=-1)
 
 
 def _ring(columns: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """[n, D, B / D] -> [D, rows, B / D], each step in its place, -1 in those that are left."""
+    """[n, D, B / D] -> [D, rows, B / D], each step at its place, -1 elsewhere."""
     ring = np.full((len(places), *columns.shape[1:]), -1, columns.dtype)
     ring[places[: len(columns)]] = columns
     return ring.transpose(1, 0, 2)
@@ -126,9 +125,9 @@ def _ring(columns: np.ndarray, places: np.ndarray) -> np.ndarray:
 def _divided(
     layout: Layout, read: Read, picks: list[np.ndarray], filler: int = 0
 ) -> Iterator[tuple[jax.Array, jax.Array]]:
-    """The examples at each of ``picks``, int [D, ...], with [d] on device d.
+    """Yield the examples of each of ``picks``, int [D, ...], with row d on device d.
 
-    This process reads its own devices' alone. Fillers (-1) get that label.
+    This process reads only the examples of its own devices. Padding (-1) gets the label ``filler``.
     """
     own = layout.own
     mine = [pick[own].reshape(-1) for pick in picks]
@@ -138,6 +137,6 @@ def _divided(
 
 
 def _placed(layout: Layout, array: np.ndarray) -> jax.Array:
-    """[own n, ...] -> [D n, ...], in equal parts on this process's devices."""
+    """[own n, ...] -> [D n, ...], in equal parts on the devices of this process."""
     blocks = np.split(array, len(layout.own))
     return layout.divide(dict(zip(layout.own, blocks, strict=True)))

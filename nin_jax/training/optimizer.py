@@ -1,4 +1,4 @@
-"""A recipe's optimiser, as an Optax chain."""
+"""The optimizer of a recipe, as an Optax chain."""
 
 import jax
 import optax
@@ -8,9 +8,9 @@ from nin_jax.training.recipes import Recipe
 
 
 def make_schedule(recipe: Recipe, total_steps: int) -> optax.Schedule:
-    """Learning rate by step: linear warm-up to ``lr``, then constant or a cosine down to 0.
+    """Return the learning rate by step: warm-up to ``lr``, then constant or cosine decay to 0.
 
-    Warm-up takes the recipe's share of the run, rounded down to whole steps.
+    The warm-up takes a fraction ``warmup`` of the run, rounded down to whole steps.
     """
     warmup = int(recipe.warmup * total_steps)
     if recipe.schedule == "constant":
@@ -19,7 +19,7 @@ def make_schedule(recipe: Recipe, total_steps: int) -> optax.Schedule:
         after = optax.cosine_decay_schedule(recipe.lr, max(1, total_steps - warmup))
     if warmup == 0:
         return after
-    # The first step already moves: rate lr / warmup, not 0.
+    # The first step has the learning rate lr / warmup, not 0, so that it has an effect.
     rise = optax.linear_schedule(recipe.lr / warmup, recipe.lr, warmup)
     return optax.join_schedules([rise, after], [warmup])
 
@@ -29,7 +29,7 @@ def _is_kernel(params):
 
 
 def _matrices(params):
-    """Muon's view of a kernel: a matrix [H W C, O], or [N, M] of a linear layer; None for a bias.
+    """Return how Muon sees kernels: as matrices [H W C, O], or [N, M]; None for a bias.
 
     All axes but the last are the inputs of an output unit, as in Jordan et al. (2024).
     """
@@ -39,9 +39,9 @@ def _matrices(params):
 
 
 def for_head_only(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
-    """Return the optimiser for the head and a linear layer; other parameters stay as they are.
+    """Return the optimizer for the head and the linear layer; other parameters do not change.
 
-    Those have no state, no decay, and no part in the clipped norm.
+    The others have no state and no decay, and do not count in the clipped norm.
     """
 
     def labels(params):
@@ -57,7 +57,7 @@ def make_optimizer(recipe: Recipe, total_steps: int) -> optax.GradientTransforma
     """Return the chain: clip by global norm, decay, then SGD, Adam or Muon.
 
     SGD's decay is added to the gradient, as in PyTorch; Adam's (AdamW) and Muon's are decoupled.
-    Biases never decay. Muon updates kernels; the biases take its Adam, at the same learning rate.
+    Biases never decay. Muon updates kernels; its Adam updates biases, at the same learning rate.
     """
     schedule = make_schedule(recipe, total_steps)
     clip = [optax.clip_by_global_norm(recipe.clip_norm)] if recipe.clip_norm > 0 else []
