@@ -6,6 +6,7 @@ Types are strict: True is no number, a text is not converted to a number, and Na
 import dataclasses
 import functools
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, cast, dataclass_transform, get_type_hints
@@ -144,6 +145,7 @@ def describe(error: ValidationError, name: Callable[[tuple[int | str, ...]], str
     wanted = str(cause) if first["type"] == "value_error" else first["msg"]
     for theirs, ours in _WORDS.items():
         wanted = wanted.replace(theirs, ours)
+    wanted = re.sub(r"\d{16,}", lambda digits: f"{float(digits[0]):g}", wanted)  # a bound of 1e30
     return f"{place} {wanted}, got {shown(first['input'])}".strip()
 
 

@@ -36,7 +36,7 @@ class Recipe:
     optimizer: Optimizer = "sgd"
     """Optimizer (d2l: sgd, modern: muon)."""
 
-    lr: Annotated[float, Field(gt=0, lt=1e30)] = 0.1
+    lr: Annotated[float, Field(gt=0, le=1e30)] = 0.1
     """Peak learning rate (d2l: the variant's published one; modern: 0.02)."""
 
     momentum: Fraction = 0.0

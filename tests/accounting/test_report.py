@@ -80,6 +80,7 @@ def tables_of(text):
     return [rows_of(table) for table in text.split("\n\n")]
 
 
+@pytest.mark.slow
 def test_csv_contains_measurements_and_largest_batches(script, monkeypatch):
     monkeypatch.setattr(report, "list_variants", lambda: ["nin_one_1x1"])
     monkeypatch.setattr(memory, "measure", lambda *_: {"steps_bytes": 7, "error": "odd"})
@@ -137,6 +138,7 @@ def test_the_derivation_contains_the_published_figures(script):
     assert "= **2,015,398**" in outcome.out
 
 
+@pytest.mark.slow
 def test_training_memory_is_predicted_and_measured(script, tiny):
     options = ("--variant", tiny, "--image-size", 28, "--batch-size", 256, "--train")
     outcome = script("report", *options, "--format", "json", "--memory", "1GiB")

@@ -25,10 +25,14 @@ KEYS, IMAGE = 300, 180
 
 
 # The recipe changes only the loss and the optimizer, so one variant is enough for the second.
-@pytest.mark.parametrize(
-    ("variant", "recipe"),
-    [*((variant, "d2l") for variant in nin_jax.list_variants()), ("nin_fc", "modern")],
-)
+SLOW = [
+    pytest.param(variant, "d2l", marks=pytest.mark.slow)
+    for variant in nin_jax.list_variants()
+    if variant != "nin15"
+]
+
+
+@pytest.mark.parametrize(("variant", "recipe"), [*SLOW, ("nin15", "d2l"), ("nin_fc", "modern")])
 def test_the_training_step_equals_the_formulas(variant, recipe):
     smoothing = 0.1 * (recipe == "modern")
     recipe = replace(RECIPES[recipe](nin_jax.get_variant(variant)), label_smoothing=smoothing)

@@ -118,6 +118,7 @@ def test_cost_per_image(monkeypatch):
     assert all(row["ms_per_image"] > row["order_ms_per_image"] > 0 for row in rows)
 
 
+@pytest.mark.slow
 def test_the_probe_measures_a_new_process():
     row = measure(Work("predict", "nin_one_1x1", 8, 67), OURS)
     assert 50 * 2**20 < row["peak_resident_bytes"] < 50 * 2**30  # every process with JAX is larger

@@ -34,6 +34,7 @@ def commands():
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")])
 def test_the_python_code_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -132,6 +133,7 @@ def test_the_figures_of_the_study_are_those_of_its_page():
     assert "multiply-adds 2.96 times" in page
 
 
+@pytest.mark.slow
 def test_the_commands_for_several_devices_run(tmp_path):
     (tmp_path / "scripts").symlink_to(ROOT / "scripts")
     (block,) = [block for block in blocks("scale.md", "bash") if "one()" in block]

@@ -2,6 +2,8 @@
 
 import os
 
+import pytest
+
 import nin_jax
 from nin_jax.inference.scoring import score_trained
 from nin_jax.models import pretrained
@@ -25,6 +27,7 @@ def test_they_are_complete_and_small():
         assert f"--variant {card.variant} " in card.command
 
 
+@pytest.mark.slow
 def test_they_have_the_accuracy_of_their_cards():
     """Compute the accuracy if NIN_DATA_DIR has Fashion-MNIST; else check only the card."""
     for name in nin_jax.list_pretrained():

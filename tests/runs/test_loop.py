@@ -76,6 +76,7 @@ def test_several_steps_per_dispatch_are_the_same_run(config, undisturbed, at_onc
             np.testing.assert_allclose(a[name], b[name], rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keep", [True, False])
 def test_compiled_programs_are_kept_for_the_next_start(config, tmp_path, keep):
     """They are in the user's cache folder. JAX chooses it once, so this needs a new process."""

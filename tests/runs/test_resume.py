@@ -70,6 +70,7 @@ def test_interrupted_at_any_step_it_ends_as_the_undisturbed(config, undisturbed,
     assert_same(config.workdir, undisturbed)
 
 
+@pytest.mark.slow
 def test_a_run_with_several_steps_per_dispatch_is_resumed(config, tmp_path, monkeypatch):
     config = replace(config, steps_per_dispatch=2)
     fit(replace(config, workdir=tmp_path / "undisturbed"))
@@ -128,6 +129,7 @@ def test_the_script_prints_its_step_and_exits_as_a_shell_expects(config, number,
     checkpoint.verify(config.workdir / "checkpoints" / newest)
 
 
+@pytest.mark.slow
 def test_a_run_killed_before_its_first_checkpoint_starts_again(config, undisturbed):
     """Only config.json exists, so nothing can be lost."""
     fit(replace(config, epochs=1))

@@ -75,6 +75,7 @@ def test_a_run_goes_on_in_the_middle_of_a_chunk_and_with_the_other_feed(
     assert_same(config.workdir, resident)
 
 
+@pytest.mark.slow
 def test_an_image_folder_trains_the_same_from_memory_and_from_disk(tmp_path, config):
     labels = np.sort(np.random.default_rng(0).integers(0, 3, 30))
     make_folder(tmp_path / "set", pictures(30, 8, 8), labels)

@@ -14,6 +14,9 @@ from tests.support.virtual_devices import DTYPES, LAYOUTS, STEPS, layouts_of
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
+pytestmark = pytest.mark.slow  # the fixture trains in many processes
+
+
 @pytest.fixture(scope="module")
 def results(tmp_path_factory) -> Path:
     """The folder of what tests/support/virtual_devices.py finds, in a process of its own."""
