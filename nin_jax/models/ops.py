@@ -11,10 +11,9 @@ gradients. Only this file has platform-dependent code. ``python scripts/bench.py
 each choice.
 """
 
-import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 import jax
@@ -43,13 +42,8 @@ def conv(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: int = 0) -> 
     """
     if kernel.shape[:2] == (1, 1) and stride == 1 and padding == 0:
         # A product of [B H W, C] and [C, O]: XLA's gradients of products are fast.
-        return _pointwise(x, kernel[0, 0])
+        return lax.dot_general(x, kernel[0, 0], (((3,), (0,)), ((), ())))
     return _conv(x, kernel, stride, padding)
-
-
-def _pointwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """[B, H, W, C], [C, O] -> [B, H, W, O]."""
-    return lax.dot_general(x, kernel, (((3,), (0,)), ((), ())))
 
 
 def cast(x: jax.Array, dtype: DTypeLike) -> jax.Array:
@@ -200,7 +194,7 @@ def max_pool(x: jax.Array) -> jax.Array:
 
 def _window_maximum(x: jax.Array) -> jax.Array:
     # Reads memory once; XLA's reduce_window takes 1.6 times as long on a CPU.
-    return functools.reduce(jnp.maximum, _pool_taps(x))
+    return reduce(jnp.maximum, _pool_taps(x))
 
 
 def _pool_taps(x: jax.Array) -> list[jax.Array]:
