@@ -16,6 +16,7 @@ import jax
 from jax.experimental import multihost_utils
 
 from nin_jax.errors import RunError, UserError, first_line
+from nin_jax.reading import shown
 from nin_jax.runs.agreement import is_first
 from nin_jax.training.config import TrainConfig
 
@@ -106,6 +107,8 @@ def _wait_for_coordinator(host: str, port: int, timeout: int) -> None:
         try:
             socket.create_connection((host, port), timeout=1).close()
             return
+        except UnicodeError:  # a label of the name is empty or too long
+            raise UserError(f"--coordinator: {shown(host)} is not the name of a host") from None
         except OSError as error:
             if time.monotonic() > deadline:
                 raise RunError(

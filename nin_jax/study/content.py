@@ -141,7 +141,9 @@ class Study:
         rows = [[f"{group.variant}, {group.recipe}", *group.per_class] for group in self.unchanged]
         # A results file without study.json beside it has no class names.
         numbers = range(len(self.class_names), max((len(row) - 1 for row in rows), default=0))
-        return table_of(("network, recipe", *self.class_names, *map(str, numbers)), rows)
+        headings = ("network, recipe", *self.class_names, *map(str, numbers))
+        padded = [[*row, *[None] * (len(headings) - len(row))] for row in rows]
+        return table_of(headings, padded)
 
     def learning_rate_table(self) -> Table:
         """Count collapsed runs by learning rate, for recipes with no other change."""

@@ -75,6 +75,18 @@ TRAIN = {
     "a coordinator and no others": _train(
         "need --distributed", "--coordinator", "localhost:1234", "--processes", "2"
     ),
+    "coordinator that is no name": _train(
+        "is not the name of a host",
+        *(
+            "--distributed",
+            "--coordinator",
+            "a..b:1234",
+            "--processes",
+            "2",
+            "--process-index",
+            "1",
+        ),
+    ),
     "coordinator without a port": _train(
         "must be HOST:PORT, as 10.0.0.1:1234, got 'localhost'",
         *("--distributed", "--coordinator", "localhost"),
