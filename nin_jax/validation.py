@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar, cast, dataclass_transform, get_type_hints
 
 import pydantic.dataclasses
-from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, ConfigDict, FailFast, Field, TypeAdapter, ValidationError
 from pydantic_core import to_jsonable_python
 
 from nin_jax.errors import UserError, first_line
@@ -39,6 +39,8 @@ Count = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Accuracy = Annotated[float, Field(ge=0, le=1)]
 NotNegative = Annotated[float, Field(ge=0)]
+# A sequence from a file: a hostile file of many bad elements causes one error, not millions.
+FAIL_FAST = FailFast()
 Text = Annotated[str, AfterValidator(_printable)]  # a text from a file that is printed
 FilePath = Annotated[Path, Field(strict=False), AfterValidator(_without_nul)]
 
@@ -154,6 +156,7 @@ _WORDS = {
     "String ": "",
     "Dictionary ": "",
     "List ": "",
+    "Tuple ": "",
     " after validation": "",
     "should": "must",
     "greater than or equal to": ">=",

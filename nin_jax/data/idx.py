@@ -200,7 +200,9 @@ def _stream(progress: "Progress", url: str, path: Any, pup: Any) -> None:
     """Write the file at a URL to `path` and show the progress; pooch calls this."""
     import requests
 
-    with requests.get(url, stream=True, timeout=TIMEOUT_S) as response, open(path, "wb") as file:
+    # A server must not label the .gz file as an encoding: requests would unpack it.
+    options: Any = {"headers": {"Accept-Encoding": "identity"}, "timeout": TIMEOUT_S}
+    with requests.get(url, stream=True, **options) as response, open(path, "wb") as file:
         response.raise_for_status()
         size = int(response.headers.get("Content-Length", 0))
         task = progress.add_task(url.rpartition("/")[2], total=size or None)

@@ -6,7 +6,7 @@ VARIANT-DATASET. `scripts/evaluate.py --export` writes both files.
 
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -19,7 +19,7 @@ from nin_jax.models.init import Init
 from nin_jax.models.nin import NiN, new_model
 from nin_jax.models.variants import MAX_NAME, ImageSize, Variant, get_variant
 from nin_jax.reading import check_file, read_json, shown
-from nin_jax.validation import Accuracy, Count, Text, from_file, validated
+from nin_jax.validation import FAIL_FAST, Accuracy, Count, Text, from_file, validated
 
 FOLDER = Path(__file__).resolve().parent.parent / "weights"
 MAX_BYTES = 5_000_000  # of a weights file, to keep the package small
@@ -50,7 +50,7 @@ class Card:
     logit_relu: bool
     dataset: Text
     data_checksum: Text
-    class_names: tuple[Text, ...]
+    class_names: Annotated[tuple[Text, ...], FAIL_FAST]
     command: Text
     test_accuracy: Accuracy
     test_images: Count

@@ -19,7 +19,7 @@ from pydantic import AfterValidator, Field
 
 from nin_jax.errors import UserError, unknown_name
 from nin_jax.reading import parse_json, read_text, shown
-from nin_jax.validation import Fraction, from_json, to_json, validated
+from nin_jax.validation import FAIL_FAST, Fraction, from_json, to_json, validated
 
 POOL_SIZE, POOL_STRIDE = 3, 2
 
@@ -63,7 +63,7 @@ class Stage:
     kernel: Side
     stride: Side = 1
     padding: Padding = 0
-    mlp: tuple[tuple[Side, Padding], ...] = TWO_1X1
+    mlp: Annotated[tuple[tuple[Side, Padding], ...], FAIL_FAST] = TWO_1X1
     pool: bool = True
 
     def convolutions(self, in_channels: int, num_classes: int) -> Iterator["Convolution"]:
@@ -114,7 +114,7 @@ class Variant:
     """
 
     name: Annotated[str, AfterValidator(_file_name)]
-    stages: tuple[Stage, ...]
+    stages: Annotated[tuple[Stage, ...], FAIL_FAST]
     head: Stage = Stage(None, 3, padding=1, pool=False)
     classifier: Literal["mean", "linear"] = "mean"
     dropout: Fraction = 0.5

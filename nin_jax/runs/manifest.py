@@ -19,7 +19,7 @@ from nin_jax.runs.preparation import RunSpec
 from nin_jax.runs.workdir import CONFIG, WEIGHTS
 from nin_jax.training.config import TrainConfig, recipe_of
 from nin_jax.training.recipes import Recipe
-from nin_jax.validation import Text, from_file, from_json, to_json
+from nin_jax.validation import FAIL_FAST, Text, from_file, from_json, to_json
 
 # Options that may differ when a run is resumed.
 MAY_CHANGE = {
@@ -46,7 +46,7 @@ class _SavedDataset(BaseModel, strict=True):
     name: Text
     checksum: Text
     image_shape: tuple[Size, Size, Size]
-    class_names: list[Text] = []
+    class_names: Annotated[list[Text], FAIL_FAST] = []
 
 
 class _SavedRun(BaseModel, strict=True):

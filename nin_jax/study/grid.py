@@ -15,7 +15,7 @@ from nin_jax.errors import UserError, unknown_name
 from nin_jax.reading import parse_json, read_text, shown
 from nin_jax.training.config import TrainConfig, recipe_of
 from nin_jax.training.recipes import RECIPES, Recipe
-from nin_jax.validation import Accuracy, Text, from_json
+from nin_jax.validation import FAIL_FAST, Accuracy, Text, from_json
 
 Row = dict[str, Any]
 RESULTS = "results.jsonl"
@@ -179,13 +179,13 @@ class _Result(BaseModel, strict=True, allow_inf_nan=False):
     settings: _Settings
     setting: dict[str, Any]
     test_accuracy: Accuracy
-    test_accuracy_per_class: Annotated[list[Accuracy | None], Field(min_length=1)]
-    train_loss: Annotated[list[_Number | None], Field(min_length=1)]
-    test_loss: Annotated[list[_Number | None], Field(min_length=1)]
-    test_accuracy_by_epoch: Annotated[list[Accuracy], Field(min_length=1)]
+    test_accuracy_per_class: Annotated[list[Accuracy | None], Field(min_length=1), FAIL_FAST]
+    train_loss: Annotated[list[_Number | None], Field(min_length=1), FAIL_FAST]
+    test_loss: Annotated[list[_Number | None], Field(min_length=1), FAIL_FAST]
+    test_accuracy_by_epoch: Annotated[list[Accuracy], Field(min_length=1), FAIL_FAST]
     test_accuracy_by_size: Annotated[dict[_Side, Accuracy], Field(min_length=1)]
     test_images_by_size: _Whole
-    dead_classes: list[_Whole]
+    dead_classes: Annotated[list[_Whole], FAIL_FAST]
     epochs_to_80: _Whole | None
     collapsed: bool
     images_per_second: _Number | None

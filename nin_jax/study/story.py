@@ -10,7 +10,7 @@ from nin_jax.errors import UserError
 from nin_jax.runs import manifest
 from nin_jax.study.content import Picture
 from nin_jax.study.networks import Networks
-from nin_jax.validation import from_json
+from nin_jax.validation import FAIL_FAST, from_json
 
 STORY, GALLERY = "study.json", "gallery"
 
@@ -82,7 +82,7 @@ class _SavedNetwork(BaseModel, strict=True, allow_inf_nan=False, extra="allow"):
 
 
 class _SavedStory(BaseModel, strict=True):
-    commands: list[list[str]]
-    class_names: list[str]
+    commands: Annotated[list[Annotated[list[str], FAIL_FAST]], FAIL_FAST]
+    class_names: Annotated[list[str], FAIL_FAST]
     networks: dict[str, _SavedNetwork]
-    gallery: list[_SavedPicture]
+    gallery: Annotated[list[_SavedPicture], FAIL_FAST]

@@ -42,6 +42,8 @@ def official_host(monkeypatch, fashion) -> Iterator[tuple[dict[str, bytes], list
                 self.send_error(404)
                 return
             self.send_response(200)
+            if "gzip" in self.headers.get("Accept-Encoding", ""):  # as some servers label .gz files
+                self.send_header("Content-Encoding", "x-gzip")
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
             self.wfile.write(data)

@@ -1,6 +1,7 @@
 """Variants are validated data: built-in, built by hand, or read from a file."""
 
 import json
+import tracemalloc
 
 import hypothesis.strategies as st
 import pytest
@@ -176,3 +177,16 @@ def test_variant_table_lists_the_counts_of_every_variant():
         layers = trace(variant, 1, 10, 224)
         params, macs = sum(layer.params for layer in layers), sum(layer.macs for layer in layers)
         assert [variant.name, f"{params:,}", f"{macs:,}"] in lines
+
+
+def test_many_bad_values_are_one_error():
+    """The memory for an error of each value would be a hundred times the file."""
+    stage = {"channels": 3, "kernel": 3, "mlp": [0] * 100_000}
+    tracemalloc.start()
+    try:
+        with pytest.raises(UserError, match=r"stages\.0\.mlp\.0 must be a list, got 0"):
+            variant_from_dict({"name": "x", "stages": [stage]})
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 10_000_000
