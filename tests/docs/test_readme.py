@@ -103,6 +103,14 @@ def test_the_results_have_the_parameters_and_macs_of_every_variant():
     assert rows == expected
 
 
+def test_the_accuracies_are_those_of_the_study():
+    results = ROOT / "benchmarks" / "results" / "study-67" / "results.jsonl"
+    runs = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()]
+    measured = {run["variant"]: f"{run['test_accuracy']:.4f}" for run in runs if run["seed"] == 0}
+    rows = dict(re.findall(r"^\| `(\w+)` \| ([\d.]*) ?\|", PAGES["README.md"], re.M))
+    assert rows == {name: measured.get(name, "") for name in nin_jax.list_variants()}
+
+
 def test_every_variant_is_described():
     rows = re.findall(r"^\| (`nin\w*`(?:, `\w+`)*) \| [^|]*\|$", PAGES["training.md"], re.M)
     described = [name.strip("`") for row in rows for name in row.split(", ")]
