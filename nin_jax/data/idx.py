@@ -1,12 +1,10 @@
-"""The MNIST family's official files: find, download, verify and read them.
+"""The MNIST family's official files: the datasets, and how their files are found, verified and read.
 
 Each dataset is four gzipped IDX files. An IDX file is a big-endian header (two zero bytes, the
 element type, the number of dimensions, one uint32 for each dimension) and then the raw bytes.
 """
 
-import functools
 import gzip
-import hashlib
 import io
 import math
 import os
@@ -14,14 +12,11 @@ import struct
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nin_jax.data import download
 from nin_jax.errors import UserError
-
-if TYPE_CHECKING:
-    from rich.progress import Progress
 
 FILE_NAMES: tuple[str, ...] = (
     "train-images-idx3-ubyte.gz",
@@ -30,10 +25,6 @@ FILE_NAMES: tuple[str, ...] = (
     "t10k-labels-idx1-ubyte.gz",
 )
 DIGIT_NAMES = tuple("0123456789")
-# No file may be larger, packed or unpacked; the largest official one holds 47,040,016 bytes.
-MAX_BYTES = 64 * 2**20
-TIMEOUT_S = 5.0  # to connect to a server, and for each wait while reading
-RETRIES = 2  # of each download; pooch waits for one second, then for two
 
 
 def md5_table(*md5: str) -> dict[str, str]:
@@ -169,77 +160,22 @@ def _require_complete(idx_set: IdxSet, given_folder: Path, folder: Path) -> None
 
 def _download_missing(idx_set: IdxSet, folder: Path) -> None:
     try:
-        names = [name for name in FILE_NAMES if not _is_intact(folder / name, idx_set.md5[name])]
-        if names:
-            _download(idx_set, folder, names)
-    except (OSError, ValueError) as error:  # OSError includes all errors of requests
+        download.download_missing(idx_set.url, idx_set.md5, folder)
+    except (OSError, ValueError) as error:
         raise DownloadError(
             f"{idx_set.title} is not on this machine and cannot be downloaded from "
-            f"{idx_set.url} ({_root_cause(error)}); either try again with a network, or put "
+            f"{idx_set.url} ({download.root_cause(error)}); either try again with a network, or put "
             f"{', '.join(FILE_NAMES)} into a folder and name it with --data-dir or NIN_DATA_DIR"
         ) from error
-
-
-def _download(idx_set: IdxSet, folder: Path, names: list[str]) -> None:
-    """Download files; pooch moves a file to its name when it is complete and its MD5 is right."""
-    import pooch  # here, because it takes time to import
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
-
-    pooch.get_logger().setLevel("WARNING")  # the progress bar shows what pooch would log
-    registry = {name: f"md5:{idx_set.md5[name]}" for name in names}
-    files = pooch.create(folder, idx_set.url, registry=registry, retry_if_failed=RETRIES)
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        stream: Any = functools.partial(_stream, progress)  # pooch misstates the type
-        for name in names:
-            files.fetch(name, downloader=stream)
-
-
-def _stream(progress: "Progress", url: str, path: Any, pup: Any) -> None:
-    """Write the file at a URL to `path` and show the progress; pooch calls this."""
-    import requests
-
-    # A server must not label the .gz file as an encoding: requests would unpack it.
-    options: Any = {"headers": {"Accept-Encoding": "identity"}, "timeout": TIMEOUT_S}
-    with requests.get(url, stream=True, **options) as response, open(path, "wb") as file:
-        response.raise_for_status()
-        size = int(response.headers.get("Content-Length", 0))
-        task = progress.add_task(url.rpartition("/")[2], total=size or None)
-        for chunk in response.iter_content(2**16):
-            file.write(chunk)
-            progress.advance(task, len(chunk))
-            if file.tell() > MAX_BYTES:
-                raise OSError(f"{url} sends more than {MAX_BYTES:,} bytes")
-
-
-def _is_intact(path: Path, md5: str) -> bool:
-    return path.is_file() and _md5(_read_limited(path)) == md5
-
-
-def _read_limited(path: Path) -> bytes:
-    """Return a file's contents; nothing if it is too large to be an official file."""
-    return path.read_bytes() if path.stat().st_size <= MAX_BYTES else b""
-
-
-def _md5(data: bytes) -> str:
-    return hashlib.md5(data, usedforsecurity=False).hexdigest()
-
-
-def _root_cause(error: BaseException) -> str:
-    """Return the first error's message: requests wraps "Connection refused" into 300 characters."""
-    while cause := error.__cause__ or error.__context__:
-        error = cause
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _read_verified(idx_set: IdxSet, path: Path) -> bytes:
     """Return the packed bytes of an official file, or say which other file it is."""
     try:
-        packed, size = _read_limited(path), path.stat().st_size
+        packed, size = download.read_limited(path), path.stat().st_size
     except OSError as error:
         raise UserError(f"cannot read {str(path)!r}: {error.strerror or error}") from error
-    md5 = _md5(packed)
+    md5 = download.md5_of(packed)
     if md5 == idx_set.md5[path.name]:
         return packed
     again = f"get it from {idx_set.url}, or leave out the folder to download the dataset"
@@ -259,7 +195,7 @@ def _read_verified(idx_set: IdxSet, path: Path) -> bytes:
 def parse_idx(packed: bytes, path: Path, ndim: int) -> np.ndarray:
     """Return the contents of a gzipped IDX file: uint8, with `ndim` dimensions.
 
-    The size in the header is checked against `MAX_BYTES` before memory is allocated, and then
+    The size in the header is checked against `download.MAX_BYTES` before memory is allocated, and then
     against the number of bytes in the file.
 
     Raises:
@@ -276,7 +212,7 @@ def parse_idx(packed: bytes, path: Path, ndim: int) -> np.ndarray:
             if magic != 0x0800 + ndim:  # 0x08 is the element type, uint8
                 raise UserError(f"{where} is not an IDX file of {ndim}-dimensional bytes")
             size = math.prod(shape)
-            if not 0 < size <= MAX_BYTES:
+            if not 0 < size <= download.MAX_BYTES:
                 raise UserError(f"{where} claims the shape {tuple(shape)} in its IDX header")
             array = np.empty(size, np.uint8)
             filled = stream.readinto(array.data)  # up to size bytes

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from nin_jax.accounting.account import account
 from nin_jax.accounting.memory import PaperMemory
 from nin_jax.accounting.programs import abstract_model
-from nin_jax.data import datasets, idx
+from nin_jax.data import datasets, download, idx
 from nin_jax.doctor import checks, facts
 from nin_jax.doctor.checks import Check, folder_problem, format_size, warning
 from nin_jax.doctor.facts import Nvidia
@@ -147,7 +147,7 @@ def file_state(path: Path, idx_set: idx.IdxSet) -> str:
     try:
         if not path.is_file():
             return "missing"
-        if path.stat().st_size > idx.MAX_BYTES:
+        if path.stat().st_size > download.MAX_BYTES:
             return "damaged"
         with path.open("rb") as file:
             md5 = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()

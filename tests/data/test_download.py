@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from nin_jax.data import idx
+from nin_jax.data import download, idx
 from nin_jax.data.datasets import FallbackWarning, load_dataset
 from tests.support import synthetic_idx
 from tests.support.synthetic_idx import (
@@ -109,14 +109,14 @@ def test_download_is_retried(official_host, monkeypatch):
     def repair(seconds: float) -> None:
         served[TRAIN_IMAGES] = good
 
-    monkeypatch.setattr(idx, "RETRIES", 1)
+    monkeypatch.setattr(download, "RETRIES", 1)
     monkeypatch.setattr(time, "sleep", repair)  # pooch waits before it tries again
     assert load_dataset("fashion_mnist").name == "fashion_mnist"
     assert requested[:2] == [f"/fashion/{TRAIN_IMAGES}"] * 2
 
 
 def test_download_of_a_file_that_is_too_large_is_stopped(official_host, monkeypatch):
-    monkeypatch.setattr(idx, "MAX_BYTES", 100)
+    monkeypatch.setattr(download, "MAX_BYTES", 100)
     assert f"{TRAIN_IMAGES} sends more than 100 bytes" in error_of("fashion_mnist", None)
     assert stored(idx.user_folder()) == []
 
@@ -139,7 +139,7 @@ def test_server_that_does_not_speak_http(fashion, monkeypatch):
 
 
 def test_server_that_never_answers(fashion, monkeypatch):
-    monkeypatch.setattr(idx, "TIMEOUT_S", 0.1)
+    monkeypatch.setattr(download, "TIMEOUT_S", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}/"
         change(monkeypatch, "fashion_mnist", url=url)

@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from nin_jax.data import idx
+from nin_jax.data import download, idx
 from nin_jax.doctor import checks, facts, report
 from nin_jax.doctor.facts import Devices, Gpu, Nvidia
 from tests.support.doctor_fakes import CUDA_TORCH, GPU, ONE_GPU, by_name, is_ok, warns
@@ -76,7 +76,7 @@ def test_states_of_a_file(fashion, tmp_path, monkeypatch):
     assert report.file_state(path, idx_set) == "missing"
     path.write_bytes(fashion[path.name])
     assert report.file_state(path, idx_set) == "intact"
-    monkeypatch.setattr(idx, "MAX_BYTES", 10)
+    monkeypatch.setattr(download, "MAX_BYTES", 10)
     assert report.file_state(path, idx_set) == "damaged"
     monkeypatch.undo()
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nin_jax.data import idx
+from nin_jax.data import download, idx
 from nin_jax.data.datasets import load_dataset
 from nin_jax.errors import UserError
 
@@ -64,7 +64,7 @@ def no_network_no_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("NIN_DATA_DIR", raising=False)
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.setattr(idx, "user_folder", lambda: tmp_path / "user data")
-    monkeypatch.setattr(idx, "RETRIES", 0)
+    monkeypatch.setattr(download, "RETRIES", 0)
     with socket.socket() as unused:  # a port that was free and refuses connections when closed
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}/"
