@@ -1,4 +1,4 @@
-"""The MNIST family's official files: the datasets, and how their files are found, verified and read.
+"""The MNIST family's official files: where they are, what they must be, and reading them.
 
 Each dataset is four gzipped IDX files. An IDX file is a big-endian header (two zero bytes, the
 element type, the number of dimensions, one uint32 for each dimension) and then the raw bytes.
@@ -164,8 +164,8 @@ def _download_missing(idx_set: IdxSet, folder: Path) -> None:
     except (OSError, ValueError) as error:
         raise DownloadError(
             f"{idx_set.title} is not on this machine and cannot be downloaded from "
-            f"{idx_set.url} ({download.root_cause(error)}); either try again with a network, or put "
-            f"{', '.join(FILE_NAMES)} into a folder and name it with --data-dir or NIN_DATA_DIR"
+            f"{idx_set.url} ({download.root_cause(error)}); either try again with a network, or "
+            f"put {', '.join(FILE_NAMES)} into a folder and name it with --data-dir or NIN_DATA_DIR"
         ) from error
 
 
@@ -195,8 +195,8 @@ def _read_verified(idx_set: IdxSet, path: Path) -> bytes:
 def parse_idx(packed: bytes, path: Path, ndim: int) -> np.ndarray:
     """Return the contents of a gzipped IDX file: uint8, with `ndim` dimensions.
 
-    The size in the header is checked against `download.MAX_BYTES` before memory is allocated, and then
-    against the number of bytes in the file.
+    The size in the header is checked against `download.MAX_BYTES` before memory is allocated, and
+    then against the number of bytes in the file.
 
     Raises:
         UserError: the file is damaged or has other contents; the message names `path`.

@@ -18,7 +18,7 @@ QUICK_VARIANTS = ("nin", "nin_one_1x1", "nin_three_1x1", "nin_3x3", "nin_fc")
 
 
 @dataclass(frozen=True)
-class StudyConfig:
+class StudyConfig(Setting):
     """Train a grid of variants, recipes and seeds, and write a page with the results.
 
     A study can be stopped at any time: the same command continues it and repeats no finished run.
@@ -43,28 +43,6 @@ class StudyConfig:
     changes: tuple[str, ...] = ()
     """Also run every recipe with these changes, each a list of fields of the recipe: lr=0.06, or
     "optimizer=adam, lr=0.001"."""
-
-    dataset: str | None = None
-    """A name as for scripts/train.py. Default: fashion_mnist."""
-
-    data_dir: Path | None = None
-    """Folder with the dataset's files. Default: $NIN_DATA_DIR, or the user's data folder."""
-
-    image_size: int = 224
-    """Side of the resized images, in pixels."""
-
-    epochs: int = 10
-    """Passes over the training images."""
-
-    limit_train: int | None = None
-    """Use only that many training images. Default: all."""
-
-    limit_test: int | None = None
-    """Use only that many test images. Default: all."""
-
-    holdout: int | None = None
-    """Evaluate on that many held-out training images and not on the test images: to choose between
-    --changes without using the test set."""
 
     out: Path = Path("study")
     """Folder for the results, the page and the runs."""

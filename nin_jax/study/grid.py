@@ -40,15 +40,29 @@ ABLATION: Mapping[str, Mapping[str, Any]] = {
 
 @dataclass(frozen=True)
 class Setting:
-    """The data and budget of all runs of a recipe; the fields mean what `TrainConfig`'s do."""
+    """The data and budget of all runs of a recipe, which are also options of the study."""
 
     dataset: str | None = None
+    """A name as for scripts/train.py. Default: fashion_mnist."""
+
     data_dir: Path | None = None
+    """Folder with the dataset's files. Default: $NIN_DATA_DIR, or the user's data folder."""
+
     image_size: int = 224
+    """Side of the resized images, in pixels."""
+
     epochs: int = 10
+    """Passes over the training images."""
+
     limit_train: int | None = None
+    """Use only that many training images. Default: all."""
+
     limit_test: int | None = None
+    """Use only that many test images. Default: all."""
+
     holdout: int | None = None
+    """Evaluate on that many held-out training images and not on the test images: to choose between
+    --changes without using the test set."""
 
 
 @dataclass(frozen=True)
