@@ -9,8 +9,8 @@ import os
 import shutil
 import tempfile
 
-# Without LLVM's optimisation and the fusion emitters a program compiles in a quarter of the time
-# and does the same operations. Tests that want it as users compile it ask for that.
+# Without LLVM's optimization and the fusion emitters a program compiles in a quarter of the time,
+# and does the same operations. Tests that need a program as users compile it turn them on.
 QUICK_COMPILE = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 
 if "NIN_TEST_PROGRAMS" not in os.environ:  # the first process; xdist's workers inherit it

@@ -1,4 +1,4 @@
-"""The Network-in-Network family in JAX/Flax, held to a PyTorch reference."""
+"""The Network-in-Network family in JAX/Flax, tested against a PyTorch reference."""
 
 from nin_jax.accounting.account import account
 from nin_jax.errors import UserError

@@ -1,6 +1,6 @@
 """Validation with pydantic: annotations state types and bounds; errors become one line.
 
-Types are strict: True is no number, a text is not converted to a number, and NaN is refused.
+Types are strict: True is not a number, a string is not converted to a number, and NaN is refused.
 """
 
 import dataclasses
@@ -165,7 +165,7 @@ _WORDS = {
     "less than": "<",
     "a valid integer": "a whole number",
     "a valid boolean": "true or false",
-    "a valid string": "a text",
+    "a valid string": "a string",
     "a valid array": "a list",
     "is not a valid path for <class 'pathlib.Path'>": "must be a path",
     "a valid ": "a ",

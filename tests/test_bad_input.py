@@ -41,7 +41,7 @@ def finished(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def place(finished, script, tmp_path, monkeypatch):
-    """Makes the files of a case in the empty current folder; gives all that is there."""
+    """Make the files of a case in the empty current folder; gives all that is there."""
     del script  # which has made the folder
 
     def make(case: Case) -> dict[Path, bytes | None]:

@@ -39,7 +39,7 @@ def nin_jax_call(
         convert: returns the model to use in place of ours.
     """
     with patched or nullcontext():
-        model = convert(_our_model(work))
+        model = convert(new_model(work))
         if work.task == "predict":
             return _our_prediction(work, model)
         return _our_training(work, model, micro_batch_size, work.images(), work.labels())
@@ -47,7 +47,7 @@ def nin_jax_call(
 
 def step_call(work: Work, images: np.ndarray, labels: np.ndarray) -> Call:
     """Build our training step on a batch of these images, uint8 [N, H, W, C] of any size."""
-    return _our_training(work, _our_model(work), None, images, labels)
+    return _our_training(work, new_model(work), None, images, labels)
 
 
 def order_call(images: int, batch_size: int) -> Call:
@@ -57,7 +57,8 @@ def order_call(images: int, batch_size: int) -> Call:
     return lambda: jax.block_until_ready(make_order(key, 0, images, batch_size))
 
 
-def _our_model(work: Work) -> nin_jax.NiN:
+def new_model(work: Work) -> nin_jax.NiN:
+    """Return a new model for the work."""
     return nin_jax.create_model(
         work.variant,
         in_channels=work.in_channels,
@@ -82,7 +83,7 @@ def _our_training(
         batch_size=work.batch_size,
     )
     optimizer = make_optimizer(recipe, 1_000_000)
-    micro = micro_batch_size or default_micro_batch_size(_our_model(work)) or work.batch_size
+    micro = micro_batch_size or default_micro_batch_size(new_model(work)) or work.batch_size
     step = make_train_step(graphdef, optimizer, recipe, work.sides, min(micro, work.batch_size))
     state = init_train_state(params, optimizer)
     order = np.random.default_rng(2).permutation(len(labels))[None, : work.batch_size]

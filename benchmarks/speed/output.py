@@ -138,7 +138,7 @@ def as_json(rows: Sequence[Row], head: dict[str, Any], command: str) -> str:
 
 
 def as_csv(rows: Sequence[Row], head: dict[str, Any], command: str) -> str:
-    """Return the rows alone, with raw values and all columns that any row has."""
+    """Return only the rows, with raw values and all columns that any row has."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")

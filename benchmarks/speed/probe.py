@@ -92,7 +92,7 @@ def reset_peak() -> int | None:
 
 
 def peak_resident() -> int:
-    """Return the peak resident bytes of this process alone.
+    """Return the peak resident bytes of this process, without its parent.
 
     On Linux ru_maxrss starts with that of the parent process, so VmHWM is read instead.
     """

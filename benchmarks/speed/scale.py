@@ -1,8 +1,8 @@
 """A training step on one device and on many: python -m benchmarks.speed.scale JSON.
 
-Each part runs in a process of its own. A CPU is one device unless JAX is told otherwise before it
-is imported; here it becomes several virtual devices, which share its cores. Where there are GPUs,
-they are the devices.
+Each part runs in a process of its own. A CPU is one device unless JAX is configured otherwise
+before it is imported; here it becomes several virtual devices, which share its cores. Where there
+are GPUs, they are the devices.
 """
 
 import json
@@ -18,7 +18,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-import nin_jax
+from benchmarks.speed.ours import new_model
 from benchmarks.speed.probe import answer
 from benchmarks.speed.timing import Timing, interleave
 from benchmarks.speed.work import LEARNING_RATE, OURS, Call, Row, Work
@@ -92,13 +92,7 @@ class Step:
 
 def build(work: Work, layout: Layout | None) -> Step:
     """Compile the step of scripts/train.py, one step a call, with resident images."""
-    model = nin_jax.create_model(
-        work.variant,
-        in_channels=work.in_channels,
-        num_classes=work.num_classes,
-        image_size=work.sides,
-        dtype=work.precision,
-    )
+    model = new_model(work)
     graphdef, params = nnx.split(model, nnx.Param)
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
     recipe = Recipe(lr=LEARNING_RATE, momentum=work.momentum, batch_size=work.batch_size)

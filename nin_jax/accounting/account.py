@@ -45,7 +45,7 @@ class Account:
     Attributes:
         variant, in_channels, num_classes, batch_size, precision: what was counted.
         image_size: (height, width) in pixels.
-        recipe: name of the recipe, which decides about optimizer, loss and last ReLU.
+        recipe: name of the recipe, which sets the optimizer, loss and last ReLU.
         platform: on which XLA was asked; None if it was not.
         layers: costs of each layer.
         counts: operations of the forward pass by each convention, by its key.

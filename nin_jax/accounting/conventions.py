@@ -100,7 +100,7 @@ CONVENTIONS: tuple[Convention, ...] = (
         "the module, and again the function that the module calls",
         "ptflops 0.7.5, pytorch_ops.py: MODULES_MAPPING, FUNCTIONAL_MAPPING",
         _rules(
-            # A ReLU follows convolutions alone.
+            # Only convolutions are followed by a ReLU.
             lambda cost: cost.macs + cost.bias_additions + 2 * cost.relu_comparisons,
             pool=lambda cost: 2 * cost.inputs,
             mean=lambda cost: 2 * cost.inputs,

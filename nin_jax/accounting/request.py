@@ -42,7 +42,7 @@ class ReportConfig:
     """Precision of the computation."""
 
     recipe: str = "d2l"
-    """d2l or modern; decides about the optimizer, the loss and the last ReLU."""
+    """d2l or modern; sets the optimizer, the loss and the last ReLU."""
 
     per_layer: bool = False
     """Add a table with a row for each layer."""
@@ -58,7 +58,7 @@ class ReportConfig:
     """Find the largest batches that fit into this memory, such as 8GiB or 500MB."""
 
     explain: bool = False
-    """Write instead a derivation in Markdown, layer by layer, with all numbers."""
+    """Print a derivation in Markdown instead of the tables, layer by layer, with all numbers."""
 
     format: str = "table"
     """table, markdown, csv or json. csv contains the networks with --all, the layers with

@@ -218,7 +218,7 @@ def parse_idx(packed: bytes, path: Path, ndim: int) -> np.ndarray:
             filled = stream.readinto(array.data)  # up to size bytes
             surplus = stream.read(1)  # at the end of the file gzip checks its CRC
     except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"{where} is not a whole gzip file: {error}") from error
+        raise UserError(f"{where} is not a complete gzip file: {error}") from error
     if filled < size or surplus:
         difference = "more" if surplus else "less"
         raise UserError(f"{where} holds {difference} than the {size} bytes its header claims")

@@ -28,6 +28,12 @@ class FolderSource:
     Only the names are in memory. Images are decoded as in `pictures.read`, so that prediction
     sees what training saw.
 
+    Args:
+        folder: of the split.
+        files: CLASS/NAME of each image, below the folder.
+        class_names: a class's place is its label.
+        image_shape: (height, width, channels) that every image must have.
+
     Attributes:
         labels: int32 [N].
         image_shape: (height, width, channels) that every image must have.
@@ -40,7 +46,6 @@ class FolderSource:
         class_names: list[str],
         image_shape: tuple[int, int, int],
     ):
-        """The images are ``folder/files[i]``; each file is CLASS/NAME."""
         self._folder, self._files, self.image_shape = folder, files, image_shape
         label_of = {name: label for label, name in enumerate(class_names)}
         self.labels = np.array([label_of[file.partition("/")[0]] for file in files], np.int32)

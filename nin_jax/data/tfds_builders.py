@@ -19,7 +19,12 @@ from nin_jax.errors import UserError, unknown_name
 
 
 class _NinBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Write the arrays of one dataset as array_record, in their order."""
+    """Write the arrays of one dataset as array_record, in their order.
+
+    Args:
+        dataset: holds the arrays to write; by default it is loaded when it is needed.
+        **kwargs: as for `tfds.core.GeneratorBasedBuilder`.
+    """
 
     VERSION = tfds.core.Version("1.0.0")
     DATASET: str
@@ -27,7 +32,6 @@ class _NinBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     IMAGE_SHAPE: tuple[int, int, int]
 
     def __init__(self, *, dataset: datasets.Dataset | None = None, **kwargs: Any):
-        """`dataset` holds the arrays to write; by default it is loaded when it is needed."""
         self._dataset = dataset
         kwargs["file_format"] = kwargs.get("file_format") or "array_record"
         super().__init__(**kwargs)

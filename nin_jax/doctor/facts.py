@@ -20,6 +20,7 @@ import platformdirs
 from packaging.requirements import Requirement
 
 from nin_jax.runs import environment
+from nin_jax.runs.environment import installed_version
 
 PREALLOCATE = "XLA_PYTHON_CLIENT_PREALLOCATE"
 TIMEOUT_S = 120.0  # a first import of torch from a slow disk takes a minute
@@ -97,14 +98,6 @@ class Devices:
     platform: str | None
     name: str = ""
     error: str = ""
-
-
-def installed_version(package: str) -> str | None:
-    """Return the version of an installed package, or None."""
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def read_requirements(package: str, extra: str = "") -> list[Requirement]:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +21,7 @@ from nin_jax.training.device import default_micro_batch_size
 Findings = dict[str, list[Check]]
 Format = Literal["table", "json", "markdown"]
 
+
 HEADINGS = ("topic", "check", "found", "status", "advice")
 # Free memory and disk are compared with the needs of this run.
 VARIANT, BATCH_SIZE, IMAGE_SIZE, RECIPE = "nin15", 128, 224, "modern"
@@ -28,6 +29,26 @@ VARIANT, BATCH_SIZE, IMAGE_SIZE, RECIPE = "nin15", 128, 224, "modern"
 # benchmarks/results/cpu-memory is 817 MiB in all, of which a step in micro-batches takes 71.
 PROCESS_BYTES = 750 * 2**20
 CHECKPOINTS = 4  # the two newest, the best, and the one being written
+
+
+@dataclass(frozen=True)
+class DoctorConfig:
+    """Check versions, devices, CUDA, precision, cache, data, memory and disk; print advice.
+
+    Nothing is downloaded or written. The exit code is 0 even if there are warnings.
+    """
+
+    data_dir: Path | None = None
+    """Folder of the datasets, as for scripts/train.py. Default: $NIN_DATA_DIR, or the user's."""
+
+    workdir: Path = Path()
+    """Folder that runs will be written to; its free disk space is checked."""
+
+    format: Format = "table"
+    """Output format of the findings."""
+
+    strict: bool = False
+    """Exit with code 1 if there is any warning."""
 
 
 def examine(data_dir: Path | None, run_folder: Path) -> Findings:

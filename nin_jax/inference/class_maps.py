@@ -11,7 +11,7 @@ import numpy as np
 from flax import nnx
 
 from nin_jax.data import pictures, transforms
-from nin_jax.inference.files import read_batches
+from nin_jax.inference.files import PictureSource, read_batches
 from nin_jax.models.nin import NiN, class_maps
 from nin_jax.runs import workdir
 from nin_jax.runs.trained import Source
@@ -51,6 +51,18 @@ def explain_images(model: NiN, images: np.ndarray) -> list[Explanation]:
 @partial(jax.jit, static_argnums=(0, 1))
 def _maps(graphdef: Any, size: tuple[int, int], params: nnx.State, images: jax.Array) -> jax.Array:
     return class_maps(nnx.merge(graphdef, params), transforms.prepare(images, size))
+
+
+@dataclass(frozen=True)
+class ExplainConfig(PictureSource):
+    """Draw the maps of the last block, one for each class, over pictures (figure 4 of the paper).
+
+    The mean of a map is the logit of its class. For a picture that cannot be read an error is
+    printed and the exit code is 1, or 2 if none can be read.
+    """
+
+    out: Path = Path("maps")
+    """Folder for NAME-maps.png, one for each picture."""
 
 
 def explain_files(paths: Sequence[Path], source: Source, out: Path) -> tuple[list[Path], list[str]]:

@@ -1,15 +1,47 @@
 """Picture files in batches, as a network takes them."""
 
+import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+import tyro
 from rich.console import Console
 from rich.progress import track
 
 from nin_jax.data import pictures
 from nin_jax.errors import UserError
 from nin_jax.models.nin import NiN
+from nin_jax.runs.trained import Source
+from nin_jax.training.device import use_compilation_cache
+
+
+@dataclass(frozen=True)
+class PictureSource(Source):
+    """A trained network and the pictures that it gets."""
+
+    pictures: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
+    """Picture files (PNG, JPEG or another format of Pillow), or folders of them."""
+
+    def prepare(self) -> None:
+        """Turn on the compilation cache.
+
+        Raises:
+            UserError: no picture is given.
+        """
+        if not self.pictures:
+            raise UserError("give one or more pictures, or folders of them")
+        use_compilation_cache(self.compilation_cache)
+
+
+def finish(faults: Sequence[str], any_done: bool) -> None:
+    """Print the errors of pictures; if there are any, exit with 1, or 2 if none was done."""
+    for fault in faults:
+        print(f"error: {fault}", file=sys.stderr)
+    if faults:
+        sys.exit(1 if any_done else 2)
 
 
 def read_batches(

@@ -1,7 +1,6 @@
 """The predictions of a trained network for picture files."""
 
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from rich.table import Table
 
 from nin_jax.data import pictures
 from nin_jax.errors import UserError
-from nin_jax.inference.files import read_batches
+from nin_jax.inference.files import PictureSource, read_batches
 from nin_jax.inference.predictor import Predictor
 from nin_jax.runs.trained import Source
 
@@ -28,6 +27,27 @@ class Prediction:
     path: str
     classes: tuple[str, ...]
     probabilities: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class PredictConfig(PictureSource):
+    """Print the most probable classes of pictures, by the network of a run or shipped weights.
+
+    Pictures are converted to gray or color and resized as in training. For one that cannot be read
+    an error is printed and the exit code is 1, or 2 if none can be read.
+    """
+
+    top: int = 3
+    """Maximum number of classes to print for each picture."""
+
+    batch_size: int = 128
+    """Pictures to compute at a time."""
+
+    precision: Literal["float32", "bfloat16"] | None = None
+    """Precision of the computation. Default: the run's."""
+
+    json: bool = False
+    """Print JSON instead of a table."""
 
 
 def predict_files(
@@ -48,7 +68,7 @@ def predict_files(
         precision: precision of the computation; None for that of the run.
 
     Returns:
-        A prediction for each picture that can be read, and an error message for each other one.
+        A prediction for each picture that can be read, and an error message for each that cannot.
 
     Raises:
         UserError: a path or the network does not exist, the weights do not fit, or a count is
@@ -72,8 +92,8 @@ def predict_files(
     return predictions, faults
 
 
-def report(predictions: Sequence[Prediction], faults: Sequence[str], as_json: bool) -> None:
-    """Print predictions on standard output, and error messages on standard error."""
+def report(predictions: Sequence[Prediction], as_json: bool) -> None:
+    """Print predictions on standard output, as a table or as JSON."""
     if as_json:
         print(json.dumps([asdict(prediction) for prediction in predictions], indent=2))
     elif predictions:
@@ -81,8 +101,6 @@ def report(predictions: Sequence[Prediction], faults: Sequence[str], as_json: bo
         if not console.is_terminal:  # a file or another program: do not wrap names
             console.width = 10_000
         console.print(_table(predictions))
-    for fault in faults:
-        print(f"error: {fault}", file=sys.stderr)
 
 
 def _table(predictions: Sequence[Prediction]) -> Table:

@@ -18,7 +18,7 @@ from nin_jax.training.step import split_micro_batches
 
 
 class Predictor:
-    """Computes a model's logits for arrays of images.
+    """Compute a model's logits for arrays of images.
 
     There is one compiled program for each shape and dtype of images. The last batch is padded, so
     it needs no other program. On a CPU a batch is computed in micro-batches that fit its caches.
@@ -86,7 +86,7 @@ class Predictor:
             float32 [N, num_classes].
 
         Raises:
-            UserError: the dtype or the shape is another one.
+            UserError: the dtype or the shape does not match the model.
         """
         self._check(images)
         pending = [self._batch(self._arrays, part) for part in self._parts(images)]

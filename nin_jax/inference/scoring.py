@@ -1,6 +1,6 @@
 """Score a trained network again: a table of its classes, confusion.png, weights to ship."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flax import nnx
@@ -17,6 +17,22 @@ from nin_jax.training.device import devices_for
 from nin_jax.training.evaluate import Score, evaluate
 from nin_jax.training.sharding import EVERYWHERE, make_layout
 from nin_jax.training.step import make_eval_step
+
+
+@dataclass(frozen=True)
+class EvaluateConfig(Source):
+    """Score the weights of a run, or shipped weights, on their test images, and draw
+    confusion.png."""
+
+    data_dir: Path | None = None
+    """Folder with the dataset's files. Default: the run's, $NIN_DATA_DIR, or the user's."""
+
+    out: Path | None = None
+    """Folder for confusion.png. Default: the run's; with --pretrained the current folder."""
+
+    export: Path | None = None
+    """Round the run's weights to float16, score them, and write them with a card into this folder.
+    --pretrained looks in nin_jax/weights."""
 
 
 def score_source(
@@ -63,7 +79,7 @@ def score_trained(trained: Trained, data_dir: Path | None = None) -> tuple[Score
 
     Args:
         trained: the network.
-        data_dir: folder of the data set's files, if they are elsewhere now.
+        data_dir: folder with the dataset's files; None for that of the training.
 
     Raises:
         UserError: the data are missing, or are not those of the training.

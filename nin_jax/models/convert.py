@@ -138,7 +138,7 @@ def _as_array(name: str, value: Any) -> np.ndarray:
     try:
         array = np.asarray(value)
     except Exception as error:  # sparse, quantized and bfloat16 tensors raise various types
-        raise UserError(f"{shown(name)} is no plain array: {shown(error)}") from None
+        raise UserError(f"{shown(name)} is not a plain array: {shown(error)}") from None
     if array.dtype.kind != "f":
         raise UserError(
             f"{shown(name)} holds {array.dtype}; float16, float32 or float64 can be read"
@@ -285,4 +285,4 @@ def load_safetensors(
 
 def _damaged(path: str | Path, error: Exception) -> UserError:
     reason = " ".join(str(error).split())[:300]  # it may quote the file
-    return UserError(f"{path} is not a whole safetensors file: {reason}")
+    return UserError(f"{path} is not a complete safetensors file: {reason}")

@@ -129,7 +129,10 @@ def _input_gradient(
 def _kernel_gradient(
     x: jax.Array, grad: jax.Array, kernel_shape: tuple[int, ...], stride: int, padding: int
 ) -> jax.Array:
-    """``dk[i, j, c, o] = sum_{b, p, q} x[b, s p + i - pad, s q + j - pad, c] grad[b, p, q, o]``."""
+    """Compute the gradient of `conv` to the kernel.
+
+    ``dk[i, j, c, o] = sum_{b, p, q} x[b, s p + i - pad, s q + j - pad, c] grad[b, p, q, o]``
+    """
     if _winograd_pays(x, kernel_shape, stride, padding):
         return winograd.kernel_gradient(x, grad, kernel_shape, padding)
     size, _, channels, features = kernel_shape

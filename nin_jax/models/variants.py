@@ -67,7 +67,7 @@ class Stage:
     pool: bool = True
 
     def convolutions(self, in_channels: int, num_classes: int) -> Iterator["Convolution"]:
-        """The block's convolutions in order, with every channel count filled in."""
+        """Return the block's convolutions in order, with every channel count filled in."""
         channels = self.channels or num_classes
         yield Convolution(in_channels, channels, self.kernel, self.stride, self.padding)
         for kernel, padding in self.mlp:
@@ -136,7 +136,7 @@ class Variant:
 
 
 def _d2l_family(name: str, **changes: Any) -> Variant:
-    """The d2l book's network; ``mlp`` changes every block, the head's included."""
+    """Build a network like the d2l book's; ``mlp`` is that of every block, the head included."""
     mlp = changes.pop("mlp", TWO_1X1)
     return Variant(
         name,
@@ -151,7 +151,7 @@ def _d2l_family(name: str, **changes: Any) -> Variant:
 
 
 def _vgg_family(name: str, depths: tuple[int, int, int, int]) -> Variant:
-    """Small kernels and growing width, like VGG (Simonyan and Zisserman 2014): question 6.
+    """Build a network with small kernels, like VGG (Simonyan and Zisserman 2014): question 6.
 
     Four stages of 64, 256, 256 and 384 channels, each of ``depth`` NiN blocks of 3x3 convolutions
     and a pool; the very first convolution has stride 2. With the head, a network of B blocks has
@@ -167,7 +167,7 @@ def _vgg_family(name: str, depths: tuple[int, int, int, int]) -> Variant:
 
 
 def _gradual(name: str, kernel: int) -> Variant:
-    """Go from 384 channels to one per class in three steps instead of one: question 5."""
+    """Build a network that goes from 384 channels to one per class in three steps: question 5."""
     nin = _d2l_family(name, published_lr=0.03)
     steps = [Stage(n, kernel, padding=kernel // 2, pool=False) for n in (192, 48)]
     return replace(nin, stages=(*nin.stages, *steps))

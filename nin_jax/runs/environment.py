@@ -26,14 +26,16 @@ def versions() -> dict[str, str]:
     """Return the versions of Python, nin_jax and the libraries that compute."""
     packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
     found = {package: importlib.metadata.version(package) for package in packages}
-    return {"python": platform.python_version(), "nin_jax": _own_version()} | found
+    own = installed_version("nin_jax") or "not installed"  # it may run from its source folder
+    return {"python": platform.python_version(), "nin_jax": own} | found
 
 
-def _own_version() -> str:
+def installed_version(package: str) -> str | None:
+    """Return the version of an installed package, or None."""
     try:
-        return importlib.metadata.version("nin_jax")
+        return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
-        return "not installed"  # used from its source folder
+        return None
 
 
 def git_commit() -> str | None:

@@ -6,7 +6,6 @@ Everything that a user can get wrong is found before the first file is written.
 import contextlib
 import os
 import time
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -47,8 +46,6 @@ def fit(config: TrainConfig) -> dict[str, Any]:
         RunError: the end of the run could not be saved.
     """
     started = time.perf_counter()
-    if config.workdir is not None:
-        config = replace(config, workdir=Path(config.workdir))
     check_image_size(get_variant(config.variant), recipe_of(config).image_size)
     Cadence.parse(config.checkpoint_every)
     make_deterministic(config.deterministic)

@@ -59,7 +59,7 @@ def train(run: Run, recorder: Recorder, saver: Saver, interruption: Interruption
 
 @dataclass
 class Stop:
-    """Asks all processes of the run whether to stop or to save a checkpoint."""
+    """Ask all processes of the run whether to stop or to save a checkpoint."""
 
     interruption: Interruption
     saver: Saver

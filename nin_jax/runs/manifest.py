@@ -149,7 +149,7 @@ def read_config(folder: Path) -> TrainConfig:
     """Return the configuration that a run was started with.
 
     Raises:
-        UserError: the folder holds no run, or its configuration is not one.
+        UserError: the folder is not a run, or its configuration is not one.
     """
     config = from_file(TrainConfig, _read_run(folder).config, folder / CONFIG)
     _check_values(config, folder)
@@ -160,7 +160,7 @@ def read_recipe(folder: Path) -> Recipe:
     """Return the complete recipe that a run was started with.
 
     Raises:
-        UserError: the folder holds no run, or its recipe is not one.
+        UserError: the folder is not a run, or its recipe is not one.
     """
     recipe = from_file(Recipe, _read_run(folder).recipe, folder / CONFIG)
     _check_values(TrainConfig(**dataclasses.asdict(recipe)), folder)
@@ -168,8 +168,8 @@ def read_recipe(folder: Path) -> Recipe:
 
 
 def _check_values(config: TrainConfig, folder: Path) -> None:
-    """Every value is in its range, as it was when the run began."""
-    try:  # the variant is in the run's files itself; the one it was read from may be gone
+    """Check that every value is in its range."""
+    try:  # the run's files hold the variant; the file that it was read from may be gone
         recipe_of(dataclasses.replace(config, variant="nin"))
     except UserError as error:
         raise _damaged(folder, str(error)) from None
@@ -218,7 +218,7 @@ def weights_of(folder: Path) -> Path:
     """Return the path of a run's weights.
 
     Raises:
-        UserError: the folder holds no run, or one that has not finished an epoch.
+        UserError: the folder is not a run, or one that has not finished an epoch.
     """
     _read_run(folder)
     if not os.path.exists(folder / WEIGHTS):
@@ -230,7 +230,7 @@ def data_checksum(folder: Path) -> str:
     """Return the checksum of the dataset that a run was trained on.
 
     Raises:
-        UserError: the folder holds no run.
+        UserError: the folder is not a run.
     """
     return _read_run(folder).dataset.checksum
 
@@ -239,7 +239,7 @@ def class_names(folder: Path) -> tuple[str, ...]:
     """Return the names of a run's classes, one for each logit.
 
     Raises:
-        UserError: the folder holds no run.
+        UserError: the folder is not a run.
     """
     saved = _read_run(folder)
     names, count = saved.dataset.class_names, saved.num_classes
@@ -250,10 +250,10 @@ def _read_run(folder: Path) -> _SavedRun:
     """Read a run's config.json.
 
     Raises:
-        UserError: the folder holds no run, or the file is damaged.
+        UserError: the folder is not a run, or the file is damaged.
     """
     if not os.path.isfile(folder / CONFIG):  # Path's own raises where a name is too long
-        raise UserError(f"{folder} holds no run: there is no {CONFIG} in it")
+        raise UserError(f"{folder} is not a run: it has no {CONFIG}")
     saved = read_json(folder / CONFIG)
     try:
         return from_json(_SavedRun, saved)

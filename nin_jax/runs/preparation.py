@@ -141,7 +141,8 @@ def _open(config: TrainConfig) -> Dataset:
     streamed = open_dataset(name, config.data_dir)
     if _streams(config, streamed):
         return streamed
-    return replace(load_dataset(name, config.data_dir), checksum=streamed.checksum)
+    train, test = (Split(*split.source.arrays()) for split in (streamed.train, streamed.test))
+    return replace(streamed, train=train, test=test)
 
 
 def _streams(config: TrainConfig, dataset: Dataset) -> bool:
@@ -185,8 +186,7 @@ def prepare_run(spec: RunSpec, initial: Mapping[str, np.ndarray] | None = None) 
     steps = spec.steps_per_epoch * recipe.epochs
     if steps > MAX_STEPS:
         raise UserError(
-            f"--epochs {recipe.epochs} are {steps:,} steps, more than the {MAX_STEPS:,} whose "
-            "learning rates are kept"
+            f"--epochs {recipe.epochs} gives {steps:,} steps, more than the {MAX_STEPS:,} allowed"
         )
     optimizer = _optimizer(config, recipe, steps)
     state = init_train_state(params, optimizer, config.seed, layout)
@@ -224,8 +224,8 @@ def _load_initial(model: NiN, initial: Mapping[str, np.ndarray], freeze: bool) -
     untrained = [name for name in drawn if name.startswith("block")]
     if freeze and untrained:
         raise UserError(
-            f"--freeze would leave {', '.join(untrained)} as drawn at random: the weights are for "
-            "another number of input channels; leave --freeze out"
+            f"--freeze would leave {', '.join(untrained)} with random weights: the given ones are "
+            "for another number of input channels; leave --freeze out"
         )
     return drawn
 

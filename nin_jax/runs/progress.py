@@ -66,7 +66,7 @@ class Progress:
 
 
 class Recorder:
-    """Turns the metrics of steps and epochs into rows and lines.
+    """Turn the metrics of steps and epochs into rows and lines.
 
     The metrics of a dispatch are read one dispatch late, so that the device never waits.
 

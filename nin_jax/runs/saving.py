@@ -57,7 +57,7 @@ class Cadence:
 
 @dataclass
 class Saver:
-    """Saves a run into its folder.
+    """Save a run into its folder.
 
     Attributes:
         run, recorder: what to save.

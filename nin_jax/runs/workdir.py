@@ -21,7 +21,7 @@ def check(config: TrainConfig) -> None:
     """Check the run's folder without writing anything.
 
     Raises:
-        UserError: it is a file, cannot be written, already holds a run, or holds no run to resume.
+        UserError: it is a file, cannot be written, already holds a run, or has no run to resume.
     """
     folder = config.workdir
     if folder is None:
@@ -35,7 +35,7 @@ def check(config: TrainConfig) -> None:
             f"--workdir {folder} already holds a run: give --resume to continue it, or a new folder"
         )
     if config.resume and not holds_run:
-        raise UserError(f"--workdir {folder} holds no run to resume")
+        raise UserError(f"--workdir {folder} contains no run to resume")
 
 
 def check_folder(option: str, folder: Path) -> None:

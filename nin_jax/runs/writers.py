@@ -29,7 +29,7 @@ PLAIN_LINE_SECONDS = 30.0  # between progress lines where no bar can be drawn
 
 
 class JsonlWriter:
-    """Appends one JSON object per line; a row is in the file when `write` returns.
+    """Append one JSON object per line; a row is in the file when `write` returns.
 
     While the file cannot be written, as on a full disk, rows are kept and written later. The file
     never keeps part of a row.
@@ -75,7 +75,7 @@ class JsonlWriter:
 
 
 class TensorBoardWriter:
-    """Writes every number of a row as a scalar with its name, at the row's step.
+    """Write every number of a row as a scalar with its name, at the row's step.
 
     The events repeat ``metrics.jsonl``: a resumed run writes them again from its rows, so that each
     step appears once.

@@ -22,8 +22,8 @@ RESULTS = "results.jsonl"
 
 # The modern recipe with one ingredient replaced, removed or added.
 ABLATION: Mapping[str, Mapping[str, Any]] = {
-    "Xavier initialisation": {"init": "xavier"},
-    "He initialisation": {"init": "he"},
+    "Xavier initialization": {"init": "xavier"},
+    "He initialization": {"init": "he"},
     "SGD with Nesterov momentum": {
         "optimizer": "sgd",
         "lr": 0.03,
@@ -120,7 +120,7 @@ def changes_of(change: str) -> Mapping[str, Any]:
         try:
             changes[name] = json.loads(text)
         except ValueError:
-            raise UserError(f"--changes: {part!r} holds no number, true or false") from None
+            raise UserError(f"--changes: {part!r} needs a number, true or false") from None
     return changes
 
 
@@ -224,21 +224,23 @@ _BUDGET = ("dataset", "image_size", "train_images", "test_images", "evaluated_on
 
 
 def read_results(path: Path) -> list[Row]:
-    """The rows of a results file, the last of each cell; a last line without its end is left out.
+    """Return the rows of a results file, the last one of each cell; skip an incomplete last line.
 
     Warns:
-        UserWarning: the last line is torn; its cell will be run again.
+        UserWarning: the last line is incomplete; its run will be repeated.
 
     Raises:
-        UserError: another line is no row, a value in one is not what it has to be, or the rows of
-            a recipe are not of one budget. A row's cell is a folder's name: only the one that its
-            variant, recipe, change and seed give will do.
+        UserError: another line is not a row, a value is invalid, the rows of a recipe have
+            different budgets, or a cell's name, which names a folder, does not match its variant,
+            recipe, change and seed.
     """
     if not os.path.exists(path):  # Path's own raises where a name is too long
         return []
-    *lines, torn = read_text(path, errors="replace").split("\n")
-    if torn:
-        warnings.warn(f"{path}: the last line is torn; its run is made again", stacklevel=2)
+    *lines, incomplete = read_text(path, errors="replace").split("\n")
+    if incomplete:
+        warnings.warn(
+            f"{path}: the last line is incomplete; its run will be repeated", stacklevel=2
+        )
     rows: dict[str, Row] = {}
     budgets: dict[str, Any] = {}
     for number, line in enumerate(lines, start=1):
@@ -246,9 +248,11 @@ def read_results(path: Path) -> list[Row]:
             row = parse_json(line)
             from_json(_Result, row)
         except UserError as problem:
-            raise UserError(f"{path} is damaged: line {number} is no result: {problem}") from None
+            raise UserError(
+                f"{path} is damaged: line {number} is not a result: {problem}"
+            ) from None
         except ValueError:
-            raise UserError(f"{path} is damaged: line {number} is no result") from None
+            raise UserError(f"{path} is damaged: line {number} is not a result") from None
         budget = [*(row[name] for name in _BUDGET), len(row["test_accuracy_per_class"])]
         if budgets.setdefault(row["recipe"], budget) != budget:
             raise UserError(

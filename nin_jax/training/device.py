@@ -52,13 +52,12 @@ def devices_for(count: int | Literal["all"]) -> list[Any]:
         return found
     if count > len(found):
         raise UserError(
-            f"--devices {count} are more than there are: {len(found)} ({found[0].device_kind}); on "
-            "a CPU XLA_FLAGS=--xla_force_host_platform_device_count=8 makes 8 of it"
+            f"--devices {count} exceeds the number of devices: {len(found)} "
+            f"({found[0].device_kind}); XLA_FLAGS=--xla_force_host_platform_device_count=8 makes 8 "
+            "of a CPU"
         )
     if jax.process_count() > 1 and count != len(found):
-        raise UserError(
-            f"--devices {count}: the devices of all processes are used, which are {len(found)}"
-        )
+        raise UserError(f"--devices {count}: with several processes it must be all or {len(found)}")
     return found[:count]
 
 

@@ -110,13 +110,13 @@ def evaluation_parts(
 
 
 def _padded(order: np.ndarray, layout: Layout) -> np.ndarray:
-    """[steps, B] -> [steps, D ceil(B / D)], padded with -1."""
+    """Pad an order with -1: [steps, B] -> [steps, D ceil(B / D)]."""
     filler = -order.shape[1] % layout.devices
     return np.pad(order, ((0, 0), (0, filler)), constant_values=-1)
 
 
 def _ring(columns: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """[n, D, B / D] -> [D, rows, B / D], each step at its place, -1 elsewhere."""
+    """Move each step to its place, -1 elsewhere: [n, D, B / D] -> [D, rows, B / D]."""
     ring = np.full((len(places), *columns.shape[1:]), -1, columns.dtype)
     ring[places[: len(columns)]] = columns
     return ring.transpose(1, 0, 2)
@@ -137,6 +137,6 @@ def _divided(
 
 
 def _placed(layout: Layout, array: np.ndarray) -> jax.Array:
-    """[own n, ...] -> [D n, ...], in equal parts on the devices of this process."""
+    """Place equal parts on the devices of this process: [own n, ...] -> [D n, ...]."""
     blocks = np.split(array, len(layout.own))
     return layout.divide(dict(zip(layout.own, blocks, strict=True)))

@@ -167,7 +167,9 @@ NOISE = 2**32 - 1
 def _make_batch_gradient(
     graphdef: nnx.GraphDef, recipe: Recipe, image_size: tuple[int, int], micro_batch_size: int
 ) -> Callable[..., tuple[Any, Sums]]:
-    """``(params, images, labels, indices, positions, key) -> (grads, sums)`` of a batch's examples.
+    """Return a function that computes the summed gradient and metrics of a batch's examples.
+
+    It is ``(params, images, labels, indices, positions, key) -> (grads, sums)``.
 
     ``indices`` are their positions in the dataset, ``positions`` in the batch, both int32 [B].
     """

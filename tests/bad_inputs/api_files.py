@@ -29,7 +29,7 @@ FILES = {
     "from_torch: texts": fails("holds <U1", lambda: convert.from_torch({"a": "x"}, "nin")),
     "from_torch: nothing": fails("holds object", lambda: convert.from_torch({"a": None}, "nin")),
     "from_torch: ragged lists": fails(
-        "is no plain array", lambda: convert.from_torch({"a": [[1.0], [1.0, 2.0]]}, "nin")
+        "is not a plain array", lambda: convert.from_torch({"a": [[1.0], [1.0, 2.0]]}, "nin")
     ),
     "from_torch: keys that are numbers": fails(
         "unexpected 3", lambda: convert.from_torch({wrong(3): np.ones(1)}, "nin")
@@ -63,7 +63,7 @@ FILES = {
     "fit: batch size true": fails("--batch-size must be", lambda: _fit(batch_size=True)),
     "fit: image size a text": fails("--image-size must be", lambda: _fit(image_size="16")),
     "fit: seed a fraction": fails("--seed must be", lambda: _fit(seed=0.5)),
-    "fit: data set a number": fails("--dataset must be a text, got 3", lambda: _fit(dataset=3)),
+    "fit: data set a number": fails("--dataset must be a string, got 3", lambda: _fit(dataset=3)),
     "fit: initial weights a number": fails("--init-from must be", lambda: _fit(init_from=3)),
     "fit: resume of nothing": fails("needs --workdir", lambda: _fit(resume=True)),
     "read_metrics: missing": fails("No such", lambda: writers.read_metrics(Path("none"))),
@@ -90,8 +90,8 @@ FILES = {
     "read_json: a list": fails(
         "not an object", lambda: manifest.read_json(Path("a.json")), a_json="[]"
     ),
-    "load_model: no run": fails("holds no run", lambda: manifest.load_model("none")),
-    "class_names: no run": fails("holds no run", lambda: manifest.class_names(Path("none"))),
+    "load_model: no run": fails("is not a run", lambda: manifest.load_model("none")),
+    "class_names: no run": fails("is not a run", lambda: manifest.class_names(Path("none"))),
     "pictures.read: missing": fails("No such", lambda: pictures.read(Path("none"), 1, (4, 4))),
     "pictures.read: a folder": fails("Is a directory", lambda: pictures.read(Path("."), 1, (4, 4))),
     "pictures.read: text": fails(

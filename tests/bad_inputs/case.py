@@ -17,7 +17,7 @@ from nin_jax.models import convert
 Content = bytes | str | Callable[[], bytes | str] | None
 REMOVED = object()  # in `Case.edits`: the key is taken out
 RUN = ("--workdir", "run")  # the folder of `Case.edits`
-WHOLE = "is not a whole safetensors file"
+WHOLE = "is not a complete safetensors file"
 DEEP = "[" * 100_000
 
 

@@ -26,13 +26,13 @@ CONVERT = {
     "source a list": _convert("other than a state dict", saved(lambda torch: [torch.ones(1)])),
     "source with numbers": _convert("other than a state dict", saved(lambda torch: {"epoch": 3})),
     "source of bfloat16": _convert(
-        "'a' is no plain array", saved(lambda torch: {"a": torch.ones(1, dtype=torch.bfloat16)})
+        "'a' is not a plain array", saved(lambda torch: {"a": torch.ones(1, dtype=torch.bfloat16)})
     ),
     "source of whole numbers": _convert(
         "'a' holds int64", saved(lambda torch: {"a": torch.ones(1, dtype=torch.int64)})
     ),
     "source sparse": _convert(
-        "'a' is no plain array", saved(lambda t: {"a": t.eye(3).to_sparse()})
+        "'a' is not a plain array", saved(lambda t: {"a": t.eye(3).to_sparse()})
     ),
     "source of exabytes in a number": _convert(
         "unexpected a",

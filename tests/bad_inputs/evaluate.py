@@ -58,10 +58,10 @@ EVALUATE = {
     "out is a file": Case(
         "evaluate", "--out x is a file", (*RUN, "--out", "x"), {"x": ""}, edits={}
     ),
-    "folder missing": Case("evaluate", "none holds no run", ("--workdir", "none")),
-    "folder empty": Case("evaluate", "holds no run", ("--workdir", "x"), {"x/": ""}),
-    "folder a file": Case("evaluate", "holds no run", ("--workdir", "x"), {"x": ""}),
-    "folder's name too long": Case("evaluate", "holds no run", ("--workdir", "x" * 300)),
+    "folder missing": Case("evaluate", "none is not a run", ("--workdir", "none")),
+    "folder empty": Case("evaluate", "is not a run", ("--workdir", "x"), {"x/": ""}),
+    "folder a file": Case("evaluate", "is not a run", ("--workdir", "x"), {"x": ""}),
+    "folder's name too long": Case("evaluate", "is not a run", ("--workdir", "x" * 300)),
     "unknown device": Case("evaluate", "--device must be one of", (*RUN, "--device", "tpu")),
     "no weights": Case(
         "evaluate", "the run has not finished an epoch", RUN, {"run/model.safetensors": None}, {}

@@ -17,7 +17,7 @@ PREDICT = {
         *("predict", "did you mean nin15", "p.png", "--pretrained", "nin51"),
         files={"weights/nin15-digits.json": card},
     ),
-    "folder without a run": _picture("predict", "holds no run", "p.png", "--workdir", "."),
+    "folder without a run": _picture("predict", "is not a run", "p.png", "--workdir", "."),
     "picture missing": _picture("predict", "there is no nowhere.png", "nowhere.png", *RUN),
     "picture's name too long": _picture("predict", "there is no xxx", "x" * 300, *RUN),
     "no images in a folder": _picture(
@@ -43,8 +43,8 @@ EXPLAIN = {
     "a run and weights": _picture(
         "explain", "give one of --workdir", "p.png", *RUN, "--pretrained", "nin"
     ),
-    "folder without a run": _picture("explain", "holds no run", "p.png", "--workdir", "."),
-    "folder's name too long": _picture("explain", "holds no run", "p.png", "--workdir", "x" * 300),
+    "folder without a run": _picture("explain", "is not a run", "p.png", "--workdir", "."),
+    "folder's name too long": _picture("explain", "is not a run", "p.png", "--workdir", "x" * 300),
     "picture missing": _picture("explain", "there is no none.png", "none.png", *RUN, edits={}),
     "out is a file": _picture(
         "explain", "is a file, not a folder", "p.png", *RUN, "--out", "p.png", edits={}

@@ -45,16 +45,16 @@ STUDY = {
     "ablation of another": _study("--ablation must be one of", "--ablation", "nin15"),
     "two of one name": _study("has the same name twice", "--variants", "nin", "nin"),
     "holdout zero": _study("--holdout must be", "--holdout", "0"),
-    "gallery of nothing": _study("none holds no run", "--gallery", "none"),
+    "gallery of nothing": _study("none is not a run", "--gallery", "none"),
     "change without a value": _study("is not of the form field=value", "--changes", "lr"),
     "change of nothing": _study("unknown field of a recipe", "--changes", "colour=3"),
     "change to a word": _study("holds no number", "--changes", "lr=fast"),
     "out is a file": _study("is a file", "--out", "file", files={"file": "mine"}),
     "results torn in the middle": _study(
-        "line 1 is no result", "--page-only", files={"study/results.jsonl": "{\n{}\n"}
+        "line 1 is not a result", "--page-only", files={"study/results.jsonl": "{\n{}\n"}
     ),
     "results a list": _study(
-        "line 1 is no result", "--page-only", files={"study/results.jsonl": "[]\n[]\n"}
+        "line 1 is not a result", "--page-only", files={"study/results.jsonl": "[]\n[]\n"}
     ),
     "results outside": _results("the cell cannot be '../../x'", cell="../../x"),
     "results of another cell": _results("the cell cannot be", cell="nin-d2l-seed0"),

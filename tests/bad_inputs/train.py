@@ -36,7 +36,7 @@ TRAIN = {
     "initial weights of another network": _from(
         "the weights do not fit nin (8 keys): missing net.0.4.weight", "w", w=other_weights
     ),
-    "initial weights of no run": _from("x holds no run", "x", x__y=""),
+    "initial weights of no run": _from("x is not a run", "x", x__y=""),
     "initial weights of no name": _from(
         "unknown pretrained weights ''", "pretrained:", weights__none=""
     ),
@@ -69,7 +69,7 @@ TRAIN = {
     "image size a word": _train("--image-size must be", "--image-size", "big"),
     "three sides": _train("--image-size must be", "--image-size", "96", "96", "96"),
     "no devices": _train("--devices must be >= 1, got 0", "--devices", "0"),
-    "more devices than there are": _train("are more than there are: 1", "--devices", "9"),
+    "more devices than there are": _train("exceeds the number of devices: 1", "--devices", "9"),
     "devices in words": _train("--devices must be INT", "--devices", "many"),
     "unknown feed": _train("--feed must be one of auto, resident, stream", "--feed", "fast"),
     "a coordinator and no others": _train(
@@ -178,7 +178,7 @@ TRAIN = {
         set__test__a__2_png=picture(8),
     ),
     "resume without a folder": _train("--resume needs --workdir", "--resume"),
-    "resume of nothing": _train("none holds no run", "--resume", "--workdir", "none"),
+    "resume of nothing": _train("none contains no run to resume", "--resume", "--workdir", "none"),
     "workdir a file": _train(
         "is a file, not a folder", "--workdir", "file", files={"file": "mine"}
     ),

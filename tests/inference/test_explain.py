@@ -83,7 +83,7 @@ def test_bad_input_is_one_line_and_writes_nothing(script, undisturbed, tmp_path)
     file.write_text("mine")
     for arguments, text in (
         (["--workdir", undisturbed], "give one or more pictures"),
-        ([path, "--workdir", tmp_path], "holds no run"),
+        ([path, "--workdir", tmp_path], "is not a run"),
         ([tmp_path / "none.png", "--workdir", undisturbed], "there is no"),
         ([path, "--workdir", undisturbed, "--out", file], "is a file, not a folder"),
     ):

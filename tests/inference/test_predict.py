@@ -71,7 +71,7 @@ def test_bad_input_is_one_line(script, undisturbed, case):
 
 def test_a_folder_without_a_run_and_one_without_pictures(script, undisturbed, tmp_path):
     save("p.png")
-    assert "holds no run" in script("predict", "p.png", "--workdir", tmp_path).err
+    assert "is not a run" in script("predict", "p.png", "--workdir", tmp_path).err
     empty = tmp_path / "empty"
     empty.mkdir()
     assert "no images in" in script("predict", empty, "--workdir", undisturbed).err

@@ -163,7 +163,7 @@ def test_weights_of_another_network_change_nothing(tmp_path):
 
 def test_other_input_channels_cannot_be_frozen(config):
     weights = nin_jax.convert.to_torch(nin_jax.create_model("small", in_channels=3, image_size=16))
-    with pytest.raises(nin_jax.UserError, match=r"would leave block1\.conv1 as drawn"):
+    with pytest.raises(nin_jax.UserError, match=r"would leave block1\.conv1 with random weights"):
         _prepare(config, weights)
 
 

@@ -35,7 +35,7 @@ def test_another_configuration_is_refused_and_every_difference_listed(config, un
         ({"lr": 1e300}, r"--lr must be <= 1e\+30, got 1e\+300"),
         ({"optimizer": "lion"}, "--optimizer must be 'sgd', 'adam' or 'muon', got 'lion'"),
         ({"precision": "float16"}, "--precision must be 'float32' or 'bfloat16'"),
-        ({"recipe": ["d2l"]}, "--recipe must be a text"),
+        ({"recipe": ["d2l"]}, "--recipe must be a string"),
         ({"workdir": "x" * 300}, "cannot make"),
     ],
     ids=str,

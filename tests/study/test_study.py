@@ -64,17 +64,17 @@ def test_changes_are_fields_of_a_recipe():
             grid.changes_of(text)
 
 
-def test_results_survive_a_torn_last_line(tmp_path):
+def test_results_survive_an_incomplete_last_line(tmp_path):
     path = tmp_path / "results.jsonl"
     assert grid.read_results(path) == []
     grid.append_result(path, row(seed=0))
     grid.append_result(path, row(seed=1))
     whole = path.read_bytes()
     path.write_bytes(whole[:-20])
-    with pytest.warns(UserWarning, match="the last line is torn"):
+    with pytest.warns(UserWarning, match="the last line is incomplete"):
         rows = grid.read_results(path)
     assert [r["seed"] for r in rows] == [0]
-    grid.append_result(path, row(seed=1))  # the torn line is removed first
+    grid.append_result(path, row(seed=1))  # the incomplete line is removed first
     assert path.read_bytes() == whole
     assert len(grid.read_results(path)) == 2
 
@@ -83,7 +83,7 @@ def test_results_survive_a_torn_last_line(tmp_path):
 def test_a_damaged_line_before_the_last_is_an_error(tmp_path, line):
     path = tmp_path / "results.jsonl"
     path.write_text(f"{line}\n{json.dumps(row())}\n")
-    with pytest.raises(UserError, match="line 1 is no result"):
+    with pytest.raises(UserError, match="line 1 is not a result"):
         grid.read_results(path)
 
 
