@@ -14,9 +14,8 @@ from nin_jax.runs import manifest, workdir
 from nin_jax.runs.preparation import evaluation_images, load_data
 from nin_jax.runs.trained import Source, Trained
 from nin_jax.training.device import devices_for
-from nin_jax.training.evaluate import Score, evaluate
+from nin_jax.training.evaluate import Score, evaluate, make_eval_step
 from nin_jax.training.sharding import EVERYWHERE, make_layout
-from nin_jax.training.step import make_eval_step
 
 
 @dataclass(frozen=True)

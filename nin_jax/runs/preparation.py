@@ -27,17 +27,15 @@ from nin_jax.training.device import (
     default_steps_per_dispatch,
     devices_for,
 )
-from nin_jax.training.evaluate import Score, evaluate
+from nin_jax.training.evaluate import EvalState, Score, evaluate, make_eval_step
 from nin_jax.training.feed import Resident, Shares, evaluation_parts
 from nin_jax.training.optimizer import for_head_only, make_optimizer, make_schedule
 from nin_jax.training.recipes import Recipe
 from nin_jax.training.sharding import EVERYWHERE, Layout, make_layout
 from nin_jax.training.step import (
-    EvalState,
     StepFigures,
     TrainState,
     init_train_state,
-    make_eval_step,
     make_train_step,
     make_train_steps,
 )

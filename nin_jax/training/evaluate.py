@@ -6,10 +6,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
+from nin_jax.data import transforms
 from nin_jax.training.sharding import DIVIDED, EVERYWHERE, Layout
-from nin_jax.training.step import EvalState
+from nin_jax.training.step import cross_entropy
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,59 @@ class Score:
         ]
 
 
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class EvalState:
+    """Evaluation so far: position in the data, loss, and the confusion matrix of each device.
+
+    Attributes:
+        start: int32 [], the next example, of each device's own.
+        loss: float32 [D], summed over examples.
+        confusion: int32 [D, classes, classes]; rows are labels, columns predictions.
+    """
+
+    start: jax.Array
+    loss: jax.Array
+    confusion: jax.Array
+
+
+def make_eval_step(
+    graphdef: nnx.GraphDef,
+    image_size: tuple[int, int],
+    num_classes: int,
+    batch_size: int,
+    layout: Layout,
+) -> Callable[..., EvalState]:
+    """Return the compiled ``step(params, state, images, labels) -> state`` over the next batch.
+
+    Every example counts once, whatever the batch size; label -1 marks padding, which does not
+    count. Images, labels and the state are divided over the layout's devices. Each device evaluates
+    the next batch of its own examples, without communication.
+    """
+
+    def step(params, state: EvalState, images, labels):
+        indices = state.start + jnp.arange(batch_size)
+        indices = jnp.where(indices < len(images), indices, -1)
+        images, labels, weights = transforms.take(images, labels, indices)
+        weights = weights * (labels >= 0)
+        logits = nnx.merge(graphdef, params)(transforms.prepare(images, image_size))
+        loss = jnp.sum(jnp.where(weights > 0, cross_entropy(logits, labels), 0))
+        hits = weights.astype(jnp.int32)
+        confusion = state.confusion.at[0, labels, logits.argmax(1)].add(hits)
+        return EvalState(state.start + batch_size, state.loss + loss, confusion)
+
+    states = EvalState(EVERYWHERE, DIVIDED, DIVIDED)  # type: ignore[arg-type]
+    return jax.jit(
+        jax.shard_map(
+            step,
+            mesh=layout.mesh,
+            in_specs=(EVERYWHERE, states, DIVIDED, DIVIDED),
+            out_specs=states,
+            check_vma=False,
+        )
+    )
+
+
 def evaluate(
     eval_step: Callable[..., EvalState],
     params: Any,
@@ -51,7 +107,7 @@ def evaluate(
     layout: Layout,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Score:
-    """Evaluate a split with the step of `step.make_eval_step`; each example counts once.
+    """Evaluate a split with the step of `make_eval_step`; each example counts once.
 
     Args:
         eval_step: made for this ``batch_size``, ``num_classes`` and ``layout``.

@@ -1,4 +1,4 @@
-"""The compiled training step and evaluation step: pure functions; training donates its state.
+"""The compiled training step: a pure function that donates its state.
 
 Gather, augmentation, resize, network, gradients and optimizer are one program. A batch may be split
 into micro-batches, whose gradients are added up to the gradient of the batch.
@@ -15,7 +15,7 @@ from flax import nnx
 
 from nin_jax.data import transforms
 from nin_jax.training.recipes import Recipe
-from nin_jax.training.sharding import COLUMNS, DIVIDED, EVERYWHERE, Layout
+from nin_jax.training.sharding import COLUMNS, EVERYWHERE, Layout
 
 
 @jax.tree_util.register_dataclass
@@ -66,22 +66,6 @@ class StepFigures:
 
     sums: Sums
     gradient_norm: jax.Array
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class EvalState:
-    """Evaluation so far: position in the data, loss, and the confusion matrix of each device.
-
-    Attributes:
-        start: int32 [], the next example, of each device's own.
-        loss: float32 [D], summed over examples.
-        confusion: int32 [D, classes, classes]; rows are labels, columns predictions.
-    """
-
-    start: jax.Array
-    loss: jax.Array
-    confusion: jax.Array
 
 
 def init_train_state(
@@ -263,40 +247,3 @@ def split_micro_batches(indices: jax.Array, micro_batch_size: int) -> jax.Array:
     filler = rows * micro_batch_size - len(indices)
     padded = jnp.pad(indices, (0, filler), constant_values=-1)
     return padded.reshape(rows, micro_batch_size)
-
-
-def make_eval_step(
-    graphdef: nnx.GraphDef,
-    image_size: tuple[int, int],
-    num_classes: int,
-    batch_size: int,
-    layout: Layout,
-) -> Callable[..., EvalState]:
-    """Return the compiled ``step(params, state, images, labels) -> state`` over the next batch.
-
-    Every example counts once, whatever the batch size; label -1 marks padding, which does not
-    count. Images, labels and the state are divided over the layout's devices. Each device evaluates
-    the next batch of its own examples, without communication.
-    """
-
-    def step(params, state: EvalState, images, labels):
-        indices = state.start + jnp.arange(batch_size)
-        indices = jnp.where(indices < len(images), indices, -1)
-        images, labels, weights = transforms.take(images, labels, indices)
-        weights = weights * (labels >= 0)
-        logits = nnx.merge(graphdef, params)(transforms.prepare(images, image_size))
-        loss = jnp.sum(jnp.where(weights > 0, cross_entropy(logits, labels), 0))
-        hits = weights.astype(jnp.int32)
-        confusion = state.confusion.at[0, labels, logits.argmax(1)].add(hits)
-        return EvalState(state.start + batch_size, state.loss + loss, confusion)
-
-    states = EvalState(EVERYWHERE, DIVIDED, DIVIDED)  # type: ignore[arg-type]
-    return jax.jit(
-        jax.shard_map(
-            step,
-            mesh=layout.mesh,
-            in_specs=(EVERYWHERE, states, DIVIDED, DIVIDED),
-            out_specs=states,
-            check_vma=False,
-        )
-    )

@@ -48,7 +48,7 @@ STUDY = {
     "gallery of nothing": _study("none is not a run", "--gallery", "none"),
     "change without a value": _study("is not of the form field=value", "--changes", "lr"),
     "change of nothing": _study("unknown field of a recipe", "--changes", "colour=3"),
-    "change to a word": _study("holds no number", "--changes", "lr=fast"),
+    "change to a word": _study("needs a number", "--changes", "lr=fast"),
     "out is a file": _study("is a file", "--out", "file", files={"file": "mine"}),
     "results torn in the middle": _study(
         "line 1 is not a result", "--page-only", files={"study/results.jsonl": "{\n{}\n"}

@@ -178,7 +178,7 @@ TRAIN = {
         set__test__a__2_png=picture(8),
     ),
     "resume without a folder": _train("--resume needs --workdir", "--resume"),
-    "resume of nothing": _train("none contains no run to resume", "--resume", "--workdir", "none"),
+    "resume of nothing": _train("none is not a run", "--resume", "--workdir", "none"),
     "workdir a file": _train(
         "is a file, not a folder", "--workdir", "file", files={"file": "mine"}
     ),

@@ -58,7 +58,7 @@ def test_changes_are_fields_of_a_recipe():
         ("lt=0.1", "unknown field of a recipe 'lt': did you mean lr"),
         ("epochs=3", "unknown field of a recipe 'epochs'"),
         ("optimizer=lion", "optimizer must be one of sgd, adam"),
-        ("lr=fast", "'lr=fast' holds no number"),
+        ("lr=fast", "'lr=fast' needs a number"),
     ):
         with pytest.raises(UserError, match=message):
             grid.changes_of(text)

@@ -36,14 +36,13 @@ import nin_jax
 from nin_jax import Stage, Variant
 from nin_jax.data import transforms
 from nin_jax.data.datasets import Split
-from nin_jax.training.evaluate import Score, evaluate, initial, total
+from nin_jax.training.evaluate import Score, evaluate, initial, make_eval_step, total
 from nin_jax.training.feed import Resident, Shares, evaluation_parts
 from nin_jax.training.optimizer import make_optimizer
 from nin_jax.training.recipes import Recipe
 from nin_jax.training.sharding import EVERYWHERE, Layout, make_layout
 from nin_jax.training.step import (
     init_train_state,
-    make_eval_step,
     make_train_step,
     make_train_steps,
 )

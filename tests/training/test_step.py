@@ -14,12 +14,12 @@ from nin_jax import Stage, Variant
 from nin_jax.data import transforms
 from nin_jax.data.datasets import Split
 from nin_jax.training.config import TrainConfig, recipe_of
-from nin_jax.training.evaluate import evaluate
+from nin_jax.training.evaluate import evaluate, make_eval_step
 from nin_jax.training.feed import evaluation_parts
 from nin_jax.training.optimizer import make_optimizer, make_schedule
 from nin_jax.training.recipes import Recipe
 from nin_jax.training.sharding import make_layout
-from nin_jax.training.step import cross_entropy, init_train_state, make_eval_step, make_train_step
+from nin_jax.training.step import cross_entropy, init_train_state, make_train_step
 
 TINY = Variant("tiny", stages=(Stage(4, 3, padding=1), Stage(8, 3, padding=1)), dropout=0.0)
 SIZE = (16, 16)
