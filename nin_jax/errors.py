@@ -35,6 +35,7 @@ class Interrupted(KeyboardInterrupt):
 
     @property
     def code(self) -> int:
+        """The exit code."""
         return 128 + self.number
 
     def __str__(self) -> str:

@@ -74,6 +74,7 @@ class Bytes:
 
     @property
     def raw(self) -> Cell:
+        """The number of bytes."""
         return self.bytes
 
 

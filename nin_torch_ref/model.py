@@ -64,6 +64,7 @@ class NiN(nn.Module):
         self.net = nn.Sequential(*layers)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return logits [B, num_classes] of images [B, C, H, W]."""
         return self.net(x)
 
 

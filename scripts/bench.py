@@ -12,6 +12,7 @@ from nin_jax.errors import UserError
 
 
 def run(config: BenchConfig) -> None:
+    """Run the benchmarks that are named, and print their rows."""
     config.check()
     try:
         from benchmarks.speed.bench import run_benchmarks  # imports PyTorch, which is slow

@@ -38,6 +38,7 @@ class ConvertConfig:
 
 
 def run(config: ConvertConfig) -> None:
+    """Convert the file, and print what was written."""
     from nin_jax import UserError, count_params, get_variant
     from nin_jax.models import convert
 

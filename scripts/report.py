@@ -10,6 +10,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # benchmarks/ i
 
 
 def run(config: ReportConfig) -> None:
+    """Count, measure and print; the measurement needs benchmarks/."""
     from benchmarks.speed.memory import measure_account
     from nin_jax.accounting.report import make_report
 

@@ -11,6 +11,7 @@ from nin_jax import cli
 
 
 def run(config: SoakConfig) -> None:
+    """Run the trials, print their outcomes, and exit with 1 if anything was lost."""
     outcomes = run_trials(config, shlex.join(["python", "scripts/soak.py", *sys.argv[1:]]))
     if any(outcome.lost for outcome in outcomes):
         sys.exit(1)

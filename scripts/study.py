@@ -7,6 +7,7 @@ from nin_jax.study.config import StudyConfig
 
 
 def run(config: StudyConfig) -> None:
+    """Run what is missing, and write the page."""
     from nin_jax.study.study import make_study
 
     make_study(config, ["python", "scripts/study.py", *sys.argv[1:]])

@@ -7,6 +7,7 @@ from nin_jax.training.config import TrainConfig
 
 
 def run(config: TrainConfig) -> None:
+    """Train, or print the variants."""
     from nin_jax.models import summary
     from nin_jax.runs import manifest
     from nin_jax.runs.fit import fit

@@ -56,6 +56,7 @@ class Plan:
                 yield self.work(task, variant, batch_size)
 
     def work(self, task: Task, variant: str, batch_size: int) -> Work:
+        """Return the work of a benchmark on a variant, with the settings of this plan."""
         return Work(task, variant, batch_size, self.image_size, self.in_channels, self.precision)
 
 

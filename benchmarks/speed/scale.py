@@ -82,6 +82,7 @@ class Step:
     parameter_bytes: int
 
     def row(self, benchmark: str) -> Row:
+        """Return the columns that describe the step, without its time."""
         sharded = self.layout is not None and self.layout.shard_params
         return self.work.row() | {
             "benchmark": benchmark,
@@ -213,6 +214,7 @@ class Clocked:
 
     @property
     def cores(self) -> float:
+        """The cores that were busy on average."""
         return self._busy / self._wall
 
 

@@ -25,6 +25,7 @@ class Timing:
 
     @property
     def median(self) -> float:
+        """The median, in seconds."""
         return statistics.median(self.seconds)
 
     def row(self, images: int) -> dict[str, float]:

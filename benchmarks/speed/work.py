@@ -51,6 +51,7 @@ class Work:
 
     @property
     def sides(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
         return as_height_width(self.image_size)
 
     @property

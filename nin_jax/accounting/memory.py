@@ -39,9 +39,11 @@ class PaperMemory:
 
     @property
     def total_bytes(self) -> int:
+        """The sum of all parts."""
         return sum(asdict(self).values())
 
     def to_dict(self) -> dict[str, Any]:
+        """Return the parts and their sum as plain data."""
         return asdict(self) | {"total_bytes": self.total_bytes}
 
 

@@ -59,6 +59,7 @@ class Operations:
 
     @property
     def total(self) -> int:
+        """The FLOPs of all kinds together."""
         return sum(self.flops.values())
 
     @property

@@ -82,6 +82,7 @@ class Programs:
 
     @property
     def micro_batches(self) -> int:
+        """The number of micro-batches in a batch."""
         return -(-self.batch_size // self.micro)
 
     def forward(self, batch_size: int) -> jax.stages.Lowered:

@@ -134,6 +134,7 @@ class XlaMemory:
         return argument + output - alias + temp
 
     def to_dict(self) -> dict[str, Any]:
+        """Return the fields and ``total_bytes`` as plain data."""
         return asdict(self) | {"total_bytes": self.total_bytes}
 
 
@@ -188,6 +189,7 @@ class TaskMemory:
         return plan.total_bytes - plan.argument_bytes
 
     def to_dict(self) -> dict[str, Any]:
+        """Return the memory by the three methods as plain data."""
         return {
             "paper": self.paper.to_dict(),
             "xla_plain": self.plain and self.plain.to_dict(),

@@ -60,6 +60,7 @@ class Card:
 
     @property
     def name(self) -> str:
+        """The name that `create_model` and --pretrained take."""
         return f"{self.variant}-{self.dataset}"
 
     @property

@@ -71,6 +71,7 @@ class JsonlWriter:
         os.fsync(self._file)
 
     def close(self) -> None:
+        """Close the file."""
         self._file.close()
 
 
@@ -117,6 +118,7 @@ class TensorBoardWriter:
         self._records.write(event.SerializeToString())
 
     def close(self) -> None:
+        """Close the file."""
         self._records.close()
 
 

@@ -98,14 +98,17 @@ class Study:
 
     @property
     def recipes(self) -> list[str]:
+        """The recipes, in order of their first run."""
         return list(dict.fromkeys(group.recipe for group in self.unchanged))
 
     @property
     def answered_by(self) -> str:
+        """Which runs the answers use, in a sentence."""
         return answered_by(self.groups)
 
     @property
     def command_lines(self) -> list[str]:
+        """The commands as texts for a shell."""
         return [shlex.join(command) for command in self.commands]
 
     def of_recipe(self, recipe: str) -> list[Group]:
@@ -138,6 +141,7 @@ class Study:
         return [*tables, group_table("Cost", measured, COSTS)] if measured else tables
 
     def class_table(self) -> Table:
+        """Return the test accuracy of each class."""
         rows = [[f"{group.variant}, {group.recipe}", *group.per_class] for group in self.unchanged]
         # A results file without study.json beside it has no class names.
         numbers = range(len(self.class_names), max((len(row) - 1 for row in rows), default=0))

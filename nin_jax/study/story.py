@@ -32,6 +32,7 @@ class Story:
     gallery: list[dict[str, str]] = field(default_factory=list)
 
     def write(self, out: Path) -> None:
+        """Write the story into the folder of the study."""
         manifest.write_json(out / STORY, asdict(self))
 
     def pictures(self, out: Path) -> list[Picture]:

@@ -29,6 +29,7 @@ class Score:
 
     @property
     def accuracy(self) -> float:
+        """The fraction of correct predictions."""
         return float(np.trace(self.confusion) / self.confusion.sum())
 
     def per_class(self) -> list[dict[str, float]]:
