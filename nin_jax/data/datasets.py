@@ -54,6 +54,10 @@ class Split:
         """Return the examples from `start` to `stop`, as a slice does."""
         return Split(self.images[start:stop], self.labels[start:stop])
 
+    def pick(self, indices: np.ndarray) -> "Split":
+        """Return copies of the examples at these places, int [n]."""
+        return Split(self.images[indices], self.labels[indices])
+
     def read(self, indices: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Read examples in batches.
 
@@ -75,6 +79,9 @@ class Examples(Protocol):
     """The interface that `Split` and `streaming.StreamedSplit` share."""
 
     @property
+    def labels(self) -> np.ndarray | None: ...
+
+    @property
     def image_shape(self) -> tuple[int, int, int]: ...
 
     def __len__(self) -> int: ...
@@ -82,6 +89,8 @@ class Examples(Protocol):
     def chance(self, num_classes: int) -> float: ...
 
     def part(self, start: int | None, stop: int | None) -> Self: ...
+
+    def pick(self, indices: np.ndarray) -> Self: ...
 
     def read(self, indices: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]: ...
 

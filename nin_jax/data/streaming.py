@@ -23,15 +23,15 @@ _CHUNK = 16
 
 @dataclass(frozen=True)
 class StreamedSplit:
-    """Like `datasets.Split`, but read when needed: consecutive examples of a source.
+    """Like `datasets.Split`, but read when needed: some examples of a source.
 
     Attributes:
         source: where the examples are read from.
-        indices: which examples of the source belong to the split.
+        indices: int [N], the places of the split's examples in the source.
     """
 
     source: Source
-    indices: range
+    indices: np.ndarray
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -41,24 +41,31 @@ class StreamedSplit:
         """(height, width, channels) of every image."""
         return self.source.image_shape
 
+    @property
+    def labels(self) -> np.ndarray | None:
+        """The labels, int32 [N]; None if the source knows them only by reading all examples."""
+        labels = getattr(self.source, "labels", None)
+        return None if labels is None else labels[self.indices]
+
     def chance(self, num_classes: int) -> float:
         """Return the accuracy of always predicting the most frequent class.
 
-        If the source does not know its labels without reading all examples, return the accuracy of
-        guessing.
+        If the labels are not known, return the accuracy of guessing.
         """
-        labels = getattr(self.source, "labels", None)
-        if labels is None:
-            return 1 / num_classes
-        return np.bincount(labels[self.indices.start : self.indices.stop]).max() / len(self)
+        labels = self.labels
+        return 1 / num_classes if labels is None else np.bincount(labels).max() / len(self)
 
     def part(self, start: int | None, stop: int | None) -> "StreamedSplit":
         """Return the examples from `start` to `stop`, as a slice does."""
         return StreamedSplit(self.source, self.indices[start:stop])
 
+    def pick(self, indices: np.ndarray) -> "StreamedSplit":
+        """Return the examples at these places, int [n]."""
+        return StreamedSplit(self.source, self.indices[indices])
+
     def read(self, indices: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Read batches as `datasets.Split.read` does, ahead of their use."""
-        theirs = np.where(indices >= 0, indices + self.indices.start, -1)
+        theirs = np.where(indices >= 0, self.indices[indices], -1)
         return batches(self.source, theirs, size)
 
 
@@ -80,7 +87,7 @@ def open_dataset(name: str, data_dir: str | Path | None = None) -> Dataset[Strea
     if not name.startswith((TFDS_PREFIX, FOLDER_PREFIX)):
         raise ValueError(f"{name!r} cannot be streamed from disk")
     found = open_dataset_files(name, given_folder(data_dir))
-    train, test = (StreamedSplit(each, range(len(each))) for each in (found.train, found.test))
+    train, test = (StreamedSplit(each, np.arange(len(each))) for each in (found.train, found.test))
     return Dataset(name, train, test, found.class_names, found.checksum, found.source)
 
 

@@ -16,7 +16,8 @@ from flax import nnx
 
 from nin_jax.data import transforms
 from nin_jax.data.datasets import FOLDER_PREFIX, TFDS_PREFIX, Dataset, Split, load_dataset
-from nin_jax.data.streaming import open_dataset
+from nin_jax.data.holdout import held_out
+from nin_jax.data.streaming import StreamedSplit, open_dataset
 from nin_jax.errors import UserError
 from nin_jax.models import convert
 from nin_jax.models.nin import NiN, new_model
@@ -102,7 +103,7 @@ def load_spec(config: TrainConfig) -> RunSpec:
 def load_data(config: TrainConfig) -> Dataset:
     """Return the run's dataset within its limits.
 
-    With ``holdout``, the last training images take the place of the test split.
+    With ``holdout``, some training images take the place of the test split.
 
     Raises:
         UserError: as `load_dataset`; there are more classes than ``num_classes``; or ``holdout``
@@ -114,33 +115,42 @@ def load_data(config: TrainConfig) -> Dataset:
             f"--num-classes {config.num_classes} is too few: {dataset.name} has labels "
             f"0 to {dataset.num_classes - 1}"
         )
-    train, test = dataset.train, dataset.test
-    if config.holdout is not None:
-        kept = len(train) - config.holdout
-        if kept < 1:
-            raise UserError(
-                f"--holdout {config.holdout} leaves nothing to train on: {dataset.name} has "
-                f"{len(train)} training images"
-            )
-        train, test = train.part(None, kept), train.part(kept, None)
+    held, streams = _held_out(config, dataset), _streams(config, dataset)
+    train = dataset.train if streams else _in_memory(dataset.train)
+    if held is not None:
+        train, test = train.pick(np.flatnonzero(~held)), train.pick(np.flatnonzero(held))
+    else:
+        test = dataset.test if streams else _in_memory(dataset.test)
     train, test = train.part(None, config.limit_train), test.part(None, config.limit_test)
     return replace(dataset, train=train, test=test)
 
 
-def _open(config: TrainConfig) -> Dataset:
-    """Return the dataset in memory, or opened for reading if it is streamed.
+def _held_out(config: TrainConfig, dataset: Dataset) -> np.ndarray | None:
+    """Return which training images are held out, bool [N], whatever the feed; None for none."""
+    if config.holdout is None:
+        return None
+    total = len(dataset.train)
+    if config.holdout >= total:
+        raise UserError(
+            f"--holdout {config.holdout} leaves nothing to train on: {dataset.name} has "
+            f"{total} training images"
+        )
+    return held_out(dataset.train.labels, total, config.holdout, config.seed)
 
-    A dataset that can be streamed has the checksum of the streamed one in both cases, so that a run
-    may be resumed with the other feed.
+
+def _open(config: TrainConfig) -> Dataset:
+    """Return the dataset: opened for reading if it can be streamed, else in memory.
+
+    A run may be resumed with the other feed, so both have the checksum of the opened dataset.
     """
     name = config.dataset
     if not isinstance(name, str) or not name.startswith((TFDS_PREFIX, FOLDER_PREFIX)):
         return load_dataset(name, config.data_dir)
-    streamed = open_dataset(name, config.data_dir)
-    if _streams(config, streamed):
-        return streamed
-    train, test = (Split(*split.source.arrays()) for split in (streamed.train, streamed.test))
-    return replace(streamed, train=train, test=test)
+    return open_dataset(name, config.data_dir)
+
+
+def _in_memory(split: Split | StreamedSplit) -> Split:
+    return split if isinstance(split, Split) else Split(*split.source.arrays())
 
 
 def _streams(config: TrainConfig, dataset: Dataset) -> bool:

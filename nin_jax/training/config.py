@@ -73,8 +73,8 @@ class RunOptions:
     """Use only the first so many test images. Default: all."""
 
     holdout: Count | None = None
-    """Hold out the last so many training images and evaluate on them instead of the test images, to
-    choose a recipe without looking at the test set."""
+    """Hold out so many training images, a share of each class drawn with --seed, and evaluate on
+    them instead of the test images: to choose a recipe without looking at the test set."""
 
     num_classes: Count | None = None
     """Number of logits. Default: the number of classes of the dataset."""

@@ -4,6 +4,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -114,17 +115,19 @@ def test_images_are_decoded_as_for_prediction(tmp_path):
     np.testing.assert_array_equal(source.source[deep][0][..., 0], gray)
 
 
-@pytest.mark.parametrize("feed", ["resident", "stream"])
-def test_limits_and_holdout_have_all_classes(tmp_path, feed):
+def test_limits_and_holdout_have_all_classes(tmp_path):
     labels = np.repeat([0, 1, 2], 40)
     make_folder(tmp_path, pictures(120, 4, 5), labels)
-    config = TrainConfig(
-        dataset=f"folder:{tmp_path}", feed=feed, holdout=30, limit_train=30, limit_test=30
-    )
-    dataset = preparation.load_data(config)
-    for split in (dataset.train, dataset.test):
-        (_, found), *_ = split.read(np.arange(30), 30)
-        assert np.bincount(found, minlength=3).min() >= 5
+    config = TrainConfig(dataset=f"folder:{tmp_path}", holdout=30, limit_train=30)
+    read = []
+    for feed in ("resident", "stream"):
+        dataset = preparation.load_data(replace(config, feed=feed))
+        for split in (dataset.train, dataset.test):
+            (images, found), *_ = split.read(np.arange(30), 30)
+            assert np.bincount(found, minlength=3).min() >= 5
+            read.append(images)
+    assert np.bincount(found).tolist() == [10, 10, 10]
+    np.testing.assert_array_equal(read[:2], read[2:])
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "I;16"])
