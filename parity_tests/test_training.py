@@ -20,7 +20,7 @@ import nin_torch_ref
 from nin_jax.training.optimizer import make_optimizer, make_schedule
 from nin_jax.training.recipes import RECIPES, Recipe
 from parity_tests.frameworks import as_array, as_nchw, as_tensor, assert_close
-from parity_tests.pairs import Pair, fast, make_pair
+from parity_tests.pairs import Pair, make_pair
 from parity_tests.passes import compile_loss_and_gradient
 from parity_tests.tolerances import MUON_BFLOAT16, OPTIMIZER_STEPS, RATES
 
@@ -117,15 +117,25 @@ def _assert_same_training(
         assert_close(value, expected[name], OPTIMIZER_STEPS, name)
 
 
+EVERY_OPTION = "momentum and weight decay"
+
+
+@pytest.mark.parametrize(
+    ("variant", "optimizer"),
+    [
+        *((name, EVERY_OPTION) for name in nin_jax.list_variants()),
+        ("nin", "plain"),
+        ("nin", "momentum"),
+    ],
+)
+def test_sgd_steps_of_narrow_networks(variant, optimizer):
+    _check_sgd(make_pair(*_narrow(variant)), optimizer)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", nin_jax.list_variants())
-def test_sgd_steps_of_narrow_networks(variant):
-    _check_sgd(make_pair(*_narrow(variant)), "momentum and weight decay")
-
-
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("variant", fast("nin_one_1x1"))
-def test_sgd_steps(variant, optimizer):
-    _check_sgd(make_pair(variant), optimizer)
+def test_sgd_steps(variant):
+    _check_sgd(make_pair(variant), EVERY_OPTION)
 
 
 def _check_sgd(pair: Pair, optimizer: str) -> None:

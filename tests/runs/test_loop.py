@@ -61,7 +61,7 @@ def test_two_runs_with_one_configuration_are_bit_equal(config, undisturbed):
     assert_same(config.workdir, undisturbed)
 
 
-@pytest.mark.parametrize("at_once", [2, 10])
+@pytest.mark.parametrize("at_once", [2, pytest.param(10, marks=pytest.mark.slow)])
 def test_several_steps_per_dispatch_are_the_same_run(config, undisturbed, at_once):
     """An epoch has 3 steps, so its last dispatch has fewer than 2 or 10.
 
@@ -195,7 +195,7 @@ def test_without_network_or_files_training_falls_back_to_digits(config, monkeypa
     assert json.loads((config.workdir / "config.json").read_text())["config"]["dataset"] == "digits"
 
 
-@pytest.mark.parametrize("size", [(16, 20), 15])
+@pytest.mark.parametrize("size", [(16, 20), pytest.param(15, marks=pytest.mark.slow)])
 def test_other_sizes_and_optimizers_train(config, size):
     summary = fit(replace(config, image_size=size, optimizer="adam", label_smoothing=0.1, epochs=1))
     assert np.isfinite(summary["test_loss"])

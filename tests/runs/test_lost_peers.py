@@ -9,18 +9,12 @@ import pytest
 from tests.support.one_process import FULL_DISK
 from tests.support.real_processes import LOST_WITHIN, STEPS, alone, assert_like, lost, run
 
+pytestmark = pytest.mark.slow
 __all__ = ["alone"]  # a fixture: pytest looks it up among the names of the module
 
 
 @pytest.mark.parametrize(
-    ("killed", "place"),
-    [
-        (0, 18),
-        pytest.param(1, 18, marks=pytest.mark.slow),
-        pytest.param(0, "write", marks=pytest.mark.slow),
-        pytest.param(1, "write", marks=pytest.mark.slow),
-        pytest.param(0, "draw", marks=pytest.mark.slow),
-    ],
+    ("killed", "place"), [(0, 18), (1, 18), (0, "write"), (1, "write"), (0, "draw")]
 )
 def test_if_a_process_dies_the_others_exit_and_the_run_can_resume(tmp_path, alone, killed, place):
     ended = run(tmp_path, 2, signals={killed: (place, signal.SIGKILL)})
@@ -31,7 +25,6 @@ def test_if_a_process_dies_the_others_exit_and_the_run_can_resume(tmp_path, alon
     assert_like(tmp_path, alone)
 
 
-@pytest.mark.slow
 def test_if_a_process_fails_the_others_exit(tmp_path):
     ended = run(tmp_path, 2, signals={1: (8, 0)})
     assert [process.code for process in ended] == [1, 1], ended
@@ -40,7 +33,6 @@ def test_if_a_process_fails_the_others_exit(tmp_path):
     assert ended[0].seconds < LOST_WITHIN
 
 
-@pytest.mark.slow
 def test_if_a_process_cannot_write_its_part_of_a_checkpoint_the_run_ends(tmp_path, alone):
     ended = run(tmp_path, 2, signals={1: ("write", FULL_DISK)})
     assert [process.code for process in ended] == [1, 1], ended
@@ -51,7 +43,6 @@ def test_if_a_process_cannot_write_its_part_of_a_checkpoint_the_run_ends(tmp_pat
     assert_like(tmp_path, alone)
 
 
-@pytest.mark.slow
 def test_the_first_process_decides_when_to_save_and_a_full_disk_does_not_end_the_run(tmp_path):
     """It sleeps until a checkpoint is due, cannot write it, and training continues."""
     ended = run(tmp_path, 2, "--checkpoint-every", "2s", signals={0: (30, FULL_DISK)})
@@ -63,7 +54,6 @@ def test_the_first_process_decides_when_to_save_and_a_full_disk_does_not_end_the
     assert max(steps) == STEPS
 
 
-@pytest.mark.slow
 def test_sigterm_before_the_first_step_ends_the_process(tmp_path):
     """JAX's preemption service does not catch the signal."""
     ended = run(tmp_path, 2, signals={1: ("load", signal.SIGTERM)})
@@ -72,7 +62,6 @@ def test_sigterm_before_the_first_step_ends_the_process(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.slow
 def test_ctrl_c_before_the_first_step_prints_no_traceback(tmp_path):
     ended = run(tmp_path, 2, signals={1: ("load", signal.SIGINT)})
     assert ended[1].code == 130

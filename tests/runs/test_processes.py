@@ -15,6 +15,7 @@ from tests.support.real_processes import ROOT, STEPS, alone, assert_like, run
 __all__ = ["alone"]  # a fixture: pytest looks it up among the names of the module
 
 
+@pytest.mark.slow
 def test_two_processes_of_three_devices_are_one_run(tmp_path, alone):
     ended = run(tmp_path, 2, devices=3)
     assert [process.code for process in ended] == [0, 0], ended

@@ -55,7 +55,10 @@ def signal_at(monkeypatch, number, when):
     monkeypatch.setattr(Recorder, "dispatched", counted)
 
 
-@pytest.mark.parametrize("when", [1, 2, 3, 4, 6, "evaluation"])
+@pytest.mark.parametrize(
+    "when",
+    [*(pytest.param(step, marks=pytest.mark.slow) for step in (1, 3, 6)), 2, 4, "evaluation"],
+)
 def test_interrupted_at_any_step_it_ends_as_the_undisturbed(config, undisturbed, monkeypatch, when):
     with monkeypatch.context() as patch:
         signal_at(patch, signal.SIGTERM, when)
@@ -106,7 +109,10 @@ def test_an_ignored_signal_stays_ignored():
         assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)],
+)
 def test_the_script_prints_its_step_and_exits_as_a_shell_expects(config, number, code):
     arguments = ["--variant", config.variant, "--dataset", "digits", "--image-size", "16"]
     arguments += ["--epochs", "100000", "--limit-test", "10", "--no-compilation-cache"]

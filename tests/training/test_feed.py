@@ -1,7 +1,7 @@
 """Ways of the images to the devices: the same run by each, from wherever it goes on."""
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,24 +18,25 @@ from nin_jax.training.feed import Resident, Shares, evaluation_parts
 from nin_jax.training.sharding import Layout, make_layout
 from parity_tests.passes import AS_USERS_COMPILE
 from tests.runs.test_resume import signal_at
-from tests.support.disturbed import assert_same
+from tests.support.disturbed import assert_same, config_in
 from tests.support.picture_folders import make_folder, pictures
 from tests.support.virtual_devices import examples
 
 IMAGE, BATCH = 64, 50  # bytes; of tests/support/disturbed.py
 
 
-@pytest.fixture
-def resident(config, monkeypatch) -> Path:
-    """The folder of the resident run, compiled as users compile it; so are the test's own runs.
+@pytest.fixture(scope="module")
+def resident(tmp_path_factory) -> Iterator[Path]:
+    """The folder of the resident run, compiled as users compile it; so are the other tests' runs.
 
     As the suite compiles, programs for chunks of different sizes round differently.
     """
-    for name in ("make_train_steps", "make_eval_step"):
-        monkeypatch.setattr(preparation, name, _as_users_compile_it(getattr(preparation, name)))
-    folder = config.workdir.parent / "resident"
-    fit(replace(config, feed="resident", workdir=folder))
-    return folder
+    folder = tmp_path_factory.mktemp("resident")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("make_train_steps", "make_eval_step"):
+            patch.setattr(preparation, name, _as_users_compile_it(getattr(preparation, name)))
+        fit(replace(config_in(folder), feed="resident"))
+        yield folder / "run"
 
 
 def _as_users_compile_it(make: Callable[..., Any]) -> Callable[..., Any]:
@@ -54,14 +55,17 @@ def _as_users_compile_it(make: Callable[..., Any]) -> Callable[..., Any]:
     return made
 
 
-@pytest.mark.parametrize("rows", [1, 2, 100])
+@pytest.mark.parametrize("rows", [pytest.param(1, marks=pytest.mark.slow), 2, 100])
 def test_a_streamed_run_is_the_resident_one(config, resident, monkeypatch, rows):
     monkeypatch.setattr(preparation, "CHUNK_BYTES", rows * BATCH * IMAGE)
     fit(replace(config, feed="stream"))
     assert_same(config.workdir, resident)
 
 
-@pytest.mark.parametrize("feeds", [("stream", "stream"), ("resident", "stream")])
+@pytest.mark.parametrize(
+    "feeds",
+    [pytest.param(("stream", "stream"), marks=pytest.mark.slow), ("resident", "stream")],
+)
 def test_a_run_goes_on_in_the_middle_of_a_chunk_and_with_the_other_feed(
     config, resident, monkeypatch, feeds
 ):
