@@ -21,7 +21,6 @@ SLOW_CASES = [  # (image size, input channels, initialization)
     pytest.param(*case, marks=pytest.mark.slow)
     for case in [
         ((224, 224), 1, "xavier"),
-        ((224, 224), 3, "xavier"),
         ((227, 199), 3, "xavier"),
         (IMAGE_SIZE, 1, "identity"),
     ]

@@ -160,7 +160,7 @@ def test_dead_classes_have_a_remedy(config, capsys, monkeypatch):
         return model
 
     monkeypatch.setattr(preparation, "new_model", blind)
-    summary = fit(replace(config, limit_train=None, epochs=1))
+    summary = fit(replace(config, limit_train=None, epochs=1, checkpoint_every="1h"))
     assert summary["dead_classes"] == ["3"]
     note = "NOTE: the first epoch never predicted 3 for a training image. Remedy"
     assert note in capsys.readouterr().out
