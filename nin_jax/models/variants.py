@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from nin_jax.errors import UserError, unknown_name
 from nin_jax.reading import parse_json, read_text, shown
@@ -33,9 +33,18 @@ MAX_FILE_BYTES = 2**18
 # quarter of a megabyte of "a.a.a..." fills any machine. A variant's keys have at most two parts.
 MAX_DOTS = 16
 
-ImageSize = int | tuple[int, int]
 TWO_1X1 = ((1, 0), (1, 0))
 
+
+def _side_or_sides(size: object) -> object:
+    """Return the size, a list as a tuple; pydantic's message would name one member of the union."""
+    sides = tuple(size) if isinstance(size, list) else size
+    if type(sides) is int or (isinstance(sides, tuple) and [type(s) for s in sides] == [int, int]):
+        return sides
+    raise ValueError("must be a whole number, or a height and a width")
+
+
+ImageSize = Annotated[int | tuple[int, int], BeforeValidator(_side_or_sides)]
 
 Side = Annotated[int, Field(ge=1, le=MAX_SIDE)]
 Padding = Annotated[int, Field(ge=0, le=MAX_SIDE)]

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from nin_jax.models.init import Init
-from nin_jax.models.variants import Variant
+from nin_jax.models.variants import ImageSize, Variant
 from nin_jax.validation import Count, Fraction, NotNegative, validated
 
 Optimizer = Literal["sgd", "adam", "muon"]
@@ -24,7 +24,7 @@ class Recipe:
         UserError: a value is out of range.
     """
 
-    image_size: int | tuple[int, int] = 224
+    image_size: ImageSize = 224
     """Side of the resized images, or height and width, in pixels (recipes: 224)."""
 
     batch_size: Count = 128

@@ -61,7 +61,10 @@ FILES = {
     "fit: epochs a text": fails("--epochs must be", lambda: _fit(epochs="3")),
     "fit: rate a text": fails("--lr must be", lambda: _fit(lr="0.1")),
     "fit: batch size true": fails("--batch-size must be", lambda: _fit(batch_size=True)),
-    "fit: image size a text": fails("--image-size must be", lambda: _fit(image_size="16")),
+    "fit: image size a text": fails(
+        "--image-size must be a whole number, or a height and a width, got '16'",
+        lambda: _fit(image_size="16"),
+    ),
     "fit: seed a fraction": fails("--seed must be", lambda: _fit(seed=0.5)),
     "fit: data set a number": fails("--dataset must be a string, got 3", lambda: _fit(dataset=3)),
     "fit: initial weights a number": fails("--init-from must be", lambda: _fit(init_from=3)),
