@@ -31,6 +31,17 @@ def headline(run: Run, folder: Path, progress: Progress) -> str:
     )
 
 
+def early_end(run: Run, progress: Progress) -> str | None:
+    """Return the line about a run that ends before its last epoch; None for any other run."""
+    patience, best, epochs = run.config.patience, progress.best, run.recipe.epochs
+    if best is None or progress.epochs >= epochs or not progress.out_of_patience(patience):
+        return None
+    return (
+        f"ended after epoch {progress.epochs} of {epochs}: the accuracy on the held-out images has "
+        f"not risen since epoch {best['epoch']} (--patience {patience})"
+    )
+
+
 def summary(run: Run, recorder: Recorder) -> dict[str, Any]:
     """Return what ``summary.json`` holds."""
     layers, progress = trace(run.model.variant, **run.geometry), recorder.progress
@@ -45,7 +56,8 @@ def summary(run: Run, recorder: Recorder) -> dict[str, Any]:
         "evaluated_on": "test images" if run.config.holdout is None else "held-out training images",
         "params": sum(layer.params for layer in layers),
         "macs_per_image": sum(layer.macs for layer in layers),
-        "epochs": run.recipe.epochs,
+        "epochs": progress.epochs,
+        "ended_by_patience": early_end(run, progress) is not None,
         "steps": progress.step,
         **{key: progress.last_epoch[key] for key in kept},
         "best_epoch": progress.best,

@@ -108,6 +108,8 @@ def _train_in(folder: Path, run: Run, started: float, interruption: Interruption
         with failure.handled(saver):
             train(run, recorder, saver, interruption)
         saver.finish()
+        if early := description.early_end(run, progress):
+            screen.line(early)
         screen.line(f"wrote {folder}")
     summary = description.summary(run, recorder)
     if is_first():
@@ -139,10 +141,12 @@ def _restore(folder: Path, run: Run, checkpoints: Checkpoints) -> Progress:
         progress, size = Progress(**position["progress"]), position["metrics_bytes"]
     except (KeyError, TypeError):
         raise UserError(f"the checkpoints of {folder} are of another version of nin_jax") from None
-    if progress.epochs >= run.recipe.epochs and agree((folder / workdir.SUMMARY).exists):
-        raise UserError(
-            f"nothing left to do: {folder} has its {progress.step} steps; raise --epochs"
-        )
+    early = description.early_end(run, progress)
+    ended = early or progress.epochs >= run.recipe.epochs
+    if ended and agree((folder / workdir.SUMMARY).exists):
+        what = early or f"has its {progress.step} steps"
+        more = "--patience" if early else "--epochs"
+        raise UserError(f"nothing left to do: {folder} {what}; raise {more}")
     if is_first():
         writers.cut(metrics, size)
     return progress

@@ -16,7 +16,7 @@ from nin_jax.training.sharding import EVERYWHERE
 
 
 def train(run: Run, recorder: Recorder, saver: Saver, interruption: Interruption) -> None:
-    """Train from the current step to the end of the last epoch.
+    """Train from the current step to the end of the last epoch, or until patience ends.
 
     Raises:
         Interrupted: this process or another one received a signal.
@@ -25,6 +25,8 @@ def train(run: Run, recorder: Recorder, saver: Saver, interruption: Interruption
     feed, progress = make_feed(run), recorder.progress
     stop = Stop(interruption, saver, Requests(run.layout))
     for epoch in range(progress.epochs, run.recipe.epochs):
+        if progress.out_of_patience(run.config.patience):
+            return
         step, epoch_end = progress.step, (epoch + 1) * run.steps_per_epoch
         # Inside the guard only device_put and device_get may move data between host and device.
         with jax.transfer_guard("disallow"):

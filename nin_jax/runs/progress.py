@@ -64,6 +64,10 @@ class Progress:
     at_chance: bool = False
     dead_classes: list[int] = field(default_factory=list)
 
+    def out_of_patience(self, patience: int | None) -> bool:
+        """Return whether so many epochs have passed since the best one; None never ends."""
+        return bool(patience and self.best and self.epochs - self.best["epoch"] >= patience)
+
 
 class Recorder:
     """Turn the metrics of steps and epochs into rows and lines.

@@ -18,8 +18,8 @@ Precision = Literal["float32", "bfloat16"]
 
 
 @validated(options=True)
-class RunOptions:
-    """What to train, on which data and devices, and what to save; all but how to train."""
+class SetupOptions:
+    """What to train, on which data and devices: for runs, and for tests before a run."""
 
     variant: str = "nin"
     """Network: a built-in name (see --list-variants), or a .json or .toml file."""
@@ -34,23 +34,6 @@ class RunOptions:
     data_dir: FilePath | None = None
     """Folder with the dataset's files. Default: $NIN_DATA_DIR, or the user's data folder."""
 
-    workdir: FilePath | None = None
-    """Folder for everything that the run writes. Default: a new folder under runs/."""
-
-    resume: bool = False
-    """Continue the run in --workdir from its last checkpoint."""
-
-    checkpoint_every: str = "10min"
-    """How often to save a checkpoint within an epoch: 200 means steps, 10min or 30s means time. A
-    checkpoint is always saved at the end of an epoch."""
-
-    keep_checkpoints: Count = 2
-    """Number of the newest checkpoints to keep, besides the best."""
-
-    skip_nonfinite: bool = False
-    """Skip and count the steps whose gradient is not finite. Default: such a step stops the run,
-    and the inputs of the step are saved."""
-
     deterministic: bool = False
     """On a GPU, use only operations that return the same bits each time, which is slower. On a CPU
     this is always so."""
@@ -62,15 +45,8 @@ class RunOptions:
     steps_per_dispatch: Count | None = None
     """Optimizer steps per call of the compiled program. Default: 1 on a CPU, 10 elsewhere."""
 
-    steps: Count | None = None
-    """Train at least this many optimizer steps, in whole epochs: a small dataset is repeated more
-    often. Replaces --epochs."""
-
     limit_train: Count | None = None
     """Use only the first so many training images. Default: all."""
-
-    limit_test: Count | None = None
-    """Use only the first so many test images. Default: all."""
 
     holdout: Count | None = None
     """Hold out so many training images, a share of each class drawn with --seed, and evaluate on
@@ -106,6 +82,42 @@ class RunOptions:
     reads each device's share of the batches when it is needed. Default: resident if they fit and
     there is one process."""
 
+    compilation_cache: bool = True
+    """Keep compiled programs in the user's cache folder, so that the next run starts faster."""
+
+
+@validated(options=True)
+class RunOptions(SetupOptions):
+    """What a run trains, how long, and what it saves; all but how to train."""
+
+    workdir: FilePath | None = None
+    """Folder for everything that the run writes. Default: a new folder under runs/."""
+
+    resume: bool = False
+    """Continue the run in --workdir from its last checkpoint."""
+
+    checkpoint_every: str = "10min"
+    """How often to save a checkpoint within an epoch: 200 means steps, 10min or 30s means time. A
+    checkpoint is always saved at the end of an epoch."""
+
+    keep_checkpoints: Count = 2
+    """Number of the newest checkpoints to keep, besides the best."""
+
+    skip_nonfinite: bool = False
+    """Skip and count the steps whose gradient is not finite. Default: such a step stops the run,
+    and the inputs of the step are saved."""
+
+    steps: Count | None = None
+    """Train at least this many optimizer steps, in whole epochs: a small dataset is repeated more
+    often. Replaces --epochs."""
+
+    limit_test: Count | None = None
+    """Use only the first so many test images. Default: all."""
+
+    patience: Count | None = None
+    """With --holdout, stop when the accuracy on the held-out images has not risen for so many
+    epochs. Default: train all epochs."""
+
     distributed: bool = False
     """Run as one of several processes. The rest is detected under SLURM, and under Open MPI and
     Kubernetes where JAX supports them; otherwise give the next three options."""
@@ -122,9 +134,6 @@ class RunOptions:
     lr_batch_size: Count | None = None
     """Batch size for which --lr is meant: the learning rate is multiplied by the run's batch size
     over this one (Goyal et al. 2017), for large batches, with --warmup. Default: no scaling."""
-
-    compilation_cache: bool = True
-    """Keep compiled programs in the user's cache folder, so that the next run starts faster."""
 
     list_variants: bool = False
     """Print the built-in networks with their parameters and MACs, and exit."""
@@ -159,6 +168,11 @@ def recipe_of(config: TrainConfig) -> Recipe:
         recipe = replace(recipe, lr=recipe.lr * recipe.batch_size / config.lr_batch_size)
     if config.steps is not None and config.epochs is not None:
         raise UserError("give --steps or --epochs, not both")
+    if config.patience is not None and config.holdout is None:
+        raise UserError(
+            "--patience needs --holdout, the number of training images to hold out: the accuracy "
+            "on the test images must not decide how long a run trains"
+        )
     if config.freeze and config.init_from is None:
         raise UserError(
             "--freeze needs --init-from, the weights to keep: layers that are initialized at "

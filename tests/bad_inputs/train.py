@@ -128,6 +128,8 @@ TRAIN = {
     "limit negative": _train("--limit-test must be >= 1", "--limit-test", "-3"),
     "limit a word": _train("--limit-test must be INT", "--limit-test", "all"),
     "holdout zero": _train("--holdout must be >= 1", "--holdout", "0"),
+    "patience zero": _train("--patience must be >= 1", "--patience", "0"),
+    "patience without held-out images": _train("--patience needs --holdout", "--patience", "2"),
     "holdout of everything": _train("leaves nothing to train on", "--holdout", "1442"),
     "seed negative": _train("--seed must be >= 0, got -1", "--seed", "-1"),
     "seed too large": _train("--seed must be < 4294967296", "--seed", "4294967296"),

@@ -185,6 +185,32 @@ def test_rows_after_the_checkpoint_are_replaced(config, undisturbed):
     assert_same(config.workdir, undisturbed)
 
 
+def test_patience_ends_a_run_and_counts_over_an_interruption(config, tmp_path, monkeypatch, capsys):
+    """A rate of 1e-30 changes no weight, so the first epoch stays the best."""
+    config = replace(config, lr=1e-30, epochs=6, holdout=30, patience=2)
+    whole = replace(config, workdir=tmp_path / "whole")
+    summary = fit(whole)
+    ended = "ended after epoch 3 of 6: the accuracy on the held-out images has not risen since"
+    assert f"\n{ended} epoch 1 (--patience 2)\n" in capsys.readouterr().out
+    assert (summary["epochs"], summary["steps"]) == (3, 9)
+    assert (summary["ended_by_patience"], summary["best_epoch"]["epoch"]) == (True, 1)
+    kept = checkpoint.Checkpoints(whole.workdir / "checkpoints").names()
+    assert kept == ["00000003-evaluated", "00000008", "00000009-evaluated"]
+    with monkeypatch.context() as patch:
+        signal_at(patch, signal.SIGTERM, 8)
+        with pytest.raises(Interrupted):
+            fit(config)
+    fit(replace(config, resume=True))
+    assert_same(config.workdir, whole.workdir)
+    (config.workdir / workdir.SUMMARY).unlink()  # killed just before its end
+    assert fit(replace(config, resume=True))["steps"] == 9
+    for more in ({}, {"epochs": 7}):
+        with pytest.raises(UserError, match=r"nothing left to do: .* ended after .*patience"):
+            fit(replace(config, resume=True, **more))
+    summary = fit(replace(config, resume=True, patience=4))
+    assert (summary["epochs"], summary["best_epoch"]["epoch"]) == (5, 1)
+
+
 def test_the_newest_and_the_best_checkpoints_are_kept(config, undisturbed):
     names = checkpoint.Checkpoints(undisturbed / "checkpoints").names()
     best = json.loads((undisturbed / workdir.SUMMARY).read_text())["best_epoch"]
