@@ -17,7 +17,7 @@ from nin_jax.training.recipes import Recipe
 from nin_jax.training.step import init_train_state, make_train_step
 from parity_tests.frameworks import as_array, as_nchw, as_tensor, assert_close
 from parity_tests.pairs import make_pair
-from parity_tests.tolerances import OPTIMIZER_STEPS
+from parity_tests.tolerances import GRADIENT, OPTIMIZER_STEPS
 
 SIZE = (67, 71)
 RECIPE = Recipe(lr=0.1, momentum=0.9, nesterov=True, batch_size=6)
@@ -69,3 +69,31 @@ def test_epochs_of_the_compiled_step(micro_batch_size):
     actual = nin_jax.convert.to_torch(nnx.merge(graphdef, state.params))
     for name, value in pair.reference.state_dict().items():
         assert_close(actual[name], as_array(value), OPTIMIZER_STEPS, name)
+
+
+@pytest.mark.parametrize(("smoothing", "micro_batch_size"), [(0.0, 16), (0.1, 16), (0.1, 5)])
+def test_gradient_of_a_loss_with_class_weights(smoothing, micro_batch_size):
+    """A step of plain SGD at rate 1 subtracts the gradient."""
+    variant = replace(nin_jax.get_variant("nin_one_1x1"), dropout=0.0)
+    pair = make_pair(variant, image_size=SIZE)
+    images, labels = _examples()
+    weights = np.random.default_rng(1).uniform(0.2, 5, 10)
+    recipe = Recipe(lr=1.0, batch_size=EXAMPLES, label_smoothing=smoothing)
+    graphdef, params = nnx.split(pair.model, nnx.Param)
+    before = nin_jax.convert.to_torch(pair.model)
+    optimizer = make_optimizer(recipe, total_steps=1)
+    step = make_train_step(
+        graphdef, optimizer, recipe, SIZE, micro_batch_size, class_weights=weights
+    )
+    order = np.random.default_rng(2).permutation(EXAMPLES)[None].astype(np.int32)
+    state, figures = step(init_train_state(params, optimizer), images, labels, order)
+    criterion = torch.nn.CrossEntropyLoss(as_tensor(weights), label_smoothing=smoothing)
+    targets = as_tensor(labels.astype(np.int64))
+    loss = criterion(pair.reference(_published_pipeline(images)), targets)
+    loss.backward()
+    assert_close(float(figures.sums.loss / EXAMPLES), loss.item(), GRADIENT["float64"], "loss")
+    after = nin_jax.convert.to_torch(nnx.merge(graphdef, state.params))
+    for name, parameter in pair.reference.named_parameters():
+        assert parameter.grad is not None
+        gradient = before[name] - after[name]
+        assert_close(gradient, as_array(parameter.grad), GRADIENT["float64"], name)

@@ -22,6 +22,7 @@ from nin_jax.errors import UserError
 from nin_jax.models import convert
 from nin_jax.models.nin import NiN, new_model
 from nin_jax.models.variants import get_variant
+from nin_jax.training.class_weights import weights_of_classes
 from nin_jax.training.config import TrainConfig, recipe_of
 from nin_jax.training.device import (
     default_micro_batch_size,
@@ -30,7 +31,7 @@ from nin_jax.training.device import (
 )
 from nin_jax.training.evaluate import EvalState, Score, evaluate, make_eval_step
 from nin_jax.training.feed import Resident, Shares, evaluation_parts
-from nin_jax.training.optimizer import for_head_only, make_optimizer, make_schedule
+from nin_jax.training.optimizer import make_schedule, optimizer_of
 from nin_jax.training.recipes import Recipe
 from nin_jax.training.sharding import EVERYWHERE, Layout, make_layout
 from nin_jax.training.step import (
@@ -161,16 +162,21 @@ def _streams(config: TrainConfig, dataset: Dataset) -> bool:
     return config.feed == "stream"
 
 
-def prepare_run(spec: RunSpec, initial: Mapping[str, np.ndarray] | None = None) -> Run:
+def prepare_run(
+    spec: RunSpec,
+    initial: Mapping[str, np.ndarray] | None = None,
+    schedule: optax.Schedule | None = None,
+) -> Run:
     """Make the model, the optimizer and the compiled steps on the run's devices.
 
     Args:
         spec: what to train.
         initial: state dict of the weights to start from; None draws all weights.
+        schedule: the learning rate by step; None takes the recipe's.
 
     Raises:
-        UserError: the network cannot be made, the initial weights do not fit, or the run has more
-            than ``MAX_STEPS`` steps.
+        UserError: the network cannot be made, the initial weights do not fit, the classes cannot
+            be weighted, or the run has more than ``MAX_STEPS`` steps.
     """
     config, recipe, dataset = spec.config, spec.recipe, spec.dataset
     layout = make_layout(
@@ -196,11 +202,15 @@ def prepare_run(spec: RunSpec, initial: Mapping[str, np.ndarray] | None = None) 
         raise UserError(
             f"--epochs {recipe.epochs} gives {steps:,} steps, more than the {MAX_STEPS:,} allowed"
         )
-    optimizer = _optimizer(config, recipe, steps)
+    schedule = schedule or make_schedule(recipe, steps)
+    optimizer = optimizer_of(config, recipe, steps, schedule)
     state = init_train_state(params, optimizer, config.seed, layout)
     micro = min(micro_batch_size(config, recipe, model), layout.columns(recipe.batch_size))
     steps_per_dispatch = config.steps_per_dispatch or default_steps_per_dispatch()
-    train_step = make_train_step(graphdef, optimizer, recipe, model.image_size, micro, layout)
+    weights = weights_of_classes(recipe.class_weights, dataset.train.labels, model.num_classes)
+    train_step = make_train_step(
+        graphdef, optimizer, recipe, model.image_size, micro, layout, weights
+    )
     return Run(
         config=config,
         recipe=recipe,
@@ -210,20 +220,11 @@ def prepare_run(spec: RunSpec, initial: Mapping[str, np.ndarray] | None = None) 
         state=state,
         train_steps=make_train_steps(train_step, steps_per_dispatch, layout, state),
         eval_step=make_eval_step(graphdef, model.image_size, model.num_classes, micro, layout),
-        learning_rates=np.asarray(jax.vmap(make_schedule(recipe, steps))(jnp.arange(steps))),
+        learning_rates=np.asarray(jax.vmap(schedule)(jnp.arange(steps))),
         micro_batch_size=micro,
         steps_per_dispatch=steps_per_dispatch,
         new_layers=new_layers,
     )
-
-
-def _optimizer(config: TrainConfig, recipe: Recipe, steps: int) -> optax.GradientTransformation:
-    optimizer = make_optimizer(recipe, steps)
-    if config.freeze:
-        optimizer = for_head_only(optimizer)
-    if config.skip_nonfinite:
-        optimizer = optax.apply_if_finite(optimizer, max_consecutive_errors=2**31 - 1)
-    return optimizer
 
 
 def _load_initial(model: NiN, initial: Mapping[str, np.ndarray], freeze: bool) -> list[str]:

@@ -4,6 +4,7 @@ import jax
 import optax
 from optax.contrib import MuonDimensionNumbers, muon
 
+from nin_jax.training.config import TrainConfig
 from nin_jax.training.recipes import Recipe
 
 
@@ -53,13 +54,20 @@ def for_head_only(optimizer: optax.GradientTransformation) -> optax.GradientTran
     return optax.partition({"trained": optimizer, "frozen": optax.set_to_zero()}, labels)
 
 
-def make_optimizer(recipe: Recipe, total_steps: int) -> optax.GradientTransformation:
+def make_optimizer(
+    recipe: Recipe, total_steps: int, schedule: optax.Schedule | None = None
+) -> optax.GradientTransformation:
     """Return the chain: clip by global norm, decay, then SGD, Adam or Muon.
 
     SGD's decay is added to the gradient, as in PyTorch; Adam's (AdamW) and Muon's are decoupled.
     Biases never decay. Muon updates kernels; its Adam updates biases, at the same learning rate.
+
+    Args:
+        recipe: names the optimizer and its options.
+        total_steps: steps of the run.
+        schedule: the learning rate by step; None takes the recipe's.
     """
-    schedule = make_schedule(recipe, total_steps)
+    schedule = schedule or make_schedule(recipe, total_steps)
     clip = [optax.clip_by_global_norm(recipe.clip_norm)] if recipe.clip_norm > 0 else []
     match recipe.optimizer:
         case "sgd":
@@ -80,3 +88,15 @@ def make_optimizer(recipe: Recipe, total_steps: int) -> optax.GradientTransforma
                 )
             ]
     return optax.chain(*clip, *steps)
+
+
+def optimizer_of(
+    config: TrainConfig, recipe: Recipe, total_steps: int, schedule: optax.Schedule
+) -> optax.GradientTransformation:
+    """Return the optimizer of a run: that of its recipe, changed by ``freeze`` and the like."""
+    optimizer = make_optimizer(recipe, total_steps, schedule)
+    if config.freeze:
+        optimizer = for_head_only(optimizer)
+    if config.skip_nonfinite:
+        optimizer = optax.apply_if_finite(optimizer, max_consecutive_errors=2**31 - 1)
+    return optimizer

@@ -12,6 +12,7 @@ from nin_jax.validation import Count, Fraction, NotNegative, validated
 Optimizer = Literal["sgd", "adam", "muon"]
 Schedule = Literal["constant", "cosine"]
 Augment = Literal["none", "flip", "flip_shift"]
+ClassWeights = Literal["none", "balanced"]
 
 
 @validated(kw_only=True, options=True)
@@ -60,6 +61,10 @@ class Recipe:
 
     label_smoothing: Fraction = 0.0
     """Fraction of each label that is spread over all classes, in [0, 1) (recipes: 0)."""
+
+    class_weights: ClassWeights = "none"
+    """Weights of the classes in the training loss; balanced gives a class of c of the n training
+    images the weight n / (k c), where k is the number of classes (recipes: none)."""
 
     init: Init = "xavier"
     """Initialization (d2l: xavier, modern: identity)."""

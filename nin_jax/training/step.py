@@ -5,11 +5,12 @@ into micro-batches, whose gradients are added up to the gradient of the batch.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 
@@ -44,6 +45,7 @@ class Sums:
     Attributes:
         loss, correct, count: float32 [], sum of losses, correct predictions, examples.
         labels, predictions: float32 [classes], how often each class was the label, predicted.
+        weight: float32 [], the sum of the examples' class weights; None without class weights.
     """
 
     loss: jax.Array
@@ -51,6 +53,7 @@ class Sums:
     count: jax.Array
     labels: jax.Array
     predictions: jax.Array
+    weight: jax.Array | None = None
 
 
 @jax.tree_util.register_dataclass
@@ -59,7 +62,8 @@ class StepFigures:
     """What a step reports.
 
     Attributes:
-        sums: over the batch.
+        sums: over the batch. With class weights, loss / count is the loss of the batch, the
+            weighted mean.
         gradient_norm: float32 [], the global norm of the mean gradient, before any clipping; not
             finite if any of its entries is not.
     """
@@ -88,20 +92,31 @@ def init_train_state(
     return state if layout is None else layout.place(state, layout.specs(state))
 
 
-def cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing: float = 0.0) -> jax.Array:
+def cross_entropy(
+    logits: jax.Array,
+    labels: jax.Array,
+    label_smoothing: float = 0.0,
+    class_weights: jax.Array | np.ndarray | None = None,
+) -> jax.Array:
     """Return each example's softmax cross-entropy, in nats.
 
     Args:
         logits: float [B, classes].
         labels: int [B].
         label_smoothing: fraction of the label that is spread evenly over all classes.
+        class_weights: float [classes], factors of the classes' terms, as those of
+            ``torch.nn.CrossEntropyLoss``: smoothing gives each class its part with its own weight.
 
     Returns:
         float [B].
     """
-    if label_smoothing == 0:
+    if label_smoothing == 0 and class_weights is None:
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-    targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[1]), label_smoothing)
+    targets = jax.nn.one_hot(labels, logits.shape[1], dtype=logits.dtype)
+    if label_smoothing > 0:
+        targets = optax.smooth_labels(targets, label_smoothing)
+    if class_weights is not None:
+        targets = targets * class_weights
     return optax.softmax_cross_entropy(logits, targets)
 
 
@@ -112,19 +127,22 @@ def make_train_step(
     image_size: tuple[int, int],
     micro_batch_size: int,
     layout: Layout | None = None,
+    class_weights: np.ndarray | None = None,
 ) -> Callable[..., tuple[TrainState, StepFigures]]:
     """Return the compiled ``step(state, images, labels, order) -> (state, figures)``.
 
     ``images`` is uint8 [N, H, W, C], ``labels`` int32 [N], ``order`` int32 [steps, B] from
     `transforms.epoch_order`; the state's step selects the row. The loss is the mean over the
-    examples of the batch; padding (-1) does not count. The state is donated.
+    examples of the batch, weighted by ``class_weights``, float [classes], if given: the sum of the
+    weighted losses over the sum of the labels' weights. Padding (-1) does not count. The state is
+    donated.
 
     With a ``layout`` every argument is placed on its mesh (see `make_train_steps`), and each device
     computes its columns of ``order``. Random numbers depend only on the run's key, the step and the
     position of an example in the batch, so the numbers of devices and micro-batches change nothing
     but the order of sums.
     """
-    gradient = _make_batch_gradient(graphdef, recipe, image_size, micro_batch_size)
+    gradient = _make_batch_gradient(graphdef, recipe, image_size, micro_batch_size, class_weights)
 
     def on_one_device(params, images, labels, indices, key):
         return gradient(params, images, labels, indices, jnp.arange(len(indices)), key)
@@ -135,7 +153,11 @@ def make_train_step(
         indices = order[state.step % len(order)]  # [B]
         key = jax.random.fold_in(jax.random.fold_in(state.key, NOISE), state.step)
         grads, sums = summed(state.params, images, labels, indices, key)
-        grads = jax.tree.map(lambda g: g / sums.count, grads)
+        if sums.weight is None:
+            grads = jax.tree.map(lambda g: g / sums.count, grads)
+        else:
+            grads = jax.tree.map(lambda g: g / sums.weight, grads)
+            sums = replace(sums, loss=sums.loss * (sums.count / sums.weight))
         figures = StepFigures(sums, optax.tree.norm(grads))
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params: Any = optax.apply_updates(state.params, updates)
@@ -149,7 +171,11 @@ NOISE = 2**32 - 1
 
 
 def _make_batch_gradient(
-    graphdef: nnx.GraphDef, recipe: Recipe, image_size: tuple[int, int], micro_batch_size: int
+    graphdef: nnx.GraphDef,
+    recipe: Recipe,
+    image_size: tuple[int, int],
+    micro_batch_size: int,
+    class_weights: np.ndarray | None,
 ) -> Callable[..., tuple[Any, Sums]]:
     """Return a function that computes the summed gradient and metrics of a batch's examples.
 
@@ -167,12 +193,14 @@ def _make_batch_gradient(
         model = nnx.merge(graphdef, params)
         x = transforms.prepare(images, image_size)  # [M, h, w, C]
         logits = model(x, rngs=keys[:, 0])  # [M, classes]
-        loss = jnp.sum(weights * cross_entropy(logits, labels, recipe.label_smoothing))
+        losses = cross_entropy(logits, labels, recipe.label_smoothing, class_weights)
+        loss = jnp.sum(weights * losses)
         predictions = logits.argmax(1)
         correct = jnp.sum(weights * (predictions == labels))
         none = jnp.zeros(logits.shape[1])
         counts = (none.at[classes].add(weights) for classes in (labels, predictions))
-        return loss, Sums(loss, correct, weights.sum(), *counts)
+        weight = None if class_weights is None else weights @ jnp.asarray(class_weights)[labels]
+        return loss, Sums(loss, correct, weights.sum(), *counts, weight=weight)
 
     def gradient_of(params, images, labels, indices, positions, key):
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key, positions)  # [M]

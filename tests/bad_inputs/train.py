@@ -139,6 +139,7 @@ TRAIN = {
     "unknown optimiser": _train("--optimizer must be one of", "--optimizer", "lion"),
     "unknown initialization": _train("did you mean identity?", "--init", "idendity"),
     "unknown schedule": _train("--schedule must be one of", "--schedule", "linear"),
+    "unknown class weights": _train("--class-weights must be one of", "--class-weights", "auto"),
     "unknown augmentation": _train("--augment must be one of", "--augment", "mixup"),
     "unknown device": _train("--device must be one of", "--device", "tpu"),
     "unknown option": _train("unknown option", "--bathc-size", "3"),

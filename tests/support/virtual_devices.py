@@ -10,13 +10,14 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-LAYOUTS = {  # devices, options of `make_layout`, and optimiser
+LAYOUTS = {  # devices, options of `make_layout`, and a name in RECIPES
     "one": (1, {}, "sgd"),
     "two": (2, {}, "sgd"),
     "eight": (8, {}, "sgd"),
     "eight_again": (8, {}, "sgd"),
     "eight_sharded": (8, {"shard_params": True}, "sgd"),
     "eight_shares": (8, {"own_examples": True}, "sgd"),
+    "eight_weighted": (8, {}, "weighted"),
     "eight_muon": (8, {}, "muon"),
     "eight_sharded_muon": (8, {"shard_params": True}, "muon"),
 }
@@ -36,6 +37,7 @@ import nin_jax
 from nin_jax import Stage, Variant
 from nin_jax.data import transforms
 from nin_jax.data.datasets import Split
+from nin_jax.training.class_weights import weights_of_classes
 from nin_jax.training.evaluate import Score, evaluate, initial, make_eval_step, total
 from nin_jax.training.feed import Resident, Shares, evaluation_parts
 from nin_jax.training.optimizer import make_optimizer
@@ -60,7 +62,11 @@ SGD = Recipe(
     augment="flip_shift",
     batch_size=BATCH,
 )
-RECIPES = {"sgd": SGD, "muon": replace(SGD, optimizer="muon", momentum=0.95, weight_decay=0.01)}
+RECIPES = {
+    "sgd": SGD,
+    "weighted": replace(SGD, class_weights="balanced", label_smoothing=0.1),
+    "muon": replace(SGD, optimizer="muon", momentum=0.95, weight_decay=0.01),
+}
 
 
 def examples(count: int) -> Split:
@@ -80,8 +86,10 @@ def train(layout: Layout | None, dtype: str, recipe: Recipe, text: Path | None =
     graphdef, params = nnx.split(model, nnx.Param)
     optimizer = make_optimizer(recipe, STEPS)
     state = init_train_state(params, optimizer, layout=layout)
-    step = make_train_step(graphdef, optimizer, recipe, SIZE, 2, layout)
     split = examples(130)  # 7 batches an epoch, 10 in the last one
+    weights = weights_of_classes(recipe.class_weights, split.labels, 10)
+    weights = None if weights is None else weights.astype(dtype)
+    step = make_train_step(graphdef, optimizer, recipe, SIZE, 2, layout, weights)
     losses = []
     if layout is None:
         for i in range(STEPS):
@@ -134,7 +142,7 @@ def score(layout: Layout, count: int, most: int, text: Path | None = None) -> Sc
 
 
 def layouts_of(dtype: str) -> list[str]:
-    """Muon's in float64 alone: in float32 its runs grow apart from the first roundings on."""
+    """SGD's alone in float32: Muon's runs grow apart from the first roundings on."""
     return [name for name, (*_, of) in LAYOUTS.items() if of == "sgd" or dtype == "float64"]
 
 

@@ -9,11 +9,13 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+from sklearn.utils.class_weight import compute_class_weight
 
 import nin_jax
-from nin_jax import Stage, Variant
+from nin_jax import Stage, UserError, Variant
 from nin_jax.data import transforms
 from nin_jax.data.datasets import Split
+from nin_jax.training.class_weights import weights_of_classes
 from nin_jax.training.config import TrainConfig, recipe_of
 from nin_jax.training.evaluate import evaluate, make_eval_step
 from nin_jax.training.feed import evaluation_parts
@@ -202,6 +204,18 @@ def test_augment_flips_and_shifts_whole_images():
     moved = np.asarray(transforms.augment(batch, keys, 2))
     assert len({row.tobytes() for row in moved}) == 2 * 5 * 5
     assert set(np.unique(moved)) == set(range(65))  # 0 comes in at the edge
+
+
+def test_balanced_weights_are_scikit_learns():
+    labels = np.repeat([0, 1, 3, 4], [1, 7, 30, 2])
+    present = np.unique(labels)
+    expected = np.zeros(6)  # classes 2 and 5 have no examples
+    expected[present] = compute_class_weight("balanced", classes=present, y=labels)
+    found = weights_of_classes("balanced", labels, 6)
+    assert found is not None
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    with pytest.raises(UserError, match="use --feed resident"):
+        weights_of_classes("balanced", None, 6)
 
 
 def test_label_smoothing_against_its_formula():
