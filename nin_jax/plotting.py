@@ -8,6 +8,7 @@ import matplotlib
 import numpy as np
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 # The colors of Okabe and Ito, which color-blind readers can distinguish.
 TRAIN, TEST = "#0072B2", "#D55E00"
@@ -52,6 +53,43 @@ def plot_curves(rows: list[dict[str, Any]], title: str, path: Path) -> None:
         axes.grid(alpha=0.3)
         axes.legend(frameon=False, loc="upper right" if quantity == "loss" else "lower right")
         axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path)
+
+
+@literal_text
+def plot_range_test(
+    rates: np.ndarray,
+    losses: np.ndarray,
+    smoothed: np.ndarray,
+    suggestion: float | None,
+    title: str,
+    path: Path,
+) -> None:
+    """Plot the loss over the learning rate, which rose from step to step.
+
+    Args:
+        rates, losses, smoothed: float [n] each.
+        suggestion: the rate to mark; None for none.
+        title: of the figure.
+        path: of the PNG file.
+    """
+    figure = Figure(figsize=(6, 3.6), dpi=150, layout="constrained")
+    axes = figure.subplots()
+    axes.plot(rates, losses, color=TRAIN, lw=0.8, alpha=0.4, label="loss of a batch")
+    axes.plot(rates, smoothed, color=TRAIN, lw=1.6, label="smoothed")
+    if suggestion is not None:
+        axes.axvline(suggestion, color=TEST, ls="--", label=f"suggested: {suggestion:g}")
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(lambda rate, _: f"{rate:g}")  # its own is a formula
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    if np.isfinite(smoothed[0]):
+        axes.set_ylim(0, 1.5 * smoothed[0])  # a diverging loss would hide the others
+    axes.set_xlabel("learning rate")
+    axes.set_ylabel("cross-entropy, nats")
+    axes.set_title(title, fontsize=11)
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path)
 
 

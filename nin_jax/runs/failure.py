@@ -30,7 +30,8 @@ def handled(saver: Saver) -> Iterator[None]:
     run = saver.run
     try:
         try:
-            yield
+            with memory_errors(run):
+                yield
         except Interrupted as stop:
             saver.recorder.flush()  # may find a step that is not finite
             raise Interrupted(stop.number, _save(saver)) from None
@@ -38,6 +39,13 @@ def handled(saver: Saver) -> Iterator[None]:
         batch = _batch(run, found.step)
         written = agree(partial(_write_report, saver.folder, run, found, batch))
         raise UserError(_nonfinite_text(found, written)) from None
+
+
+@contextlib.contextmanager
+def memory_errors(run: Run) -> Iterator[None]:
+    """Turn the error of a device without enough memory into a `UserError` with a remedy."""
+    try:
+        yield
     except jax.errors.JaxRuntimeError as error:
         text = str(error)
         if "RESOURCE_EXHAUSTED" not in text and "out of memory" not in text.lower():

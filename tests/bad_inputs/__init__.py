@@ -6,6 +6,7 @@ from tests.bad_inputs.case import Case
 from tests.bad_inputs.convert import CONVERT
 from tests.bad_inputs.doctor_and_soak import DOCTOR, SOAK
 from tests.bad_inputs.evaluate import EVALUATE
+from tests.bad_inputs.find_lr import FIND_LR
 from tests.bad_inputs.predict_and_explain import EXPLAIN, PREDICT
 from tests.bad_inputs.report_and_bench import BENCH, REPORT
 from tests.bad_inputs.study_and_prepare import PREPARE, STUDY
@@ -14,6 +15,7 @@ from tests.bad_inputs.variant_files import VARIANT_FILES
 
 SCRIPTS = {
     "train": TRAIN | VARIANT_FILES,
+    "find_lr": FIND_LR,
     "evaluate": EVALUATE,
     "predict": PREDICT,
     "explain": EXPLAIN,
