@@ -47,8 +47,6 @@ def join(config: TrainConfig, timeout: int = 300) -> None:
     """
     options = (config.coordinator, config.processes, config.process_index)
     if not config.distributed:
-        if any(value is not None for value in options):
-            raise UserError("--coordinator, --processes and --process-index need --distributed")
         return
     _check_options(config, timeout)
     # The preemption service would catch SIGTERM and not report it.

@@ -23,7 +23,7 @@ from nin_jax.models import convert
 from nin_jax.models.nin import NiN, new_model
 from nin_jax.models.variants import get_variant
 from nin_jax.training.class_weights import weights_of_classes
-from nin_jax.training.config import TrainConfig, recipe_of
+from nin_jax.training.config import TrainConfig, check_warmup, recipe_of
 from nin_jax.training.device import (
     default_micro_batch_size,
     default_steps_per_dispatch,
@@ -98,6 +98,7 @@ def load_spec(config: TrainConfig) -> RunSpec:
     if config.steps is not None:
         epochs = -(-config.steps // spec.steps_per_epoch)
         spec.recipe = replace(spec.recipe, epochs=epochs)
+    check_warmup(config, spec.recipe.epochs * spec.steps_per_epoch)
     return spec
 
 
@@ -194,7 +195,7 @@ def prepare_run(
         logit_relu=recipe.logit_relu,
         dtype=config.precision,
     )
-    new_layers = [] if initial is None else _load_initial(model, initial, config.freeze)
+    new_layers = [] if initial is None else _load_initial(model, initial, config)
     model.frozen = config.freeze
     graphdef, params = nnx.split(model, nnx.Param)
     steps = spec.steps_per_epoch * recipe.epochs
@@ -227,11 +228,13 @@ def prepare_run(
     )
 
 
-def _load_initial(model: NiN, initial: Mapping[str, np.ndarray], freeze: bool) -> list[str]:
+def _load_initial(model: NiN, initial: Mapping[str, np.ndarray], config: TrainConfig) -> list[str]:
     """Load weights into a model; return the names of the layers that they do not fit."""
     drawn = convert.transfer(model, initial)
     untrained = [name for name in drawn if name.startswith("block")]
-    if freeze and untrained:
+    if config.init is not None and not drawn:
+        raise UserError("--init has no effect: --init-from gives the weights of all layers")
+    if config.freeze and untrained:
         raise UserError(
             f"--freeze would leave {', '.join(untrained)} with random weights: the given ones are "
             "for another number of input channels; leave --freeze out"

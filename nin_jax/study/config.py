@@ -57,7 +57,7 @@ class StudyConfig(Setting):
 
     quick: bool = False
     """A small study of about ten minutes on a laptop: five networks at 67x67, recipe modern, 80
-    steps, one seed. Options for recipes, size, epochs, limits and seeds are ignored."""
+    steps, one seed. Options for recipes, size, epochs, limits and seeds are refused."""
 
     page_only: bool = False
     """Write the page from the results that exist, and run nothing."""
@@ -85,6 +85,7 @@ def plan(config: StudyConfig) -> tuple[Setting, list[Cell]]:
             f"--seeds must be a whole number >= 1 and <= {MAX_SEEDS:,}, got {config.seeds}"
         )
     if config.quick:
+        _check_quick(config)
         setting = replace(QUICK, dataset=config.dataset, data_dir=config.data_dir)
         cells = grid.cells(variants, ("modern",), 1, None)
     else:
@@ -95,3 +96,11 @@ def plan(config: StudyConfig) -> tuple[Setting, list[Cell]]:
         cells = grid.cells(variants, config.recipes, config.seeds, ablation, config.changes)
     grid.check(cells, setting)
     return setting, cells
+
+
+def _check_quick(config: StudyConfig) -> None:
+    """Refuse the options that --quick would replace."""
+    names = [field.name for field in fields(Setting) if field.name not in ("dataset", "data_dir")]
+    for name in (*names, "recipes", "seeds", "ablation", "changes"):
+        if getattr(config, name) != getattr(StudyConfig, name):
+            raise UserError(f"--{name.replace('_', '-')} does nothing with --quick")

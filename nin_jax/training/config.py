@@ -4,8 +4,9 @@ A recipe says how to train. A `TrainConfig` names a recipe and may override any 
 `recipe_of` combines the two.
 """
 
+from collections.abc import Callable
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -168,16 +169,61 @@ def recipe_of(config: TrainConfig) -> Recipe:
         recipe = replace(recipe, lr=recipe.lr * recipe.batch_size / config.lr_batch_size)
     if config.steps is not None and config.epochs is not None:
         raise UserError("give --steps or --epochs, not both")
-    if config.patience is not None and config.holdout is None:
-        raise UserError(
-            "--patience needs --holdout, the number of training images to hold out: the accuracy "
-            "on the test images must not decide how long a run trains"
-        )
-    if config.freeze and config.init_from is None:
-        raise UserError(
-            "--freeze needs --init-from, the weights to keep: layers that are initialized at "
-            "random and never trained are of no use"
-        )
+    for option, acts, needs in _NEEDS:
+        value = getattr(config, option)
+        if value is not None and value is not False and not acts(config, recipe):
+            raise UserError(f"--{option.replace('_', '-')} needs {needs}")
     if recipe.nesterov and recipe.optimizer != "adam" and recipe.momentum == 0:
         raise UserError("--nesterov needs --momentum above 0")
     return recipe
+
+
+class _Need(NamedTuple):
+    """An option that does nothing without another one; to give it alone is an error.
+
+    Attributes:
+        option: a field of `TrainConfig`; given if it is neither None nor False.
+        acts: whether it has an effect.
+        needs: what it needs, for the message.
+    """
+
+    option: str
+    acts: Callable[[TrainConfig, Recipe], bool]
+    needs: str
+
+
+_NEEDS = (
+    _Need(
+        "patience",
+        lambda config, _: config.holdout is not None,
+        "--holdout, the number of training images to hold out: the accuracy on the test images "
+        "must not decide how long a run trains",
+    ),
+    _Need(
+        "freeze",
+        lambda config, _: config.init_from is not None,
+        "--init-from, the weights to keep: layers that are initialized at random and never trained "
+        "are of no use",
+    ),
+    _Need(
+        "momentum",
+        lambda _, recipe: recipe.optimizer != "adam" or recipe.momentum == 0,
+        "--optimizer sgd or muon: adam has its own",
+    ),
+    _Need(
+        "nesterov",
+        lambda _, recipe: recipe.optimizer != "adam",
+        "--optimizer sgd or muon: adam has no Nesterov momentum here",
+    ),
+    _Need("coordinator", lambda config, _: config.distributed, "--distributed"),
+    _Need("processes", lambda config, _: config.distributed, "--distributed"),
+    _Need("process_index", lambda config, _: config.distributed, "--distributed"),
+)
+
+
+def check_warmup(config: TrainConfig, steps: int) -> None:
+    """Raise a `UserError` if the given warm-up is less than one of the run's steps."""
+    if config.warmup and config.warmup * steps < 1:
+        raise UserError(
+            f"--warmup {config.warmup:g} has no effect: it is less than one of {steps:,} steps"
+        )

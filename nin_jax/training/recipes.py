@@ -73,8 +73,8 @@ class Recipe:
     """ReLU after the last convolution (d2l: yes, modern: no)."""
 
     augment: Augment = "none"
-    """Augmentation: random left-right flips, and shifts by up to 1/14 of the side (recipes:
-    none)."""
+    """Augmentation: random left-right flips, and shifts by up to 1/14 of the side in whole pixels,
+    which is 0 below 14 pixels (recipes: none)."""
 
 
 def d2l(variant: Variant) -> Recipe:

@@ -93,8 +93,8 @@ def init_train_state(
 
 
 def cross_entropy(
-    logits: jax.Array,
-    labels: jax.Array,
+    logits: jax.Array | np.ndarray,
+    labels: jax.Array | np.ndarray,
     label_smoothing: float = 0.0,
     class_weights: jax.Array | np.ndarray | None = None,
 ) -> jax.Array:

@@ -44,6 +44,8 @@ STUDY = {
     "unknown data set": _study("did you mean fashion_mnist", "--dataset", "fashionmnist"),
     "ablation of another": _study("--ablation must be one of", "--ablation", "nin15"),
     "two of one name": _study("has the same name twice", "--variants", "nin", "nin"),
+    "quick and epochs": _study("--epochs does nothing with --quick", "--quick", "--epochs", "3"),
+    "quick and seeds": _study("--seeds does nothing with --quick", "--quick", "--seeds", "2"),
     "holdout zero": _study("--holdout must be", "--holdout", "0"),
     "gallery of nothing": _study("none is not a run", "--gallery", "none"),
     "change without a value": _study("is not of the form field=value", "--changes", "lr"),

@@ -73,7 +73,7 @@ TRAIN = {
     "devices in words": _train("--devices must be INT", "--devices", "many"),
     "unknown feed": _train("--feed must be one of auto, resident, stream", "--feed", "fast"),
     "a coordinator and no others": _train(
-        "need --distributed", "--coordinator", "localhost:1234", "--processes", "2"
+        "--coordinator needs --distributed", "--coordinator", "localhost:1234", "--processes", "2"
     ),
     "coordinator that is no name": _train(
         "is not the name of a host",
@@ -119,6 +119,22 @@ TRAIN = {
     "rate a word": _train("--lr must be FLOAT", "--lr", "fast"),
     "momentum one": _train("--momentum must be < 1, got 1.0", "--momentum", "1"),
     "nesterov alone": _train("--nesterov needs --momentum", "--nesterov", "True"),
+    "momentum of adam": _train(
+        "--momentum needs --optimizer sgd or muon", "--momentum", "0.9", "--optimizer", "adam"
+    ),
+    "nesterov of adam": _train(
+        "--nesterov needs --optimizer", "--nesterov", "True", "--optimizer", "adam"
+    ),
+    "process index alone": _train("--process-index needs --distributed", "--process-index", "0"),
+    "initialization of no layer": _train(
+        "--init has no effect",
+        *("--variant", "nin15", "--image-size", "64"),
+        *("--init-from", "pretrained:nin15", "--init", "he"),
+    ),
+    "warm-up of no step": _train(
+        "--warmup 0.01 has no effect: it is less than one of 12 steps",
+        *("--epochs", "1", "--warmup", "0.01"),
+    ),
     "smoothing one": _train("--label-smoothing must be", "--label-smoothing", "1"),
     "decay negative": _train("--weight-decay must be", "--weight-decay", "-1"),
     "clip NaN": _train("--clip-norm must be", "--clip-norm", "nan"),
