@@ -32,7 +32,7 @@ def test_they_have_the_accuracy_of_their_cards():
     """Compute the accuracy if NIN_DATA_DIR has Fashion-MNIST; else check only the card."""
     for name in nin_jax.list_pretrained():
         card = pretrained.find(name)
-        assert card.test_accuracy > 0.85
+        assert card.test_accuracy > 0.92
         if os.environ.get("NIN_DATA_DIR"):
             score, _ = score_trained(Source(pretrained=name).load())
             assert score.confusion.sum() == card.test_images
