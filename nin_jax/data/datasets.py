@@ -111,6 +111,7 @@ class Dataset(Generic[SplitT]):
             images and test labels; for image folders and streamed datasets, over the names and
             sizes of their files.
         source: where the arrays come from, such as "idx files"; never a path.
+        notes: what a user should know about the examples, such as files left out; one line each.
     """
 
     name: str
@@ -119,6 +120,7 @@ class Dataset(Generic[SplitT]):
     class_names: tuple[str, ...]
     checksum: str
     source: str
+    notes: tuple[str, ...] = ()
 
     @property
     def num_classes(self) -> int:
@@ -173,7 +175,7 @@ def load_dataset(name: str | None = None, data_dir: str | Path | None = None) ->
     # An image folder has the same checksum whether it is loaded or streamed, because a run may
     # be resumed in the other way.
     checksum = opened.checksum if name.startswith(FOLDER_PREFIX) else _checksum(train, test)
-    return Dataset(name, train, test, opened.class_names, checksum, opened.source)
+    return Dataset(name, train, test, opened.class_names, checksum, opened.source, opened.notes)
 
 
 def open_dataset_files(name: str, folder: Path | None) -> OpenedDataset:

@@ -1,9 +1,11 @@
-"""Image folders: ROOT/train/CLASS/*.png and ROOT/test/CLASS/*.png, read one image at a time."""
+"""Image folders: ROOT/train/CLASS/*.png and ROOT/test/CLASS/*.png, read one image at a time.
+
+Which files are pictures, and what is left out, is decided in `pictures.list_folder`, as for
+prediction.
+"""
 
 import hashlib
 import os
-import stat
-from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,8 +19,7 @@ from nin_jax.errors import UserError
 if TYPE_CHECKING:
     from PIL import Image
 
-FORMATS = ("PNG", "JPEG", "BMP", "WEBP")  # Pillow's names; no other decoder is tried
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp"})
+_SPLITS = ("train", "test")
 _LAYOUT = "an image folder holds train/CLASS/ and test/CLASS/ with images"
 
 
@@ -30,7 +31,7 @@ class FolderSource:
 
     Args:
         folder: of the split.
-        files: CLASS/NAME of each image, below the folder.
+        files: path of each image below the folder; it begins with CLASS/.
         class_names: a class's place is its label.
         image_shape: (height, width, channels) that every image must have.
 
@@ -86,8 +87,9 @@ def open_folder(path: str, data_dir: Path | None = None) -> OpenedDataset:
     """Find the images of an image folder, and read the first training image by class and name.
 
     The first image gives the shape that all images must have: one channel if it is grayscale, else
-    three. Each split is in a shuffled order that depends only on the file names. Hidden files
-    and folders are ignored, and so are files without the suffix of an image.
+    three. Each split is in a shuffled order that depends only on the file names. Sub-folders of a
+    class belong to it. Hidden files and folders are ignored; a note of the dataset names other
+    files that are left out.
 
     Args:
         path: of the folder; a relative one is searched for in `data_dir` first.
@@ -100,23 +102,34 @@ def open_folder(path: str, data_dir: Path | None = None) -> OpenedDataset:
     """
     root = _locate(path, data_dir)
     digest = hashlib.sha256()
+    left_out: list[str] = []
     try:
-        classes = {split: _class_names(root, split) for split in ("train", "test")}
+        classes = {split: _class_names(root, split, left_out) for split in _SPLITS}
         others = sorted({*classes["test"]} - {*classes["train"]})
         if others:
             raise UserError(f"{root!r} has the class {others[0]!r} in test, but not in train")
         files = {
-            split: [file for name in names for file in _files(root, split, name, digest)]
+            split: [file for name in names for file in _files(root, split, name, digest, left_out)]
             for split, names in classes.items()
         }
+        unused = [
+            entry.name
+            for entry in pictures.visible(root)
+            if entry.is_dir() and entry.name not in _SPLITS
+        ]
     except OSError as error:
         raise UserError(f"cannot read {error.filename!r}: {error.strerror}") from None
     shape = _shape_of(os.path.join(root, "train", files["train"][0]))
     train, test = (
         FolderSource(os.path.join(root, split), _shuffled(files[split]), classes["train"], shape)
-        for split in ("train", "test")
+        for split in _SPLITS
     )
-    return OpenedDataset(train, test, tuple(classes["train"]), digest.hexdigest(), "image folder")
+    notes = (
+        *pictures.counted(left_out, "file", "left out"),
+        *pictures.counted(unused, "folder", "beside the splits not used"),
+    )
+    class_names = tuple(classes["train"])
+    return OpenedDataset(train, test, class_names, digest.hexdigest(), "image folder", notes)
 
 
 def _locate(path: str, data_dir: Path | None) -> str:
@@ -131,12 +144,15 @@ def _locate(path: str, data_dir: Path | None) -> str:
     return path
 
 
-def _class_names(root: str, split: str) -> list[str]:
+def _class_names(root: str, split: str, left_out: list[str]) -> list[str]:
+    """Return the names of a split's class folders; add what else it holds to ``left_out``."""
     folder = os.path.join(root, split)
     if not os.path.isdir(folder):
         raise UserError(f"image folder {root!r} has no folder {split!r}; {_LAYOUT}")
-    _check_inside(root, folder)
-    names = [entry.name for entry in _entries(folder) if entry.is_dir()]
+    pictures.check_inside(root, folder)
+    entries = pictures.visible(folder)
+    names = [entry.name for entry in entries if entry.is_dir()]
+    left_out += [f"{split}/{entry.name}" for entry in entries if not entry.is_dir()]
     if not names:
         raise UserError(f"{folder!r} has no class folders; {_LAYOUT}")
     for name in names:
@@ -154,41 +170,22 @@ def _shuffled(files: list[str]) -> list[str]:
     return sorted(files, key=lambda file: hashlib.sha256(os.fsencode(file)).digest())
 
 
-def _files(root: str, split: str, class_name: str, digest: "hashlib._Hash") -> Iterator[str]:
-    """Yield the images of a class as CLASS/NAME; add names and sizes to the digest."""
+def _files(
+    root: str, split: str, class_name: str, digest: "hashlib._Hash", left_out: list[str]
+) -> list[str]:
+    """Return the images of a class as CLASS/NAME; add names and sizes to the digest."""
     folder = os.path.join(root, split, class_name)
-    _check_inside(root, folder)
-    found = False
-    for entry in _entries(folder):
-        if os.path.splitext(entry.name)[1].lower() not in SUFFIXES:
-            continue
-        if entry.is_symlink():
-            _check_inside(root, entry.path)
-        status = entry.stat()
-        if stat.S_ISREG(status.st_mode):
-            found = True
-            name = f"{class_name}/{entry.name}"
-            digest.update(os.fsencode(f"{split}/{name}\0{status.st_size}\n"))
-            yield name
+    found, others = pictures.list_folder(folder, within=root)
     if not found:
-        raise UserError(f"no images in {folder!r}: none of {', '.join(sorted(SUFFIXES))}")
-
-
-def _entries(folder: str) -> list[os.DirEntry[str]]:
-    with os.scandir(folder) as entries:
-        seen = [entry for entry in entries if not entry.name.startswith(".")]
-    return sorted(seen, key=lambda entry: entry.name)
-
-
-def _check_inside(root: str, path: str) -> None:
-    """Reject links that lead out of the folder: they could expose any file of this machine."""
-    root = os.path.realpath(root)
-    if os.path.commonpath([root, os.path.realpath(path)]) != root:
-        raise UserError(f"{path!r} is a link that leads out of {root!r}")
+        raise UserError(f"no images in {folder!r}; known kinds: {', '.join(pictures.FORMATS)}")
+    for name, size in found:
+        digest.update(os.fsencode(f"{split}/{class_name}/{name}\0{size}\n"))
+    left_out += [f"{split}/{class_name}/{name}" for name in others]
+    return [f"{class_name}/{name}" for name, _ in found]
 
 
 def _opened(path: str) -> AbstractContextManager["Image.Image"]:
-    return pictures.opened(path, f"cannot read {path!r}", FORMATS)
+    return pictures.opened(path, f"cannot read {path!r}")
 
 
 def _shape_of(path: str) -> tuple[int, int, int]:

@@ -1,47 +1,156 @@
-"""Image files, read as a model takes them."""
+"""Image files: which files of a folder are pictures, and reading them as a model takes them."""
 
 import contextlib
+import functools
 import os
+import stat
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from nin_jax.errors import UserError
-from nin_jax.reading import check_file
+from nin_jax.reading import check_file, shown
 
 if TYPE_CHECKING:
     from PIL import Image
 
 MAX_FILE_BYTES = 2**30
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"})
+# Pillow's names of the kinds that training and prediction read. No other decoder is tried: some of
+# them run another program, such as Ghostscript, or take any file for a picture.
+FORMATS = (
+    *("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000"),
+    *("DIB", "ICO", "PCX", "QOI", "SGI"),
+)
 
 
-def find(paths: Iterable[Path]) -> list[Path]:
-    """Return the given files, and the image files in the given folders, sorted by name.
+class Listing(NamedTuple):
+    """The files in a folder and its sub-folders, in a fixed order, by their paths below it.
+
+    Attributes:
+        pictures: files with the suffix of a picture, and their sizes in bytes.
+        others: all other files.
+    """
+
+    pictures: list[tuple[str, int]]
+    others: list[str]
+
+
+def find(paths: Iterable[Path]) -> tuple[list[Path], list[str]]:
+    """Return the given files, and the pictures in the given folders and their sub-folders.
+
+    Returns:
+        The pictures, and the files of the folders that are left out.
 
     Raises:
         UserError: a path does not exist, or a folder holds no image.
     """
     found: list[Path] = []
+    left_out: list[str] = []
     for path in paths:
         if not os.path.exists(path):  # Path.exists raises where a name is too long
             raise UserError(f"there is no {path}")
+        if not path.is_dir():
+            found.append(path)
+            continue
         try:
-            inside = [path] if not path.is_dir() else sorted(_images_in(path))
+            listing = list_folder(str(path))
         except OSError as error:
-            raise UserError(f"cannot read {path}: {error.strerror}") from None
-        if not inside:
-            raise UserError(f"no images in {path}: none of {', '.join(sorted(SUFFIXES))}")
-        found += inside
-    return found
+            raise UserError(f"cannot read {error.filename}: {error.strerror}") from None
+        if not listing.pictures:
+            raise UserError(f"no images in {path}; known kinds: {', '.join(FORMATS)}")
+        found += [path / name for name, _ in listing.pictures]
+        left_out += [str(path / name) for name in listing.others]
+    return found, left_out
 
 
-def _images_in(folder: Path) -> Iterator[Path]:
-    return (p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
+@functools.cache
+def suffixes() -> frozenset[str]:
+    """Return the suffixes of pictures, in lower case."""
+    from PIL import Image
+
+    known = Image.registered_extensions()
+    return frozenset(suffix for suffix, name in known.items() if name in FORMATS)
+
+
+def list_folder(folder: str, within: str | None = None) -> Listing:
+    """Find the pictures in a folder and its sub-folders. Hidden files and folders are ignored.
+
+    Args:
+        folder: where to search.
+        within: a folder that no link to a picture or a folder may lead out of.
+
+    Raises:
+        UserError: a link leads out of ``within``, or to a folder that holds it.
+        OSError: a folder or a file cannot be read.
+    """
+    listing = Listing([], [])
+    for entry in _files(folder, within, ()):
+        name = os.path.relpath(entry.path, folder)
+        if os.path.splitext(name)[1].lower() not in suffixes():
+            listing.others.append(name)
+            continue
+        if entry.is_symlink():
+            check_inside(within, entry.path)
+        status = entry.stat()
+        if stat.S_ISREG(status.st_mode):
+            listing.pictures.append((name, status.st_size))
+        else:
+            listing.others.append(name)
+    return listing
+
+
+def _files(folder: str, within: str | None, above: tuple[str, ...]) -> Iterator["os.DirEntry[str]"]:
+    """Yield the files; ``above`` holds the real paths of the folders on the way."""
+    check_inside(within, folder)
+    real = os.path.realpath(folder)
+    if real in above:
+        raise UserError(f"{folder!r} is a link to a folder that holds it")
+    for entry in visible(folder):
+        if entry.is_dir():
+            yield from _files(entry.path, within, (*above, real))
+        else:
+            yield entry
+
+
+def visible(folder: str) -> "list[os.DirEntry[str]]":
+    """Return what is in a folder, by name; without hidden entries and the copies that macOS adds.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    with os.scandir(folder) as entries:
+        seen = [entry for entry in entries if not entry.name.startswith((".", "__MACOSX"))]
+    return sorted(seen, key=lambda entry: entry.name)
+
+
+def check_inside(root: str | None, path: str) -> None:
+    """Reject links that lead out of a folder: they could expose any file of this machine.
+
+    Raises:
+        UserError: the path is not inside ``root``.
+    """
+    if root is None:
+        return
+    root = os.path.realpath(root)
+    if os.path.commonpath([root, os.path.realpath(path)]) != root:
+        raise UserError(f"{path!r} is a link that leads out of {root!r}")
+
+
+def counted(names: Sequence[str], what: str, so: str) -> list[str]:
+    """Return a note with the number and the first names of files; none if there are no names.
+
+    >>> counted(["a.txt", "b.txt", "c.txt", "d.txt"], "file", "left out")
+    ["4 files left out: 'a.txt', 'b.txt', 'c.txt' and 1 more"]
+    """
+    if not names:
+        return []
+    first = ", ".join(shown(name) for name in names[:3])
+    more = f" and {len(names) - 3:,} more" if len(names) > 3 else ""
+    return [f"{len(names):,} {what}{'' if len(names) == 1 else 's'} {so}: {first}{more}"]
 
 
 def read(path: Path, channels: int, size: tuple[int, int]) -> np.ndarray:
@@ -50,8 +159,8 @@ def read(path: Path, channels: int, size: tuple[int, int]) -> np.ndarray:
     The EXIF orientation is applied, and transparent parts become black.
 
     Args:
-        path: of a file in any format that Pillow reads without another program. Of an animation,
-            the first frame is read.
+        path: of a file of one of the `FORMATS`, whatever its suffix. Of an animation, the first
+            frame is read.
         channels: 1 for grayscale, 3 for color.
         size: (height, width) in pixels.
 
@@ -72,9 +181,7 @@ def read(path: Path, channels: int, size: tuple[int, int]) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def opened(
-    path: str | Path, problem: str, formats: Iterable[str] | None = None
-) -> Iterator["Image.Image"]:
+def opened(path: str | Path, problem: str) -> Iterator["Image.Image"]:
     """Open an image; only its header is read. Several threads may do this at the same time.
 
     Pillow's warnings, for example about damaged tags, are not silenced, because Python can silence
@@ -83,7 +190,6 @@ def opened(
     Args:
         path: of the file.
         problem: the start of every message.
-        formats: the allowed formats, by Pillow's names; by default `safe_formats()`.
 
     Raises:
         UserError: as `read`; also for every other error while the image is open.
@@ -92,7 +198,7 @@ def opened(
 
     check_file(path, MAX_FILE_BYTES, problem)
     try:
-        with Image.open(path, formats=safe_formats() if formats is None else [*formats]) as image:
+        with Image.open(path, formats=formats()) as image:
             if image.width * image.height > (Image.MAX_IMAGE_PIXELS or 0):
                 raise UserError(f"{problem}: {image.width}x{image.height} is too large")
             yield image
@@ -110,12 +216,12 @@ def upright(image: "Image.Image", channels: int) -> "Image.Image":
     return _without_alpha(_to_8_bits(image)).convert("L" if channels == 1 else "RGB")
 
 
-def safe_formats() -> list[str]:
-    """Return the formats that Pillow reads without another program, such as Ghostscript."""
+def formats() -> list[str]:
+    """Return those of `FORMATS` that this build of Pillow can read."""
     from PIL import Image
 
     Image.init()
-    return [name for name in Image.OPEN if name not in ("EPS", "WMF")]
+    return [name for name in FORMATS if name in Image.OPEN]
 
 
 def _to_8_bits(image):

@@ -33,6 +33,7 @@ class OpenedDataset(NamedTuple):
         class_names: label `i` means `class_names[i]`.
         checksum: SHA-256, in hex, over the names and sizes of the files, not over their bytes.
         source: where the examples come from, such as "image folder"; never a path.
+        notes: what a user should know about the examples, one line each.
     """
 
     train: Source
@@ -40,3 +41,4 @@ class OpenedDataset(NamedTuple):
     class_names: tuple[str, ...]
     checksum: str
     source: str
+    notes: tuple[str, ...] = ()

@@ -88,7 +88,7 @@ def open_dataset(name: str, data_dir: str | Path | None = None) -> Dataset[Strea
         raise ValueError(f"{name!r} cannot be streamed from disk")
     found = open_dataset_files(name, given_folder(data_dir))
     train, test = (StreamedSplit(each, np.arange(len(each))) for each in (found.train, found.test))
-    return Dataset(name, train, test, found.class_names, found.checksum, found.source)
+    return Dataset(name, train, test, found.class_names, found.checksum, found.source, found.notes)
 
 
 def batches(

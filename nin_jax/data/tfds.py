@@ -229,6 +229,6 @@ def _decode(encoded: bytes, channels: int) -> np.ndarray:
     """Decode an image file's bytes to uint8 [H, W, channels]."""
     from PIL import Image
 
-    with Image.open(io.BytesIO(encoded), formats=pictures.safe_formats()) as image:
+    with Image.open(io.BytesIO(encoded), formats=pictures.formats()) as image:
         pixels = np.asarray(image.convert("L" if channels == 1 else "RGB"))
     return pixels.reshape(*pixels.shape[:2], channels)

@@ -10,8 +10,8 @@ import jax
 import numpy as np
 from flax import nnx
 
-from nin_jax.data import pictures, transforms
-from nin_jax.inference.files import PictureSource, read_batches
+from nin_jax.data import transforms
+from nin_jax.inference.files import PictureSource, find, read_batches
 from nin_jax.models.nin import NiN, class_maps
 from nin_jax.runs import workdir
 from nin_jax.runs.trained import Source
@@ -82,7 +82,7 @@ def explain_files(paths: Sequence[Path], source: Source, out: Path) -> tuple[lis
     """
     from nin_jax.plotting import plot_class_maps  # matplotlib is slow to import
 
-    files = pictures.find(paths)
+    files = find(paths)
     workdir.check_folder("--out", out)
     trained = source.load()
     written: list[Path] = []

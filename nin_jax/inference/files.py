@@ -23,7 +23,7 @@ class PictureSource(Source):
     """A trained network and the pictures that it gets."""
 
     pictures: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
-    """Picture files (PNG, JPEG or another format of Pillow), or folders of them."""
+    """Picture files (PNG, JPEG, TIFF and others), or folders, whose sub-folders are read too."""
 
     def prepare(self) -> None:
         """Turn on the compilation cache.
@@ -34,6 +34,18 @@ class PictureSource(Source):
         if not self.pictures:
             raise UserError("give one or more pictures, or folders of them")
         use_compilation_cache(self.compilation_cache)
+
+
+def find(paths: Sequence[Path]) -> list[Path]:
+    """Return the given files and the pictures in the given folders; print what is left out.
+
+    Raises:
+        UserError: as `pictures.find`.
+    """
+    files, left_out = pictures.find(paths)
+    for note in pictures.counted(left_out, "file", "left out"):
+        print(f"note: {note}", file=sys.stderr)
+    return files
 
 
 def finish(faults: Sequence[str], any_done: bool) -> None:

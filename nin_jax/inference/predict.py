@@ -11,9 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from nin_jax.data import pictures
 from nin_jax.errors import UserError
-from nin_jax.inference.files import PictureSource, read_batches
+from nin_jax.inference.files import PictureSource, find, read_batches
 from nin_jax.inference.predictor import Predictor
 from nin_jax.runs.trained import Source
 
@@ -76,7 +75,7 @@ def predict_files(
     """
     if top < 1:
         raise UserError(f"--top must be a whole number >= 1, got {top}")
-    files = pictures.find(paths)
+    files = find(paths)
     trained = source.load()
     # A batch is padded, so it should not be larger than the number of pictures.
     size = min(batch_size, len(files)) if batch_size > 0 else batch_size

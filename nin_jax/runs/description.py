@@ -15,7 +15,8 @@ from nin_jax.runs.writers import read_metrics
 def headline(run: Run, folder: Path, progress: Progress) -> str:
     """Return the lines that a run prints before it trains."""
     config, dataset = run.config, run.dataset
-    notes = "\nonly the head is trained" if config.freeze else ""
+    notes = "".join(f"\n{note}" for note in dataset.notes)
+    notes += "\nonly the head is trained" if config.freeze else ""
     if progress.step:
         notes += f"\nresumed after step {progress.step}"
     elif config.init_from is not None:

@@ -149,9 +149,45 @@ def test_hidden_files_and_other_files_are_ignored(tmp_path):
     (root / "train" / "a" / "folder.png").mkdir()
     os.mkfifo(root / "train" / "a" / "pipe.png")
     link(root / "train" / "a" / "notes.txt", Path("/etc/hostname"))
+    save(root / "val" / "a" / "a.png", pictures(1, 4, 5)[0])
     after = open_dataset(f"folder:{root}")
     assert after.checksum == before.checksum
     assert len(after.train) == len(before.train) == 4
+    assert before.notes == ()
+    assert after.notes == load_dataset(f"folder:{root}").notes
+    assert after.notes == (
+        "4 files left out: 'train/readme.txt', 'train/a/notes.txt', 'train/a/pipe.png' and 1 more",
+        "1 folder beside the splits not used: 'val'",
+    )
+
+
+KINDS = ("jpg", "jfif", "png", "webp", "gif", "bmp", "dib", "tif", "TIFF", "ppm", "pgm", "avif")
+
+
+def test_training_and_prediction_find_the_same_pictures_in_sub_folders_too(tmp_path):
+    for split in ("train", "test"):
+        save(tmp_path / split / "a" / "0.png", pictures(1, 6, 4, 3)[0])
+        for i, kind in enumerate(KINDS):
+            shape = (6, 4) if kind == "pgm" else (6, 4, 3)
+            save(tmp_path / split / "a" / "2021" / str(i) / f"{i}.{kind}", pictures(1, *shape)[0])
+        frames = [Image.fromarray(frame) for frame in pictures(3, 6, 4, 3, seed=1)]
+        frames[0].save(
+            tmp_path / split / "a" / "moving.gif", save_all=True, append_images=frames[1:]
+        )
+    source = open_dataset(f"folder:{tmp_path}").train.source
+    found, left_out = nin_pictures.find([tmp_path / "train"])
+    assert (len(source), left_out) == (2 + len(KINDS), [])
+    names = [os.path.relpath(path, tmp_path / "train") for path in found]
+    for i, k in enumerate(hash_order(names)):
+        np.testing.assert_array_equal(source[i][0], nin_pictures.read(found[k], 3, (6, 4)))
+
+
+def test_a_link_to_a_folder_that_holds_it_is_refused(tmp_path):
+    root = two_classes(tmp_path)
+    link(root / "train" / "a" / "again", root / "train")
+    assert "again' is a link to a folder that holds it" in error_of(root)
+    with pytest.raises(UserError, match="holds it"):
+        nin_pictures.find([root / "train"])
 
 
 def test_links_inside_the_folder_are_followed(tmp_path):
@@ -244,7 +280,7 @@ PNG = Path("test", "b", "0002.png")  # not the first image, which is read when t
         (lambda data: data[:40] + b"\xff" + data[41:], "cannot read '"),
         (lambda data: b"", "not an image format that Pillow can read"),
         (lambda data: b"text", "not an image format that Pillow can read"),
-        (lambda data: b"GIF89a" + bytes(20), "not an image format that Pillow can read"),
+        (lambda data: b"8BPS" + bytes(30), "not an image format that Pillow can read"),
         (lambda data: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 5 4\n", "not an image format"),
         (lambda data: png(60_000, 60_000), "exceeds limit"),
     ],

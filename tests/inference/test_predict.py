@@ -40,14 +40,17 @@ def test_gray_color_jpeg_folders_and_unreadable_files(script, undisturbed, tmp_p
     save(folder / "a.png", "RGBA", (5, 9))
     (folder / "broken.png").write_bytes(save(tmp_path / "c.png").read_bytes()[:60])
     (folder / "notes.txt").write_text("no picture, and not asked for")
+    (folder / "2021").mkdir()
+    save(folder / "2021" / "c.tif")
     alone = save(tmp_path / "alone.png")
     outcome = script("predict", folder, alone, "--workdir", undisturbed, "--batch-size", 2)
     assert outcome.code == 1
-    for name in ("a.png", "b.jpg", "alone.png"):
+    for name in ("a.png", "b.jpg", "c.tif", "alone.png"):
         assert name in outcome.out
     assert "broken.png" not in outcome.out
     assert outcome.err.count("error: cannot read") == 1
     assert "broken.png" in outcome.err
+    assert f"note: 1 file left out: '{folder / 'notes.txt'}'\n" in outcome.err
 
 
 WRONG = {
