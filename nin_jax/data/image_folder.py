@@ -6,9 +6,9 @@ prediction.
 
 import hashlib
 import os
-from contextlib import AbstractContextManager
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,17 +16,15 @@ from nin_jax.data import pictures
 from nin_jax.data.sources import OpenedDataset
 from nin_jax.errors import UserError
 
-if TYPE_CHECKING:
-    from PIL import Image
-
 _SPLITS = ("train", "test")
+_THREADS, _PART = 8, 64  # threads that read headers, and pictures that one reads at a time
 _LAYOUT = "an image folder holds train/CLASS/ and test/CLASS/ with images"
 
 
 class FolderSource:
     """The images of one split; several threads may read at the same time.
 
-    Only the names are in memory. Images are decoded as in `pictures.read`, so that prediction
+    Only the names are in memory. Images are decoded as in `pictures.decode`, so that prediction
     sees what training saw.
 
     Args:
@@ -62,17 +60,13 @@ class FolderSource:
         """
         path = os.path.join(self._folder, self._files[index])
         height, width, channels = self.image_shape
-        with _opened(path) as image:
-            # Check the size in the header before decoding, because a wrong image may be very
-            # large. At this point the image may still be rotated.
-            if sorted(image.size) == sorted((width, height)):
-                image = pictures.upright(image, channels)
-            if image.size != (width, height):
-                raise UserError(
-                    f"{path!r} has {image.width}x{image.height} pixels, the first training image "
-                    f"{width}x{height}; all images must share one shape"
-                )
-            pixels = np.asarray(image).reshape(self.image_shape)
+        found = pictures.header(path).size  # a wrong image may be very large
+        if found != (height, width):
+            raise UserError(
+                f"{path!r} has {found[1]}x{found[0]} pixels, the first training image "
+                f"{width}x{height}; all images must share one shape"
+            )
+        pixels = pictures.decode(path, channels, (height, width))
         return pixels, int(self.labels[index])
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray]:
@@ -84,12 +78,12 @@ class FolderSource:
 
 
 def open_folder(path: str, data_dir: Path | None = None) -> OpenedDataset:
-    """Find the images of an image folder, and read the first training image by class and name.
+    """Find the images of an image folder.
 
-    The first image gives the shape that all images must have: one channel if it is grayscale, else
-    three. Each split is in a shuffled order that depends only on the file names. Sub-folders of a
-    class belong to it. Hidden files and folders are ignored; a note of the dataset names other
-    files that are left out.
+    The headers of all images are read. Images have three channels if any of them has color, else
+    one, and all must have the size of the first. Each split is in a shuffled order that depends
+    only on the file names. Sub-folders of a class belong to it. Hidden files and folders are
+    ignored. Notes of the dataset name files that are left out and count images that are changed.
 
     Args:
         path: of the folder; a relative one is searched for in `data_dir` first.
@@ -97,8 +91,8 @@ def open_folder(path: str, data_dir: Path | None = None) -> OpenedDataset:
 
     Raises:
         UserError: the folder does not exist, train or test is missing or empty, a class is empty
-            or only in test, a link leads out of the folder, or the first training image cannot
-            be read.
+            or only in test, a link leads out of the folder, or the header of an image cannot be
+            read.
     """
     root = _locate(path, data_dir)
     digest = hashlib.sha256()
@@ -119,17 +113,26 @@ def open_folder(path: str, data_dir: Path | None = None) -> OpenedDataset:
         ]
     except OSError as error:
         raise UserError(f"cannot read {error.filename!r}: {error.strerror}") from None
-    shape = _shape_of(os.path.join(root, "train", files["train"][0]))
+    paths = [os.path.join(root, split, file) for split in _SPLITS for file in files[split]]
+    headers = _survey(paths)
+    gray = sum(count for header, count in headers.items() if header.is_gray)
+    animated = sum(count for header, count in headers.items() if header.is_animated)
+    channels = 1 if gray == len(paths) else 3
+    shape = (*pictures.header(paths[0]).size, channels)
     train, test = (
         FolderSource(os.path.join(root, split), _shuffled(files[split]), classes["train"], shape)
         for split in _SPLITS
     )
-    notes = (
+    notes = [
         *pictures.counted(left_out, "file", "left out"),
         *pictures.counted(unused, "folder", "beside the splits not used"),
-    )
+    ]
+    if channels == 3 and gray:
+        notes.append(f"{gray:,} of {len(paths):,} pictures are gray and converted to color")
+    if animated:
+        notes.append(f"{animated:,} of {len(paths):,} pictures are animated; one frame is read")
     class_names = tuple(classes["train"])
-    return OpenedDataset(train, test, class_names, digest.hexdigest(), "image folder", notes)
+    return OpenedDataset(train, test, class_names, digest.hexdigest(), "image folder", tuple(notes))
 
 
 def _locate(path: str, data_dir: Path | None) -> str:
@@ -184,12 +187,11 @@ def _files(
     return [f"{class_name}/{name}" for name, _ in found]
 
 
-def _opened(path: str) -> AbstractContextManager["Image.Image"]:
-    return pictures.opened(path, f"cannot read {path!r}")
-
-
-def _shape_of(path: str) -> tuple[int, int, int]:
-    with _opened(path) as image:
-        is_gray = image.mode in ("1", "L", "LA") or image.mode.startswith("I")
-        image = pictures.upright(image, 1 if is_gray else 3)
-        return image.height, image.width, 1 if is_gray else 3
+def _survey(paths: list[str]) -> Counter[pictures.Header]:
+    """Read the headers of all pictures; return how many pictures have the same one."""
+    parts = [paths[start : start + _PART] for start in range(0, len(paths), _PART)]
+    found: Counter[pictures.Header] = Counter()
+    with ThreadPoolExecutor(_THREADS) as threads:
+        for part in threads.map(lambda part: Counter(map(pictures.header, part)), parts):
+            found.update(part)
+    return found

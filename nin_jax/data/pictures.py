@@ -153,10 +153,51 @@ def counted(names: Sequence[str], what: str, so: str) -> list[str]:
     return [f"{len(names):,} {what}{'' if len(names) == 1 else 's'} {so}: {first}{more}"]
 
 
-def read(path: Path, channels: int, size: tuple[int, int]) -> np.ndarray:
+class Header(NamedTuple):
+    """What is known of a picture without decoding it.
+
+    Attributes:
+        size: (height, width) in pixels, after its EXIF orientation is applied.
+        is_gray: whether it has no color; a palette and a gray picture saved as RGB have.
+        is_animated: whether it has several frames.
+    """
+
+    size: tuple[int, int]
+    is_gray: bool
+    is_animated: bool
+
+
+def header(path: str | Path) -> Header:
+    """Read the header of a picture. Several threads may do this at the same time.
+
+    Raises:
+        UserError: as `read`, except for damage behind the header.
+    """
+    from PIL import ExifTags, Image
+
+    with opened(path) as image:
+        is_gray = image.mode in ("1", "L", "LA", "La") or image.mode.startswith("I")
+        # PNG's own getexif would decode the picture, to look for EXIF behind the pixels.
+        exif = Image.Image.getexif(image)
+        turned = exif.get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+        width, height = image.size
+        size = (width, height) if turned else (height, width)
+        return Header(size, is_gray, getattr(image, "is_animated", False))
+
+
+def read(path: str | Path, channels: int, size: tuple[int, int]) -> np.ndarray:
+    """Read an image as `decode` does, and silence Pillow's warnings, for all threads."""
+    # Pillow warns about sizes, which are errors here, and about damaged tags, which do no harm.
+    with warnings.catch_warnings(action="ignore"):
+        return decode(path, channels, size)
+
+
+def decode(path: str | Path, channels: int, size: tuple[int, int]) -> np.ndarray:
     """Read an image and resize it as torchvision's ``Resize((height, width))`` does.
 
-    The EXIF orientation is applied, and transparent parts become black.
+    The EXIF orientation is applied, and transparent parts become black. Several threads may do this
+    at the same time; Pillow's warnings are not silenced, because Python can silence warnings only
+    for all threads at once.
 
     Args:
         path: of a file of one of the `FORMATS`, whatever its suffix. Of an animation, the first
@@ -174,28 +215,21 @@ def read(path: Path, channels: int, size: tuple[int, int]) -> np.ndarray:
     from PIL import Image
 
     height, width = size
-    # Pillow warns about sizes, which are errors here, and about damaged tags, which do no harm.
-    with warnings.catch_warnings(action="ignore"), opened(path, f"cannot read {path}") as image:
-        image = upright(image, channels).resize((width, height), Image.Resampling.BILINEAR)
+    with opened(path) as image:
+        image = _upright(image, channels).resize((width, height), Image.Resampling.BILINEAR)
         return np.asarray(image).reshape(height, width, channels)
 
 
 @contextlib.contextmanager
-def opened(path: str | Path, problem: str) -> Iterator["Image.Image"]:
-    """Open an image; only its header is read. Several threads may do this at the same time.
-
-    Pillow's warnings, for example about damaged tags, are not silenced, because Python can silence
-    warnings only for all threads at once.
-
-    Args:
-        path: of the file.
-        problem: the start of every message.
+def opened(path: str | Path) -> Iterator["Image.Image"]:
+    """Open an image; only its header is read.
 
     Raises:
-        UserError: as `read`; also for every other error while the image is open.
+        UserError: as `decode`; also for every other error while the image is open.
     """
     from PIL import Image
 
+    problem = f"cannot read {str(path)!r}"
     check_file(path, MAX_FILE_BYTES, problem)
     try:
         with Image.open(path, formats=formats()) as image:
@@ -208,7 +242,7 @@ def opened(path: str | Path, problem: str) -> Iterator["Image.Image"]:
         raise UserError(f"{problem}: {_reason(error)}") from None
 
 
-def upright(image: "Image.Image", channels: int) -> "Image.Image":
+def _upright(image: "Image.Image", channels: int) -> "Image.Image":
     """Convert an image to grayscale or color, apply its EXIF orientation, and remove alpha."""
     from PIL import ImageOps
 

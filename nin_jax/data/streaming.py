@@ -70,7 +70,7 @@ class StreamedSplit:
 
 
 def open_dataset(name: str, data_dir: str | Path | None = None) -> Dataset[StreamedSplit]:
-    """Open a dataset for streaming; only the first images are read.
+    """Open a dataset for streaming; no images are read but the first of `tfds:NAME`.
 
     The checksum of `tfds:NAME` is over the names and sizes of its files, while `load_dataset` uses
     all bytes.

@@ -101,7 +101,7 @@ FILES = {
         "not an image format", lambda: pictures.read(Path("a.png"), 1, (4, 4)), a_png="text"
     ),
     "pictures.read: truncated": fails(
-        "cannot read a.png", lambda: pictures.read(Path("a.png"), 1, (4, 4)), a_png=picture()[:40]
+        "cannot read 'a.png'", lambda: pictures.read(Path("a.png"), 1, (4, 4)), a_png=picture()[:40]
     ),
     "pictures.read: PostScript, which another program would run": fails(
         "not an image format",

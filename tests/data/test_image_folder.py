@@ -88,30 +88,34 @@ def test_checksum_depends_on_names_and_sizes(tmp_path):
         seen.add(checksum())
 
 
-def test_images_are_decoded_as_for_prediction(tmp_path):
-    """Test every format and mode; the first image by name decides between grayscale and color."""
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_are_decoded_as_for_prediction(tmp_path, channels):
+    """Test every mode. A gray image that comes first does not make a set of color images gray."""
     color, gray = pictures(1, 6, 4, 3)[0], pictures(1, 6, 4)[0]
     on_its_side = Image.Exif()
     on_its_side[0x0112] = 6
-    for first in (color, gray):
-        for split in ("train", "test"):
-            folder = tmp_path / str(first.ndim) / split / "a"
-            save(folder / "0.png", first)
+    for split in ("train", "test"):
+        folder = tmp_path / split / "a"
+        save(folder / "0.png", gray)
+        save(folder / "deep.png", gray.astype(np.uint16) * 257)
+        save(folder / "gray.jpg", gray)
+        save(folder / "side.jpeg", gray.T.copy(), exif=on_its_side)
+        if channels == 3:
             save(folder / "alpha.webp", pictures(1, 6, 4, 4)[0])
             save(folder / "bytes.BMP", color)
-            save(folder / "deep.png", gray.astype(np.uint16) * 257)
-            save(folder / "gray.jpg", gray)
-            save(folder / "side.jpeg", color.swapaxes(0, 1).copy(), exif=on_its_side)
             Image.fromarray(color).quantize(8).save(folder / "table.png")
-        source = open_dataset(f"folder:{folder.parents[1]}").train
-        assert source.image_shape == (6, 4, 3 if first is color else 1)
-        assert len(source) == 7
-        paths = sorted(folder.iterdir())
-        order = hash_order([f"a/{path.name}" for path in paths])
-        for i, path in enumerate(paths[k] for k in order):
-            expected = nin_pictures.read(path, source.image_shape[2], (6, 4))
-            np.testing.assert_array_equal(source.source[i][0], expected)
-    deep = order.index(3)  # 16-bit grayscale keeps its upper byte
+    dataset = open_dataset(f"folder:{tmp_path}")
+    source = dataset.train
+    assert source.image_shape == (6, 4, channels)
+    assert dataset.notes == (
+        () if channels == 1 else ("8 of 14 pictures are gray and converted to color",)
+    )
+    paths = sorted(folder.iterdir())
+    order = hash_order([f"a/{path.name}" for path in paths])
+    for i, path in enumerate(paths[k] for k in order):
+        expected = nin_pictures.read(path, channels, (6, 4))
+        np.testing.assert_array_equal(source.source[i][0], expected)
+    deep = order.index(paths.index(folder / "deep.png"))  # 16 bits keep their upper byte
     np.testing.assert_array_equal(source.source[deep][0][..., 0], gray)
 
 
@@ -177,6 +181,10 @@ def test_training_and_prediction_find_the_same_pictures_in_sub_folders_too(tmp_p
     source = open_dataset(f"folder:{tmp_path}").train.source
     found, left_out = nin_pictures.find([tmp_path / "train"])
     assert (len(source), left_out) == (2 + len(KINDS), [])
+    assert open_dataset(f"folder:{tmp_path}").notes == (
+        "2 of 28 pictures are gray and converted to color",
+        "2 of 28 pictures are animated; one frame is read",
+    )
     names = [os.path.relpath(path, tmp_path / "train") for path in found]
     for i, k in enumerate(hash_order(names)):
         np.testing.assert_array_equal(source[i][0], nin_pictures.read(found[k], 3, (6, 4)))
@@ -185,7 +193,7 @@ def test_training_and_prediction_find_the_same_pictures_in_sub_folders_too(tmp_p
 def test_a_link_to_a_folder_that_holds_it_is_refused(tmp_path):
     root = two_classes(tmp_path)
     link(root / "train" / "a" / "again", root / "train")
-    assert "again' is a link to a folder that holds it" in error_of(root)
+    assert "is a link to a folder that holds it" in error_of(root)
     with pytest.raises(UserError, match="holds it"):
         nin_pictures.find([root / "train"])
 
@@ -297,8 +305,8 @@ def test_damaged_images_are_named(tmp_path, place, damage, problem):
 def test_image_of_another_shape(tmp_path, shape):
     root = two_classes(tmp_path / "set")
     save(root / PNG, pictures(1, *shape)[0])
-    if shape == (4, 5, 3):  # converted to grayscale, as the first image is
-        assert load_dataset(f"folder:{root}").image_shape == (4, 5, 1)
+    if shape == (4, 5, 3):  # the others are converted to color
+        assert load_dataset(f"folder:{root}").image_shape == (4, 5, 3)
     else:
         message = error_of(root)
         assert f"{PNG}' has {shape[1]}x{shape[0]} pixels, the first training image 5x4" in message
