@@ -1,6 +1,6 @@
 """Image folders: ROOT/train/CLASS/*.png and ROOT/test/CLASS/*.png, read one image at a time.
 
-Which files are pictures, and what is left out, is decided in `pictures.list_folder`, as for
+Which files are pictures, and what is left out, is decided in `listing.list_folder`, as for
 prediction.
 """
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nin_jax.data import pictures
+from nin_jax.data import listing, pictures
 from nin_jax.data.sources import OpenedDataset
 from nin_jax.errors import UserError
 
@@ -108,7 +108,7 @@ def open_folder(path: str, data_dir: Path | None = None) -> OpenedDataset:
         }
         unused = [
             entry.name
-            for entry in pictures.visible(root)
+            for entry in listing.visible(root)
             if entry.is_dir() and entry.name not in _SPLITS
         ]
     except OSError as error:
@@ -124,8 +124,8 @@ def open_folder(path: str, data_dir: Path | None = None) -> OpenedDataset:
         for split in _SPLITS
     )
     notes = [
-        *pictures.counted(left_out, "file", "left out"),
-        *pictures.counted(unused, "folder", "beside the splits not used"),
+        *listing.counted(left_out, "file", "left out"),
+        *listing.counted(unused, "folder", "beside the splits not used"),
     ]
     if channels == 3 and gray:
         notes.append(f"{gray:,} of {len(paths):,} pictures are gray and converted to color")
@@ -152,8 +152,8 @@ def _class_names(root: str, split: str, left_out: list[str]) -> list[str]:
     folder = os.path.join(root, split)
     if not os.path.isdir(folder):
         raise UserError(f"image folder {root!r} has no folder {split!r}; {_LAYOUT}")
-    pictures.check_inside(root, folder)
-    entries = pictures.visible(folder)
+    listing.check_inside(root, folder)
+    entries = listing.visible(folder)
     names = [entry.name for entry in entries if entry.is_dir()]
     left_out += [f"{split}/{entry.name}" for entry in entries if not entry.is_dir()]
     if not names:
@@ -178,7 +178,7 @@ def _files(
 ) -> list[str]:
     """Return the images of a class as CLASS/NAME; add names and sizes to the digest."""
     folder = os.path.join(root, split, class_name)
-    found, others = pictures.list_folder(folder, within=root)
+    found, others = listing.list_folder(folder, within=root)
     if not found:
         raise UserError(f"no images in {folder!r}; known kinds: {', '.join(pictures.FORMATS)}")
     for name, size in found:

@@ -1,18 +1,15 @@
-"""Image files: which files of a folder are pictures, and reading them as a model takes them."""
+"""Image files, read as a model takes them."""
 
 import contextlib
-import functools
-import os
-import stat
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from nin_jax.errors import UserError
-from nin_jax.reading import check_file, shown
+from nin_jax.reading import check_file
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -27,134 +24,8 @@ FORMATS = (
 )
 
 
-class Listing(NamedTuple):
-    """The files in a folder and its sub-folders, in a fixed order, by their paths below it.
-
-    Attributes:
-        pictures: files with the suffix of a picture, and their sizes in bytes.
-        others: all other files.
-    """
-
-    pictures: list[tuple[str, int]]
-    others: list[str]
-
-
-def find(paths: Iterable[Path]) -> tuple[list[Path], list[str]]:
-    """Return the given files, and the pictures in the given folders and their sub-folders.
-
-    Returns:
-        The pictures, and the files of the folders that are left out.
-
-    Raises:
-        UserError: a path does not exist, or a folder holds no image.
-    """
-    found: list[Path] = []
-    left_out: list[str] = []
-    for path in paths:
-        if not os.path.exists(path):  # Path.exists raises where a name is too long
-            raise UserError(f"there is no {path}")
-        if not path.is_dir():
-            found.append(path)
-            continue
-        try:
-            listing = list_folder(str(path))
-        except OSError as error:
-            raise UserError(f"cannot read {error.filename}: {error.strerror}") from None
-        if not listing.pictures:
-            raise UserError(f"no images in {path}; known kinds: {', '.join(FORMATS)}")
-        found += [path / name for name, _ in listing.pictures]
-        left_out += [str(path / name) for name in listing.others]
-    return found, left_out
-
-
-@functools.cache
-def suffixes() -> frozenset[str]:
-    """Return the suffixes of pictures, in lower case."""
-    from PIL import Image
-
-    known = Image.registered_extensions()
-    return frozenset(suffix for suffix, name in known.items() if name in FORMATS)
-
-
-def list_folder(folder: str, within: str | None = None) -> Listing:
-    """Find the pictures in a folder and its sub-folders. Hidden files and folders are ignored.
-
-    Args:
-        folder: where to search.
-        within: a folder that no link to a picture or a folder may lead out of.
-
-    Raises:
-        UserError: a link leads out of ``within``, or to a folder that holds it.
-        OSError: a folder or a file cannot be read.
-    """
-    listing = Listing([], [])
-    for entry in _files(folder, within, ()):
-        name = os.path.relpath(entry.path, folder)
-        if os.path.splitext(name)[1].lower() not in suffixes():
-            listing.others.append(name)
-            continue
-        if entry.is_symlink():
-            check_inside(within, entry.path)
-        status = entry.stat()
-        if stat.S_ISREG(status.st_mode):
-            listing.pictures.append((name, status.st_size))
-        else:
-            listing.others.append(name)
-    return listing
-
-
-def _files(folder: str, within: str | None, above: tuple[str, ...]) -> Iterator["os.DirEntry[str]"]:
-    """Yield the files; ``above`` holds the real paths of the folders on the way."""
-    check_inside(within, folder)
-    real = os.path.realpath(folder)
-    if real in above:
-        raise UserError(f"{folder!r} is a link to a folder that holds it")
-    for entry in visible(folder):
-        if entry.is_dir():
-            yield from _files(entry.path, within, (*above, real))
-        else:
-            yield entry
-
-
-def visible(folder: str) -> "list[os.DirEntry[str]]":
-    """Return what is in a folder, by name; without hidden entries and the copies that macOS adds.
-
-    Raises:
-        OSError: the folder cannot be read.
-    """
-    with os.scandir(folder) as entries:
-        seen = [entry for entry in entries if not entry.name.startswith((".", "__MACOSX"))]
-    return sorted(seen, key=lambda entry: entry.name)
-
-
-def check_inside(root: str | None, path: str) -> None:
-    """Reject links that lead out of a folder: they could expose any file of this machine.
-
-    Raises:
-        UserError: the path is not inside ``root``.
-    """
-    if root is None:
-        return
-    root = os.path.realpath(root)
-    if os.path.commonpath([root, os.path.realpath(path)]) != root:
-        raise UserError(f"{path!r} is a link that leads out of {root!r}")
-
-
-def counted(names: Sequence[str], what: str, so: str) -> list[str]:
-    """Return a note with the number and the first names of files; none if there are no names.
-
-    >>> counted(["a.txt", "b.txt", "c.txt", "d.txt"], "file", "left out")
-    ["4 files left out: 'a.txt', 'b.txt', 'c.txt' and 1 more"]
-    """
-    if not names:
-        return []
-    first = ", ".join(shown(name) for name in names[:3])
-    more = f" and {len(names) - 3:,} more" if len(names) > 3 else ""
-    return [f"{len(names):,} {what}{'' if len(names) == 1 else 's'} {so}: {first}{more}"]
-
-
 class Header(NamedTuple):
-    """What is known of a picture without decoding it.
+    """What is known of a picture from its header.
 
     Attributes:
         size: (height, width) in pixels, after its EXIF orientation is applied.
@@ -168,14 +39,17 @@ class Header(NamedTuple):
 
 
 def header(path: str | Path) -> Header:
-    """Read the header of a picture. Several threads may do this at the same time.
+    """Read the header of a picture; pixels only if they are of 16 bits and may be too dark.
+
+    Several threads may do this at the same time.
 
     Raises:
-        UserError: as `read`, except for damage behind the header.
+        UserError: as `decode`, except for damage behind the header.
     """
     from PIL import ExifTags, Image
 
     with opened(path) as image:
+        _check_depth(image)
         is_gray = image.mode in ("1", "L", "LA", "La") or image.mode.startswith("I")
         # PNG's own getexif would decode the picture, to look for EXIF behind the pixels.
         exif = Image.Image.getexif(image)
@@ -195,7 +69,8 @@ def read(path: str | Path, channels: int, size: tuple[int, int]) -> np.ndarray:
 def decode(path: str | Path, channels: int, size: tuple[int, int]) -> np.ndarray:
     """Read an image and resize it as torchvision's ``Resize((height, width))`` does.
 
-    The EXIF orientation is applied, and transparent parts become black. Several threads may do this
+    The EXIF orientation is applied, transparent parts become black, and of 16 bits the upper 8 are
+    kept. Several threads may do this
     at the same time; Pillow's warnings are not silenced, because Python can silence warnings only
     for all threads at once.
 
@@ -209,8 +84,8 @@ def decode(path: str | Path, channels: int, size: tuple[int, int]) -> np.ndarray
         uint8 [height, width, channels].
 
     Raises:
-        UserError: the file is not an image, is damaged, or has more than 89 million pixels (the
-            limit at which Pillow itself only warns).
+        UserError: the file is not an image, is damaged, has more than 89 million pixels (the limit
+            at which Pillow itself only warns), or has pixels whose white is not known.
     """
     from PIL import Image
 
@@ -246,6 +121,7 @@ def _upright(image: "Image.Image", channels: int) -> "Image.Image":
     """Convert an image to grayscale or color, apply its EXIF orientation, and remove alpha."""
     from PIL import ImageOps
 
+    _check_depth(image)
     image = ImageOps.exif_transpose(image)
     return _without_alpha(_to_8_bits(image)).convert("L" if channels == 1 else "RGB")
 
@@ -256,6 +132,30 @@ def formats() -> list[str]:
 
     Image.init()
     return [name for name in FORMATS if name in Image.OPEN]
+
+
+def _check_depth(image: "Image.Image") -> None:
+    """Refuse pixels whose white is not known: they would be read as black, or clipped to white.
+
+    White is 255 for 8 bits, 65535 for 16 bits, and what a PPM file states. 16-bit values that all
+    have their upper 4 bits at 0 are probably 8 to 12 bits in a 16-bit file.
+    """
+    save = "save the picture with 8 bits"
+    if image.mode == "F":
+        raise ValueError(f"floating-point pixels, and no white is agreed for them; {save}")
+    if image.mode == "I" and image.format not in ("PPM", "PNG"):
+        raise ValueError(f"32-bit or signed pixels, and no white is agreed for them; {save}")
+    is_gray = image.mode.startswith("I")
+    if image.format == "PPM" or not (is_gray or ";16" in str(getattr(image, "tile", ""))):
+        return
+    # Of 16-bit color Pillow keeps the upper byte only.
+    pixels = np.asarray(image if is_gray else image.convert("RGB"))
+    brightest = pixels.max() / 256 if is_gray else pixels.max()
+    if brightest < 16 and not (is_gray and brightest == 0):
+        raise ValueError(
+            "16-bit pixels, all below 4096 of 65535, which is almost black: if they have 12 bits "
+            f"or less, scale them to 65535, or {save}"
+        )
 
 
 def _to_8_bits(image):

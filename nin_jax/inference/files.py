@@ -11,7 +11,7 @@ import tyro
 from rich.console import Console
 from rich.progress import track
 
-from nin_jax.data import pictures
+from nin_jax.data import listing, pictures
 from nin_jax.errors import UserError
 from nin_jax.models.nin import NiN
 from nin_jax.runs.trained import Source
@@ -40,10 +40,10 @@ def find(paths: Sequence[Path]) -> list[Path]:
     """Return the given files and the pictures in the given folders; print what is left out.
 
     Raises:
-        UserError: as `pictures.find`.
+        UserError: as `listing.find`.
     """
-    files, left_out = pictures.find(paths)
-    for note in pictures.counted(left_out, "file", "left out"):
+    files, left_out = listing.find(paths)
+    for note in listing.counted(left_out, "file", "left out"):
         print(f"note: {note}", file=sys.stderr)
     return files
 

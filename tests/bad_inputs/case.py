@@ -155,15 +155,16 @@ def picture(side: int = 16) -> bytes:
     return buffer.getvalue()
 
 
-def png(width: int, height: int) -> bytes:
-    """A picture whose header claims any size, over a few bytes of data."""
+def png(width: int, height: int, deep: tuple[int, ...] = ()) -> bytes:
+    """A picture whose header claims any size, over a few bytes; or with one 16-bit color."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         crc = zlib.crc32(kind + data)
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", crc)
 
-    header = struct.pack(">IIBBBBB", width, height, 8, 6, 0, 0, 0)
-    rows = zlib.compress(bytes(100))
+    bits, kind = (16, 2) if deep else (8, 6)  # RGB or RGBA
+    header = struct.pack(">IIBBBBB", width, height, bits, kind, 0, 0, 0)
+    rows = zlib.compress(struct.pack(">B3H", 0, *deep) if deep else bytes(100))
     return (
         b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
     )

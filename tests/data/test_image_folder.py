@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from nin_jax import UserError
-from nin_jax.data import image_folder
+from nin_jax.data import image_folder, listing
 from nin_jax.data import pictures as nin_pictures
 from nin_jax.data.datasets import load_dataset
 from nin_jax.data.streaming import open_dataset
@@ -179,7 +179,7 @@ def test_training_and_prediction_find_the_same_pictures_in_sub_folders_too(tmp_p
             tmp_path / split / "a" / "moving.gif", save_all=True, append_images=frames[1:]
         )
     source = open_dataset(f"folder:{tmp_path}").train.source
-    found, left_out = nin_pictures.find([tmp_path / "train"])
+    found, left_out = listing.find([tmp_path / "train"])
     assert (len(source), left_out) == (2 + len(KINDS), [])
     assert open_dataset(f"folder:{tmp_path}").notes == (
         "2 of 28 pictures are gray and converted to color",
@@ -195,7 +195,7 @@ def test_a_link_to_a_folder_that_holds_it_is_refused(tmp_path):
     link(root / "train" / "a" / "again", root / "train")
     assert "is a link to a folder that holds it" in error_of(root)
     with pytest.raises(UserError, match="holds it"):
-        nin_pictures.find([root / "train"])
+        listing.find([root / "train"])
 
 
 def test_links_inside_the_folder_are_followed(tmp_path):

@@ -8,8 +8,10 @@ import pytest
 from PIL import Image
 
 from nin_jax import Predictor
-from nin_jax.data import pictures
+from nin_jax.data import image_folder, pictures
+from nin_jax.errors import UserError
 from nin_jax.runs import manifest
+from tests.bad_inputs.case import png
 
 
 def save(path, mode="L", size=(8, 8), **options):
@@ -108,8 +110,49 @@ def test_transparency_16_bits_and_orientation(tmp_path):
     assert (pictures.read(tmp_path / "turned.png", 1, (4, 4))[:2] == 0).all()
 
 
+GRAY16 = np.full((4, 4), 4096, np.uint16)
+
+
+@pytest.mark.parametrize(
+    ("name", "pixels", "problem"),
+    [
+        ("unit.tif", np.full((4, 4), 0.5, np.float32), "floating-point pixels"),
+        ("bytes.tif", np.full((4, 4), 200, np.float32), "floating-point pixels"),
+        ("unit.pfm", np.full((4, 4), 0.5, np.float32), "floating-point pixels"),
+        ("wide.tif", np.full((4, 4), 200, np.int32), "32-bit or signed pixels"),
+        ("signed.tif", np.full((4, 4), 200, np.int16), "32-bit or signed pixels"),
+        ("12bit.png", GRAY16 - 1, "16-bit pixels, all below 4096 of 65535"),
+        ("12bit.tif", GRAY16 - 1, "16-bit pixels, all below 4096 of 65535"),
+        ("color.png", png(1, 1, (4095, 900, 0)), "16-bit pixels, all below 4096 of 65535"),
+        ("color16.png", png(1, 1, (0x2020, 0x2020, 0x2020)), 32),
+        ("dark.png", GRAY16, 16),
+        ("black.tif", GRAY16 * 0, 0),
+        ("deep.tif", GRAY16 * 8, 128),
+        ("stated.pgm", b"P5 1 1 4095 \x08\x00", 128),  # 2048 of 4095
+    ],
+)
+def test_pixels_of_more_than_8_bits(tmp_path, name, pixels, problem):
+    """What would be read as black is refused with the reason, also when a folder is opened."""
+    for split in ("train", "test"):
+        path = tmp_path / split / "a" / name
+        path.parent.mkdir(parents=True)
+        if isinstance(pixels, bytes):
+            path.write_bytes(pixels)
+        else:
+            Image.fromarray(pixels).save(path)
+    if isinstance(problem, int):
+        assert (pictures.read(path, 1, (4, 4)) == problem).all()
+        return
+    for refused in (
+        lambda: pictures.read(path, 1, (4, 4)),
+        lambda: image_folder.open_folder(str(tmp_path)),
+    ):
+        with pytest.raises(UserError, match=f"cannot read '.*{name}': {problem}"):
+            refused()
+
+
 def test_a_decompression_bomb_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
     path = save(tmp_path / "bomb.png", size=(30, 30))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    with pytest.raises(pictures.UserError, match="cannot read"):
+    with pytest.raises(UserError, match="cannot read"):
         pictures.read(path, 1, (4, 4))
