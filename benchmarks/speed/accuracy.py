@@ -21,6 +21,7 @@ import nin_torch_ref
 from benchmarks.speed import pytorch
 from benchmarks.speed.work import OURS, TORCH, Row, Work, error_text
 from nin_jax.data.datasets import Split, load_dataset
+from nin_jax.data.image_folder import FolderOptions
 from nin_jax.models.geometry import trace
 from nin_jax.models.variants import get_variant
 from nin_jax.runs.preparation import RunSpec, epoch_order, evaluate_run, make_feed, prepare_run
@@ -66,7 +67,7 @@ class Comparison:
             UserError: the dataset is missing, or a network cannot take its images.
         """
         variants = [get_variant(variant) for variant in self.variants]
-        dataset = load_dataset(self.dataset, self.data_dir)
+        dataset = load_dataset(self.dataset, self.data_dir, FolderOptions(self.image_size))
         for variant in variants:
             trace(variant, dataset.image_shape[2], dataset.num_classes, self.image_size)
 
@@ -86,7 +87,8 @@ class Comparison:
 
 def train_ours(comparison: Comparison, variant: str) -> Iterator[Evaluation]:
     """Train nin_jax with `modern` for the planned epochs; yield when an evaluation is due."""
-    dataset = load_dataset(comparison.dataset, comparison.data_dir)
+    options = FolderOptions(comparison.image_size)
+    dataset = load_dataset(comparison.dataset, comparison.data_dir, options)
     config, recipe = comparison.recipe(variant, "modern")
     run = prepare_run(RunSpec(config, recipe, dataset))
     feed, images = make_feed(run), len(dataset.train)
@@ -116,7 +118,8 @@ def train_torch(comparison: Comparison, variant: str) -> Iterator[Evaluation]:
     Yields when an evaluation is due. The training images are resized once, before the first step:
     after one epoch that is cheaper than resizing each batch.
     """
-    dataset = load_dataset(comparison.dataset, comparison.data_dir)
+    options = FolderOptions(comparison.image_size)
+    dataset = load_dataset(comparison.dataset, comparison.data_dir, options)
     _, recipe = comparison.recipe(variant, "d2l")
     work = Work(
         "train",

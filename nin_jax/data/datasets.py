@@ -12,6 +12,7 @@ from typing import Generic, Protocol, Self, TypeVar
 import numpy as np
 
 from nin_jax.data import idx, image_folder, tfds
+from nin_jax.data.image_folder import DEFAULT, FolderOptions
 from nin_jax.data.sources import OpenedDataset
 from nin_jax.errors import UserError, unknown_name
 from nin_jax.reading import shown
@@ -138,7 +139,11 @@ def list_datasets() -> tuple[str, ...]:
     return tuple(_LOADERS)
 
 
-def load_dataset(name: str | None = None, data_dir: str | Path | None = None) -> Dataset[Split]:
+def load_dataset(
+    name: str | None = None,
+    data_dir: str | Path | None = None,
+    options: FolderOptions = DEFAULT,
+) -> Dataset[Split]:
     """Load a dataset by name into the host's memory.
 
     Args:
@@ -151,10 +156,12 @@ def load_dataset(name: str | None = None, data_dir: str | Path | None = None) ->
             usual name. By default the environment variable NIN_DATA_DIR. If that is not set, the
             user's own data folder, into which missing files are downloaded; for `tfds:NAME`,
             tensorflow-datasets' own folder. `digits` comes with scikit-learn and needs no folder.
+        options: how to read the images of `folder:PATH`; other datasets do not use it.
 
     Raises:
         UserError: the name is unknown, a file is missing or damaged, a given folder does not
-            hold the dataset, the images do not share one shape, or the download failed.
+            hold the dataset, the images do not share one shape and `options` names none, or the
+            download failed.
 
     Warns:
         FallbackWarning: `name` is None, and `digits` is used because Fashion-MNIST cannot be
@@ -170,7 +177,7 @@ def load_dataset(name: str | None = None, data_dir: str | Path | None = None) ->
         raise UserError(f"the name of a dataset must be text, got {shown(name)}")
     if name in _LOADERS:
         return _LOADERS[name](folder)
-    opened = open_dataset_files(name, folder)
+    opened = open_dataset_files(name, folder, options)
     train, test = Split(*opened.train.arrays()), Split(*opened.test.arrays())
     # An image folder has the same checksum whether it is loaded or streamed, because a run may
     # be resumed in the other way.
@@ -178,12 +185,13 @@ def load_dataset(name: str | None = None, data_dir: str | Path | None = None) ->
     return Dataset(name, train, test, opened.class_names, checksum, opened.source, opened.notes)
 
 
-def open_dataset_files(name: str, folder: Path | None) -> OpenedDataset:
+def open_dataset_files(name: str, folder: Path | None, options: FolderOptions) -> OpenedDataset:
     """Open a dataset whose name has a prefix.
 
     Args:
         name: `tfds:NAME` or `folder:PATH`.
         folder: the data folder, if the user named one.
+        options: how to read the images of `folder:PATH`.
 
     Raises:
         UserError: the name has no known prefix, or there is no such dataset.
@@ -191,7 +199,7 @@ def open_dataset_files(name: str, folder: Path | None) -> OpenedDataset:
     if name.startswith(TFDS_PREFIX):
         return tfds.open_prepared(name.removeprefix(TFDS_PREFIX), folder)
     if name.startswith(FOLDER_PREFIX):
-        return image_folder.open_folder(name.removeprefix(FOLDER_PREFIX), folder)
+        return image_folder.open_folder(name.removeprefix(FOLDER_PREFIX), folder, options)
     forms = f"{TFDS_PREFIX}NAME, {FOLDER_PREFIX}PATH"
     raise unknown_name("dataset", name, [*list_datasets(), forms])
 

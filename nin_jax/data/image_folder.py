@@ -5,10 +5,13 @@ prediction.
 """
 
 import hashlib
+import math
 import os
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,6 +24,23 @@ _THREADS, _PART = 8, 64  # threads that read headers, and pictures that one read
 _LAYOUT = "an image folder holds train/CLASS/ and test/CLASS/ with images"
 
 
+@dataclass(frozen=True)
+class FolderOptions:
+    """How the images of a folder are read.
+
+    Attributes:
+        image_size: side, or (height, width), in pixels, to which images of differing sizes are
+            resized; without it they are refused.
+        crop: scale all images to ``image_size`` by their shorter side and cut out the center.
+    """
+
+    image_size: int | tuple[int, int] | None = None
+    crop: bool = False
+
+
+DEFAULT = FolderOptions()
+
+
 class FolderSource:
     """The images of one split; several threads may read at the same time.
 
@@ -31,11 +51,12 @@ class FolderSource:
         folder: of the split.
         files: path of each image below the folder; it begins with CLASS/.
         class_names: a class's place is its label.
-        image_shape: (height, width, channels) that every image must have.
+        image_shape: (height, width, channels) to which every image is converted when it is read.
+        crop: as in `pictures.decode`.
 
     Attributes:
         labels: int32 [N].
-        image_shape: (height, width, channels) that every image must have.
+        image_shape: (height, width, channels) of every image.
     """
 
     def __init__(
@@ -44,8 +65,10 @@ class FolderSource:
         files: list[str],
         class_names: list[str],
         image_shape: tuple[int, int, int],
+        crop: bool = False,
     ):
-        self._folder, self._files, self.image_shape = folder, files, image_shape
+        self._folder, self._files, self._crop = folder, files, crop
+        self.image_shape = image_shape
         label_of = {name: label for label, name in enumerate(class_names)}
         self.labels = np.array([label_of[file.partition("/")[0]] for file in files], np.int32)
 
@@ -56,17 +79,11 @@ class FolderSource:
         """Return an image, uint8 [H, W, C], and its label.
 
         Raises:
-            UserError: the file cannot be read, or the image has another shape.
+            UserError: as `pictures.decode`.
         """
         path = os.path.join(self._folder, self._files[index])
-        height, width, channels = self.image_shape
-        found = pictures.header(path).size  # a wrong image may be very large
-        if found != (height, width):
-            raise UserError(
-                f"{path!r} has {found[1]}x{found[0]} pixels, the first training image "
-                f"{width}x{height}; all images must share one shape"
-            )
-        pixels = pictures.decode(path, channels, (height, width))
+        *size, channels = self.image_shape
+        pixels = pictures.decode(path, channels, (size[0], size[1]), self._crop)
         return pixels, int(self.labels[index])
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray]:
@@ -77,62 +94,100 @@ class FolderSource:
         return images, self.labels.copy()
 
 
-def open_folder(path: str, data_dir: Path | None = None) -> OpenedDataset:
-    """Find the images of an image folder.
+def open_folder(
+    path: str, data_dir: Path | None = None, options: FolderOptions = DEFAULT
+) -> OpenedDataset:
+    """Find the images of an image folder, and read their headers.
 
-    The headers of all images are read. Images have three channels if any of them has color, else
-    one, and all must have the size of the first. Each split is in a shuffled order that depends
-    only on the file names. Sub-folders of a class belong to it. Hidden files and folders are
-    ignored. Notes of the dataset name files that are left out and count images that are changed.
+    Images of one size keep it, so that they are resized on the device, in the compiled step. If
+    their sizes differ, or with ``crop``, each is resized when it is read. Images have three
+    channels if any of them has color, else one. Notes of the dataset say what is changed.
+
+    Each split is in a shuffled order that depends only on the file names. Sub-folders of a class
+    belong to it. Hidden files and folders are ignored; a note names other files that are left out.
 
     Args:
         path: of the folder; a relative one is searched for in `data_dir` first.
         data_dir: the data folder, if the user named one.
+        options: how to read the images.
 
     Raises:
         UserError: the folder does not exist, train or test is missing or empty, a class is empty
-            or only in test, a link leads out of the folder, or the header of an image cannot be
-            read.
+            or only in test, a link leads out of the folder, the header of an image cannot be read,
+            or the sizes differ and there is no ``image_size``.
     """
     root = _locate(path, data_dir)
-    digest = hashlib.sha256()
-    left_out: list[str] = []
     try:
-        classes = {split: _class_names(root, split, left_out) for split in _SPLITS}
-        others = sorted({*classes["test"]} - {*classes["train"]})
-        if others:
-            raise UserError(f"{root!r} has the class {others[0]!r} in test, but not in train")
-        files = {
-            split: [file for name in names for file in _files(root, split, name, digest, left_out)]
-            for split, names in classes.items()
-        }
-        unused = [
-            entry.name
-            for entry in listing.visible(root)
-            if entry.is_dir() and entry.name not in _SPLITS
-        ]
+        found = _find(root)
     except OSError as error:
         raise UserError(f"cannot read {error.filename!r}: {error.strerror}") from None
-    paths = [os.path.join(root, split, file) for split in _SPLITS for file in files[split]]
-    headers = _survey(paths)
-    gray = sum(count for header, count in headers.items() if header.is_gray)
-    animated = sum(count for header, count in headers.items() if header.is_animated)
-    channels = 1 if gray == len(paths) else 3
-    shape = (*pictures.header(paths[0]).size, channels)
+    headers = _survey([os.path.join(root, s, file) for s in _SPLITS for file in found.files[s]])
+    shape, changes = _shape(headers, options)
     train, test = (
-        FolderSource(os.path.join(root, split), _shuffled(files[split]), classes["train"], shape)
-        for split in _SPLITS
+        FolderSource(
+            os.path.join(root, split), _shuffled(files), found.class_names, shape, options.crop
+        )
+        for split, files in found.files.items()
     )
+    names, notes = tuple(found.class_names), (*found.notes, *changes)
+    return OpenedDataset(train, test, names, found.checksum, "image folder", notes)
+
+
+class _Found(NamedTuple):
+    """The images of a folder, by split."""
+
+    class_names: list[str]
+    files: dict[str, list[str]]
+    checksum: str
+    notes: list[str]
+
+
+def _find(root: str) -> _Found:
+    digest = hashlib.sha256()
+    left_out: list[str] = []
+    classes = {split: _class_names(root, split, left_out) for split in _SPLITS}
+    others = sorted({*classes["test"]} - {*classes["train"]})
+    if others:
+        raise UserError(f"{root!r} has the class {others[0]!r} in test, but not in train")
+    files = {
+        split: [file for name in names for file in _files(root, split, name, digest, left_out)]
+        for split, names in classes.items()
+    }
+    folders = [entry.name for entry in listing.visible(root) if entry.is_dir()]
+    unused = [name for name in folders if name not in _SPLITS]
     notes = [
         *listing.counted(left_out, "file", "left out"),
         *listing.counted(unused, "folder", "beside the splits not used"),
     ]
-    if channels == 3 and gray:
-        notes.append(f"{gray:,} of {len(paths):,} pictures are gray and converted to color")
+    return _Found(classes["train"], files, digest.hexdigest(), notes)
+
+
+def _shape(
+    headers: Counter[pictures.Header], options: FolderOptions
+) -> tuple[tuple[int, int, int], list[str]]:
+    """Return the shape to which all images are converted, and notes of what is changed."""
+    total = headers.total()
+    gray = sum(count for header, count in headers.items() if header.is_gray)
+    animated = sum(count for header, count in headers.items() if header.is_animated)
+    sizes = sorted({header.size for header in headers}, key=math.prod)
+    (height, width), notes = sizes[0], []
+    if len(sizes) > 1 or options.crop:
+        (h, w), (h2, w2) = sizes[0], sizes[-1]
+        found = f"pictures of {len(sizes):,} sizes, {w}x{h} to {w2}x{h2},"
+        if options.image_size is None:
+            raise UserError(f"{found} need an image_size to which each is resized")
+        height, width = _pair(options.image_size)
+        how = "scaled and cropped" if options.crop else "resized"
+        notes.append(f"{found} are {how} to {width}x{height} when they are read")
+    if 0 < gray < total:
+        notes.append(f"{gray:,} of {total:,} pictures are gray and converted to color")
     if animated:
-        notes.append(f"{animated:,} of {len(paths):,} pictures are animated; one frame is read")
-    class_names = tuple(classes["train"])
-    return OpenedDataset(train, test, class_names, digest.hexdigest(), "image folder", tuple(notes))
+        notes.append(f"{animated:,} of {total:,} pictures are animated; one frame is read")
+    return (height, width, 1 if gray == total else 3), notes
+
+
+def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else size
 
 
 def _locate(path: str, data_dir: Path | None) -> str:

@@ -59,14 +59,16 @@ def header(path: str | Path) -> Header:
         return Header(size, is_gray, getattr(image, "is_animated", False))
 
 
-def read(path: str | Path, channels: int, size: tuple[int, int]) -> np.ndarray:
+def read(path: str | Path, channels: int, size: tuple[int, int], crop: bool = False) -> np.ndarray:
     """Read an image as `decode` does, and silence Pillow's warnings, for all threads."""
     # Pillow warns about sizes, which are errors here, and about damaged tags, which do no harm.
     with warnings.catch_warnings(action="ignore"):
-        return decode(path, channels, size)
+        return decode(path, channels, size, crop)
 
 
-def decode(path: str | Path, channels: int, size: tuple[int, int]) -> np.ndarray:
+def decode(
+    path: str | Path, channels: int, size: tuple[int, int], crop: bool = False
+) -> np.ndarray:
     """Read an image and resize it as torchvision's ``Resize((height, width))`` does.
 
     The EXIF orientation is applied, transparent parts become black, and of 16 bits the upper 8 are
@@ -79,6 +81,8 @@ def decode(path: str | Path, channels: int, size: tuple[int, int]) -> np.ndarray
             frame is read.
         channels: 1 for grayscale, 3 for color.
         size: (height, width) in pixels.
+        crop: keep the proportions and cut out the center, as torchvision's ``Resize(side)`` and
+            ``CenterCrop(side)`` do.
 
     Returns:
         uint8 [height, width, channels].
@@ -87,12 +91,27 @@ def decode(path: str | Path, channels: int, size: tuple[int, int]) -> np.ndarray
         UserError: the file is not an image, is damaged, has more than 89 million pixels (the limit
             at which Pillow itself only warns), or has pixels whose white is not known.
     """
-    from PIL import Image
-
     height, width = size
     with opened(path) as image:
-        image = _upright(image, channels).resize((width, height), Image.Resampling.BILINEAR)
+        image = _resized(_upright(image, channels), height, width, crop)
         return np.asarray(image).reshape(height, width, channels)
+
+
+def _resized(image: "Image.Image", height: int, width: int, crop: bool) -> "Image.Image":
+    from PIL import Image
+
+    if not crop:
+        return image.resize((width, height), Image.Resampling.BILINEAR)
+    # The smallest size with the image's proportions that covers the wanted one.
+    if image.width * height >= image.height * width:
+        w, h = image.width * height // image.height, height
+    else:
+        w, h = width, image.height * width // image.width
+    if w * h > (Image.MAX_IMAGE_PIXELS or 0):
+        raise ValueError(f"{image.width}x{image.height} pixels are too narrow for --crop")
+    left, top = round((w - width) / 2), round((h - height) / 2)
+    image = image.resize((w, h), Image.Resampling.BILINEAR)
+    return image.crop((left, top, left + width, top + height))
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from nin_jax.data.datasets import (
     given_folder,
     open_dataset_files,
 )
+from nin_jax.data.image_folder import DEFAULT, FolderOptions
 from nin_jax.data.sources import Source
 
 # Grain handles this many examples at once. Its overhead per item exceeds the time to read a small
@@ -69,7 +70,9 @@ class StreamedSplit:
         return batches(self.source, theirs, size)
 
 
-def open_dataset(name: str, data_dir: str | Path | None = None) -> Dataset[StreamedSplit]:
+def open_dataset(
+    name: str, data_dir: str | Path | None = None, options: FolderOptions = DEFAULT
+) -> Dataset[StreamedSplit]:
     """Open a dataset for streaming; no images are read but the first of `tfds:NAME`.
 
     The checksum of `tfds:NAME` is over the names and sizes of its files, while `load_dataset` uses
@@ -78,6 +81,7 @@ def open_dataset(name: str, data_dir: str | Path | None = None) -> Dataset[Strea
     Args:
         name: `tfds:NAME` or `folder:PATH`, as `load_dataset` takes them.
         data_dir: as `load_dataset` takes it.
+        options: how to read the images of `folder:PATH`.
 
     Raises:
         UserError: as `load_dataset`, but an error in a single image is raised when that image is
@@ -86,7 +90,7 @@ def open_dataset(name: str, data_dir: str | Path | None = None) -> Dataset[Strea
     """
     if not name.startswith((TFDS_PREFIX, FOLDER_PREFIX)):
         raise ValueError(f"{name!r} cannot be streamed from disk")
-    found = open_dataset_files(name, given_folder(data_dir))
+    found = open_dataset_files(name, given_folder(data_dir), options)
     train, test = (StreamedSplit(each, np.arange(len(each))) for each in (found.train, found.test))
     return Dataset(name, train, test, found.class_names, found.checksum, found.source, found.notes)
 

@@ -87,7 +87,7 @@ def explain_files(paths: Sequence[Path], source: Source, out: Path) -> tuple[lis
     trained = source.load()
     written: list[Path] = []
     faults: list[str] = []
-    for readable, images, errors in read_batches(files, trained.model, BATCH_SIZE):
+    for readable, images, errors in read_batches(files, trained, BATCH_SIZE):
         faults += errors
         if not readable:
             continue

@@ -13,8 +13,7 @@ from rich.progress import track
 
 from nin_jax.data import listing, pictures
 from nin_jax.errors import UserError
-from nin_jax.models.nin import NiN
-from nin_jax.runs.trained import Source
+from nin_jax.runs.trained import Source, Trained
 from nin_jax.training.device import use_compilation_cache
 
 
@@ -57,19 +56,21 @@ def finish(faults: Sequence[str], any_done: bool) -> None:
 
 
 def read_batches(
-    files: Sequence[Path], model: NiN, batch_size: int
+    files: Sequence[Path], trained: Trained, batch_size: int
 ) -> Iterator[tuple[list[Path], np.ndarray, list[str]]]:
     """Read picture files in batches, with a progress bar if there are several batches.
 
     Args:
         files: picture files.
-        model: the network that takes the pictures; they get its number of channels and size.
+        trained: the network that takes the pictures; they get its number of channels and size, as
+            in its training.
         batch_size: files per batch.
 
     Yields:
         The files that could be read, their pictures as uint8 [n, H, W, C], and one error message
         for each file that could not.
     """
+    model, crop = trained.model, trained.config.crop
     height, width = model.image_size
     starts = range(0, len(files), batch_size)
     console = Console(stderr=True)
@@ -79,7 +80,7 @@ def read_batches(
         errors: list[str] = []
         for path in files[start : start + batch_size]:
             try:
-                images.append(pictures.read(path, model.in_channels, (height, width)))
+                images.append(pictures.read(path, model.in_channels, (height, width), crop))
                 readable.append(path)
             except UserError as error:
                 errors.append(str(error))

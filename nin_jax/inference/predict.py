@@ -82,7 +82,7 @@ def predict_files(
     predictor = Predictor(trained.model, size, precision)
     predictions: list[Prediction] = []
     faults: list[str] = []
-    for readable, images, errors in read_batches(files, trained.model, size):
+    for readable, images, errors in read_batches(files, trained, size):
         faults += errors
         for path, row in zip(readable, predictor.probabilities(images), strict=True):
             best = np.argsort(-row, kind="stable")[:top]

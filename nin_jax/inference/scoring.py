@@ -84,7 +84,8 @@ def score_trained(trained: Trained, data_dir: Path | None = None) -> tuple[Score
         UserError: the data are missing, or are not those of the training.
     """
     model, config = trained.model, trained.config
-    dataset = load_data(replace(config, data_dir=data_dir or config.data_dir))
+    data_dir = data_dir or config.data_dir
+    dataset = load_data(replace(config, data_dir=data_dir, image_size=model.image_size))
     manifest.check_same_data(trained.data_checksum, dataset, trained.origin)
     graphdef, params = nnx.split(model, nnx.Param)
     layout = make_layout(devices_for(1))

@@ -17,6 +17,7 @@ from flax import nnx
 from nin_jax.data import transforms
 from nin_jax.data.datasets import FOLDER_PREFIX, TFDS_PREFIX, Dataset, Split, load_dataset
 from nin_jax.data.holdout import held_out
+from nin_jax.data.image_folder import FolderOptions
 from nin_jax.data.streaming import StreamedSplit, open_dataset
 from nin_jax.errors import UserError
 from nin_jax.models import convert
@@ -145,10 +146,17 @@ def _open(config: TrainConfig) -> Dataset:
 
     A run may be resumed with the other feed, so both have the checksum of the opened dataset.
     """
-    name = config.dataset
-    if not isinstance(name, str) or not name.startswith((TFDS_PREFIX, FOLDER_PREFIX)):
-        return load_dataset(name, config.data_dir)
-    return open_dataset(name, config.data_dir)
+    name = config.dataset or ""
+    is_folder = name.startswith(FOLDER_PREFIX)
+    if config.crop and not is_folder:
+        raise UserError(f"--crop needs --dataset {FOLDER_PREFIX}PATH, got {name or None}")
+    if name.startswith(TFDS_PREFIX):
+        return open_dataset(name, config.data_dir)
+    if not is_folder:
+        return load_dataset(config.dataset, config.data_dir)
+    # `recipe_of` reads the variant's file, which may be gone when a trained network is scored.
+    size = config.image_size or recipe_of(config).image_size
+    return open_dataset(name, config.data_dir, FolderOptions(size, config.crop))
 
 
 def _in_memory(split: Split | StreamedSplit) -> Split:

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from nin_jax.accounting.account import account
 from nin_jax.data.datasets import Dataset, load_dataset
+from nin_jax.data.image_folder import FolderOptions
 from nin_jax.errors import UserError
 from nin_jax.inference.class_maps import explain_images
 from nin_jax.models.variants import get_variant, list_variants
@@ -54,7 +55,8 @@ def make_study(config: StudyConfig, command: Sequence[str]) -> Path:
         return _write(rows, story, config.out)
     done = {row["cell"] for row in rows}
     missing = [cell for cell in cells if cell.name not in done]
-    dataset = load_dataset(setting.dataset, setting.data_dir)
+    options = FolderOptions(setting.image_size)
+    dataset = load_dataset(setting.dataset, setting.data_dir, options)
     setting = replace(setting, dataset=dataset.name)
     _check_same_study(rows, setting, {cell.recipe for cell in cells}, config.out)
     console = Console(highlight=False, soft_wrap=True)

@@ -35,6 +35,11 @@ class SetupOptions:
     data_dir: FilePath | None = None
     """Folder with the dataset's files. Default: $NIN_DATA_DIR, or the user's data folder."""
 
+    crop: bool = False
+    """Scale the pictures of folder:PATH by their shorter side and cut out the center, as
+    scripts/predict.py then does too. Default: pictures of differing sizes are resized to the image
+    size, whatever their proportions."""
+
     deterministic: bool = False
     """On a GPU, use only operations that return the same bits each time, which is slower. On a CPU
     this is always so."""

@@ -192,10 +192,7 @@ TRAIN = {
     "image folder with a text as a picture": _folder(
         "not an image format that Pillow can read", set__test__a__2_png="text"
     ),
-    "image folder of two shapes": _folder(
-        "'set/test/a/2.png' has 8x8 pixels, the first training image 16x16",
-        set__test__a__2_png=picture(8),
-    ),
+    "crop without an image folder": _train("--crop needs --dataset folder:PATH", "--crop"),
     "resume without a folder": _train("--resume needs --workdir", "--resume"),
     "resume of nothing": _train("none is not a run", "--resume", "--workdir", "none"),
     "workdir a file": _train(

@@ -11,12 +11,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nin_jax import UserError
+from nin_jax import Predictor, UserError
 from nin_jax.data import image_folder, listing
 from nin_jax.data import pictures as nin_pictures
 from nin_jax.data.datasets import load_dataset
+from nin_jax.data.image_folder import FolderOptions
 from nin_jax.data.streaming import open_dataset
+from nin_jax.inference.files import PictureSource
+from nin_jax.inference.predict import predict_files
 from nin_jax.runs import preparation
+from nin_jax.runs.fit import fit
 from nin_jax.training.config import TrainConfig
 from tests.bad_inputs.case import png
 from tests.support.picture_folders import hash_order, link, make_folder, pictures, save, two_classes
@@ -117,6 +121,79 @@ def test_images_are_decoded_as_for_prediction(tmp_path, channels):
         np.testing.assert_array_equal(source.source[i][0], expected)
     deep = order.index(paths.index(folder / "deep.png"))  # 16 bits keep their upper byte
     np.testing.assert_array_equal(source.source[deep][0][..., 0], gray)
+
+
+# Pictures of differing sizes
+
+
+def by_hand(image: Image.Image, crop: bool) -> np.ndarray:
+    """Resize to 6x6, or so that the shorter side has 6 pixels, and cut out the center."""
+    if not crop:
+        return np.asarray(image.resize((6, 6), Image.Resampling.BILINEAR))
+    sizes = {(5, 4): (7, 6), (7, 20): (6, 17), (9, 8): (6, 6), (6, 6): (6, 6)}
+    image = image.resize(sizes[image.size], Image.Resampling.BILINEAR)
+    top = {6: 0, 17: 6}[image.height]
+    return np.asarray(image)[top : top + 6, :6]
+
+
+def of_differing_sizes(root: Path) -> Path:
+    """Create a folder of two classes and four sizes."""
+    root = two_classes(root)  # 5x4 pixels
+    for split in ("train", "test"):
+        save(root / split / "a" / "tall.png", pictures(1, 20, 7)[0])
+        save(root / split / "b" / "wide.jpg", pictures(1, 8, 9)[0])
+        save(root / split / "b" / "same.png", pictures(1, 6, 6)[0])
+    return root
+
+
+@pytest.mark.parametrize("crop", [False, True])
+def test_pictures_of_differing_sizes_are_resized_as_for_prediction(tmp_path, crop):
+    name = f"folder:{of_differing_sizes(tmp_path)}"
+    options = FolderOptions(6, crop)
+    dataset, streamed = load_dataset(name, options=options), open_dataset(name, options=options)
+    how = "scaled and cropped" if crop else "resized"
+    assert dataset.notes == streamed.notes
+    assert dataset.notes == (
+        f"pictures of 4 sizes, 5x4 to 7x20, are {how} to 6x6 when they are read",
+    )
+    assert dataset.image_shape == streamed.image_shape == (6, 6, 1)
+    found = listing.find([tmp_path / "train"])[0]
+    names = [os.path.relpath(path, tmp_path / "train") for path in found]
+    for i, k in enumerate(hash_order(names)):
+        expected = by_hand(Image.open(found[k]), crop)
+        np.testing.assert_array_equal(dataset.train.images[i][..., 0], expected)
+        np.testing.assert_array_equal(streamed.train.source[i][0][..., 0], expected)
+        read = nin_pictures.read(found[k], 1, (6, 6), crop)[..., 0]
+        np.testing.assert_array_equal(read, expected)
+
+
+@pytest.mark.parametrize("crop", [False, True])
+def test_a_run_on_differing_sizes_predicts_as_it_was_scored(tmp_path, config, crop):
+    folder = of_differing_sizes(tmp_path / "set")
+    config = replace(
+        config, dataset=f"folder:{folder}", crop=crop, limit_train=None, limit_test=None, epochs=1
+    )
+    fit(config)
+    test = preparation.load_data(config).test
+    source = PictureSource(workdir=config.workdir, pictures=(folder / "test",))
+    expected = Predictor(source.load().model).probabilities(test.images)
+    predictions, faults = predict_files(source.pictures, source, top=1)
+    assert faults == []
+    names = [os.path.relpath(each.path, folder / "test") for each in predictions]
+    found = [predictions[k].probabilities[0] for k in hash_order(names)]
+    np.testing.assert_allclose(found, expected.max(1), atol=1e-6)
+
+
+def test_differing_sizes_need_a_size(tmp_path):
+    message = error_of(of_differing_sizes(tmp_path))
+    assert message.startswith("pictures of 4 sizes, 5x4 to 7x20, need an image_size")
+
+
+def test_a_picture_too_narrow_to_crop(tmp_path):
+    path = save(tmp_path / "line.png", pictures(1, 1, 60_000)[0])
+    assert nin_pictures.read(path, 1, (64, 64)).shape == (64, 64, 1)
+    with pytest.raises(UserError, match="60000x1 pixels are too narrow for --crop"):
+        nin_pictures.read(path, 1, (64, 64), crop=True)
 
 
 def test_limits_and_holdout_have_all_classes(tmp_path):
@@ -301,27 +378,15 @@ def test_damaged_images_are_named(tmp_path, place, damage, problem):
     assert str(place) in message
 
 
-@pytest.mark.parametrize("shape", [(5, 4), (4, 4), (4, 5, 3)])
-def test_image_of_another_shape(tmp_path, shape):
-    root = two_classes(tmp_path / "set")
-    save(root / PNG, pictures(1, *shape)[0])
-    if shape == (4, 5, 3):  # the others are converted to color
-        assert load_dataset(f"folder:{root}").image_shape == (4, 5, 3)
-    else:
-        message = error_of(root)
-        assert f"{PNG}' has {shape[1]}x{shape[0]} pixels, the first training image 5x4" in message
-
-
 def test_large_sizes_in_headers_take_no_memory(tmp_path):
     if not forget_peak():
         pytest.skip("this system does not report the peak memory of a process")
     root = two_classes(tmp_path)
-    (root / PNG).write_bytes(png(9_000, 9_000))  # below Pillow's limit
     source = image_folder.open_folder(str(root)).test
     at = hash_order(["a/0000.png", "a/0001.png", "b/0002.png", "b/0003.png"]).index(2)
     grown = growth()
-    with pytest.raises(UserError, match="has 9000x9000 pixels"):
-        source[at]
+    (root / PNG).write_bytes(png(9_000, 9_000))  # below Pillow's limit
+    assert "pictures of 2 sizes, 5x4 to 9000x9000" in error_of(root)
     (root / PNG).write_bytes(png(12_000, 12_000))
     with (
         warnings.catch_warnings(action="ignore"),  # Pillow only warns
