@@ -11,7 +11,7 @@ from typing import Generic, Protocol, Self, TypeVar
 
 import numpy as np
 
-from nin_jax.data import idx, image_folder, tfds
+from nin_jax.data import idx, idx_sets, image_folder, tfds
 from nin_jax.data.image_folder import DEFAULT, FolderOptions
 from nin_jax.data.sources import OpenedDataset
 from nin_jax.errors import UserError, unknown_name
@@ -256,7 +256,9 @@ def _load_digits(folder: Path | None) -> Dataset[Split]:
     for label in range(10):
         is_test[np.flatnonzero(labels == label)[4::5]] = True
     train, test = Split(images[~is_test], labels[~is_test]), Split(images[is_test], labels[is_test])
-    return Dataset("digits", train, test, idx.DIGIT_NAMES, _checksum(train, test), "scikit-learn")
+    return Dataset(
+        "digits", train, test, idx_sets.DIGIT_NAMES, _checksum(train, test), "scikit-learn"
+    )
 
 
 def _checksum(train: Split, test: Split) -> str:

@@ -1,93 +1,25 @@
-"""The MNIST family's official files: where they are, what they must be, and reading them.
+"""The MNIST family's official files: finding and reading them.
 
-Each dataset is four gzipped IDX files. An IDX file is a big-endian header (two zero bytes, the
-element type, the number of dimensions, one uint32 for each dimension) and then the raw bytes.
+Each dataset is four gzipped IDX files. They are also found unpacked, packed again or with another
+name, and known by the MD5 of their contents. An IDX file is a big-endian header (two zero bytes,
+the element type, the number of dimensions, one uint32 for each dimension) and then the raw bytes.
 """
 
 import gzip
 import io
 import math
 import os
+import re
 import struct
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from nin_jax.data import download
+from nin_jax.data.idx_sets import FILE_NAMES, IDX_SETS, IdxSet
 from nin_jax.errors import UserError
-
-FILE_NAMES: tuple[str, ...] = (
-    "train-images-idx3-ubyte.gz",
-    "train-labels-idx1-ubyte.gz",
-    "t10k-images-idx3-ubyte.gz",
-    "t10k-labels-idx1-ubyte.gz",
-)
-DIGIT_NAMES = tuple("0123456789")
-
-
-def md5_table(*md5: str) -> dict[str, str]:
-    """Return the MD5 of each file by its name, given in the order of `FILE_NAMES`."""
-    return dict(zip(FILE_NAMES, md5, strict=True))
-
-
-@dataclass(frozen=True)
-class IdxSet:
-    """A dataset of four IDX files.
-
-    The MD5s protect against damage, not against an attacker.
-    """
-
-    title: str
-    url: str  # ends in "/"
-    subfolders: tuple[str, ...]  # searched below a data folder; the first one takes downloads
-    class_names: tuple[str, ...]
-    md5: dict[str, str]  # by file name
-
-
-# An entry is all that a new dataset of this format needs.
-IDX_SETS = {
-    "fashion_mnist": IdxSet(
-        title="Fashion-MNIST",
-        url="http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
-        subfolders=("fashion-mnist", "fashion_mnist", "FashionMNIST/raw"),
-        class_names=(
-            *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
-            *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
-        ),
-        md5=md5_table(
-            "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
-            "25c81989df183df01b3e8a0aad5dffbe",
-            "bef4ecab320f06d8554ea6380940ec79",
-            "bb300cfdad3c16e7a12a480ee83cd310",
-        ),
-    ),
-    "mnist": IdxSet(
-        title="MNIST",
-        url="https://ossci-datasets.s3.amazonaws.com/mnist/",
-        subfolders=("mnist", "MNIST/raw"),
-        class_names=DIGIT_NAMES,
-        md5=md5_table(
-            "f68b3c2dcbeaaa9fbdd348bbdeb94873",
-            "d53e105ee54ea40749a09fcbcd1e9432",
-            "9fb629c4189551a2d022fa330f9573f3",
-            "ec29112dd5afa0611ce80d1b7f02629c",
-        ),
-    ),
-    "kmnist": IdxSet(
-        title="KMNIST",
-        url="http://codh.rois.ac.jp/kmnist/dataset/kmnist/",
-        subfolders=("kmnist", "KMNIST/raw"),
-        class_names=("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
-        md5=md5_table(
-            "bdb82020997e1d708af4cf47b453dcf7",
-            "e144d726b3acfaa3e44228e80efcd344",
-            "5c965bf0a639b31b8f53240b1b52f4d7",
-            "7320c461ea6c1c855c0b718fb2a4b134",
-        ),
-    ),
-}
 
 
 class DownloadError(UserError):
@@ -114,10 +46,10 @@ def load_idx(idx_set: IdxSet, given_folder: Path | None) -> tuple[np.ndarray, ..
     else:
         folder = locate(idx_set, given_folder)
         _require_complete(idx_set, given_folder, folder)
-    paths = [folder / file_name for file_name in FILE_NAMES]
+    read = [_read_verified(idx_set, folder, file_name) for file_name in FILE_NAMES]
+    paths = [path for path, _ in read]
     arrays = tuple(
-        parse_idx(_read_verified(idx_set, path), path, ndim)
-        for path, ndim in zip(paths, (3, 1, 3, 1), strict=True)
+        parse_idx(data, path, ndim) for (path, data), ndim in zip(read, (3, 1, 3, 1), strict=True)
     )
     _check_pair(idx_set, paths[:2], *arrays[:2])
     _check_pair(idx_set, paths[2:], *arrays[2:])
@@ -134,13 +66,73 @@ def user_folder() -> Path:
 
 
 def locate(idx_set: IdxSet, root: Path) -> Path:
-    """Return the folder at or below `root` that holds most of the four files."""
+    """Return the folder at or below `root` that holds most of the four files.
 
-    def files_present(folder: Path) -> int:
-        return sum(os.path.isfile(folder / file_name) for file_name in FILE_NAMES)
+    Below `root` these are the folders with the name of the dataset, such as "fashion-mnist" and
+    "FashionMNIST", and "raw" in them.
+    """
 
+    def plain(name: str) -> str:
+        return name.lower().replace("-", "").replace("_", "")
+
+    named = [root / name for name in _names(root) if plain(name) == plain(idx_set.folder)]
+    below = [folder for each in named for folder in (each, each / "raw")]
     # Subfolders come first, because `root` itself may hold another dataset's files.
-    return max((*(root / name for name in idx_set.subfolders), root), key=files_present)
+    folders = (root / idx_set.folder, *below, root)
+    return max(folders, key=lambda folder: sum(bool(found(folder, name)) for name in FILE_NAMES))
+
+
+def found(folder: Path, file_name: str) -> list[Path]:
+    """Return the files of a folder that may be an official file, the official name first.
+
+    Names may begin with the dataset's name, have dots or underscores, and lack ".gz".
+    """
+    pattern = re.sub("[-.]", "[-._]", file_name.removesuffix(".gz")) + r"(\.gz)?"
+    names = [name for name in _names(folder) if re.search(f"{pattern}$", name, re.IGNORECASE)]
+    paths = [folder / name for name in sorted(names, key=lambda name: (name != file_name, name))]
+    return [path for path in paths if os.path.isfile(path)]
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return sorted(os.listdir(folder))
+    except OSError:
+        return []
+
+
+class Official(NamedTuple):
+    """An official file, packed or unpacked: its bytes, its dataset and its name."""
+
+    data: bytes
+    idx_set: IdxSet
+    file_name: str
+
+
+def recognized(path: Path) -> Official | None:
+    """Unpack a file, more than once if need be, until it is an official one.
+
+    Returns:
+        None if it is not an official file.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    data = download.read_limited(path)
+    for _ in range(4):
+        md5 = download.md5_of(data)
+        for idx_set in IDX_SETS.values():
+            for table in (idx_set.md5, idx_set.contents_md5):
+                for file_name, official in table.items():
+                    if md5 == official:
+                        return Official(data, idx_set, file_name)
+        try:
+            with gzip.open(io.BytesIO(data)) as stream:
+                data = stream.read(download.MAX_BYTES + 1)
+        except (OSError, EOFError, zlib.error):
+            return None
+        if len(data) > download.MAX_BYTES:
+            return None
+    return None
 
 
 def _require_complete(idx_set: IdxSet, given_folder: Path, folder: Path) -> None:
@@ -151,7 +143,7 @@ def _require_complete(idx_set: IdxSet, given_folder: Path, folder: Path) -> None
     if not os.path.isdir(given_folder):
         problem = "is not a folder" if os.path.lexists(given_folder) else "does not exist"
         raise UserError(f"data folder {str(given_folder)!r} {problem}; {ways}")
-    missing = [name for name in FILE_NAMES if not os.path.isfile(folder / name)]
+    missing = [name for name in FILE_NAMES if not found(folder, name)]
     if len(missing) == len(FILE_NAMES):
         raise UserError(f"{str(given_folder)!r} has no {idx_set.title} files; {ways}")
     if missing:
@@ -160,7 +152,12 @@ def _require_complete(idx_set: IdxSet, given_folder: Path, folder: Path) -> None
 
 def _download_missing(idx_set: IdxSet, folder: Path) -> None:
     try:
-        download.download_missing(idx_set.url, idx_set.md5, folder)
+        wanted = {
+            name: md5
+            for name, md5 in idx_set.md5.items()
+            if state_of(idx_set, folder, name) != "intact"
+        }
+        download.download_missing(idx_set.url, wanted, folder)
     except (OSError, ValueError) as error:
         raise DownloadError(
             f"{idx_set.title} is not on this machine and cannot be downloaded from "
@@ -169,31 +166,51 @@ def _download_missing(idx_set: IdxSet, folder: Path) -> None:
         ) from error
 
 
-def _read_verified(idx_set: IdxSet, path: Path) -> bytes:
-    """Return the packed bytes of an official file, or say which other file it is."""
-    try:
-        packed, size = download.read_limited(path), path.stat().st_size
-    except OSError as error:
-        raise UserError(f"cannot read {str(path)!r}: {error.strerror or error}") from error
-    md5 = download.md5_of(packed)
-    if md5 == idx_set.md5[path.name]:
-        return packed
+def state_of(idx_set: IdxSet, folder: Path, file_name: str) -> str:
+    """Return "intact", "missing", "damaged", or the owner such as "MNIST's".
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    states = ["missing"]
+    for path in found(folder, file_name):
+        known = recognized(path)
+        if known is not None and known[1:] == (idx_set, file_name):
+            return "intact"
+        states.append("damaged" if known is None else f"{known.idx_set.title}'s")
+    return states[-1]
+
+
+def _read_verified(idx_set: IdxSet, folder: Path, file_name: str) -> tuple[Path, bytes]:
+    """Return an official file's path and its bytes, or say which other file it is."""
+    problems = []
+    for path in found(folder, file_name):
+        try:
+            known = recognized(path)
+            if known is not None and known[1:] == (idx_set, file_name):
+                return path, known.data
+            problems.append(_problem(idx_set, path, file_name, known))
+        except OSError as error:
+            raise UserError(f"cannot read {str(path)!r}: {error.strerror or error}") from error
     again = f"get it from {idx_set.url}, or leave out the folder to download the dataset"
-    for other in IDX_SETS.values():
-        for file_name, other_md5 in other.md5.items():
-            if md5 == other_md5:
-                raise UserError(
-                    f"{str(path)!r} is {other.title}'s {file_name}, "
-                    f"not {idx_set.title}'s {path.name}; {again}"
-                )
-    raise UserError(
-        f"{str(path)!r} is damaged or not {idx_set.title}'s: it has {size} bytes, "
-        f"and its MD5 is not {idx_set.md5[path.name]}; {again}"
+    raise UserError(f"{problems[0]}; {again}")
+
+
+def _problem(idx_set: IdxSet, path: Path, file_name: str, known: Official | None) -> str:
+    where = repr(str(path))
+    if known is not None:
+        theirs = f"{known.idx_set.title}'s {known.file_name}"
+        return f"{where} is {theirs}, not {idx_set.title}'s {file_name}"
+    contents = idx_set.contents_md5.get(file_name)
+    unpacked = f"nor is {contents} that of its contents" if contents else "that of the packed file"
+    return (
+        f"{where} is damaged or not {idx_set.title}'s: it has {path.stat().st_size} bytes, "
+        f"and its MD5 is not {idx_set.md5[file_name]}, {unpacked}"
     )
 
 
-def parse_idx(packed: bytes, path: Path, ndim: int) -> np.ndarray:
-    """Return the contents of a gzipped IDX file: uint8, with `ndim` dimensions.
+def parse_idx(data: bytes, path: Path, ndim: int) -> np.ndarray:
+    """Return the contents of an IDX file, gzipped or not: uint8, with `ndim` dimensions.
 
     The size in the header is checked against `download.MAX_BYTES` before memory is allocated, and
     then against the number of bytes in the file.
@@ -204,7 +221,8 @@ def parse_idx(packed: bytes, path: Path, ndim: int) -> np.ndarray:
     where = repr(str(path))
     header_bytes = 4 * (1 + ndim)
     try:
-        with gzip.open(io.BytesIO(packed)) as stream:
+        packed = data.startswith(b"\x1f\x8b")
+        with gzip.open(io.BytesIO(data)) if packed else io.BytesIO(data) as stream:
             header = stream.read(header_bytes)
             if len(header) < header_bytes:
                 raise UserError(f"{where} ends inside its IDX header")

@@ -14,7 +14,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from nin_jax.data import datasets, idx
+from nin_jax.data import datasets, idx_sets
 from nin_jax.errors import UserError, unknown_name
 
 
@@ -70,8 +70,8 @@ def _builder(name: str, class_names: tuple[str, ...], side: int) -> type[_NinBui
     return type(f"Nin{name.title().replace('_', '')}", (_NinBuilder,), fields | documentation)
 
 
-_BUILDERS = {name: _builder(name, each.class_names, 28) for name, each in idx.IDX_SETS.items()}
-_BUILDERS["digits"] = _builder("digits", idx.DIGIT_NAMES, 8)
+_BUILDERS = {name: _builder(name, each.class_names, 28) for name, each in idx_sets.IDX_SETS.items()}
+_BUILDERS["digits"] = _builder("digits", idx_sets.DIGIT_NAMES, 8)
 
 
 def prepare(name: str, data_dir: str | Path | None, out: str | Path) -> tuple[str, Path]:

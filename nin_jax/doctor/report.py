@@ -1,6 +1,5 @@
 """Check data, memory and disk against what a run needs, and report every check of this machine."""
 
-import hashlib
 import json
 import os
 from dataclasses import asdict, dataclass
@@ -10,7 +9,7 @@ from typing import Any, Literal
 from nin_jax.accounting.account import account
 from nin_jax.accounting.memory import PaperMemory
 from nin_jax.accounting.programs import abstract_model
-from nin_jax.data import datasets, download, idx
+from nin_jax.data import datasets, idx
 from nin_jax.doctor import checks, facts
 from nin_jax.doctor.checks import Check, folder_problem, format_size, warning
 from nin_jax.doctor.facts import Nvidia
@@ -149,7 +148,7 @@ def dataset_check(name: str, root: Path, is_given: bool) -> Check:
     """
     idx_set = idx.IDX_SETS[name]
     folder = idx.locate(idx_set, root)
-    states = {file: file_state(folder / file, idx_set) for file in idx.FILE_NAMES}
+    states = {file: file_state(idx_set, folder, file) for file in idx.FILE_NAMES}
     problems = [f"{file} is {state}" for file, state in states.items() if state != "intact"]
     if not problems:
         return Check(name, f"4 files with the official MD5s in {folder}")
@@ -163,22 +162,12 @@ def dataset_check(name: str, root: Path, is_given: bool) -> Check:
     return Check(name, "not found", "warning" if name == "fashion_mnist" else "ok", advice)
 
 
-def file_state(path: Path, idx_set: idx.IdxSet) -> str:
-    """Return "intact", "missing", "damaged", "unreadable", or the owner such as "MNIST's"."""
+def file_state(idx_set: idx.IdxSet, folder: Path, file_name: str) -> str:
+    """Return what `idx.state_of` returns, or "unreadable"."""
     try:
-        if not path.is_file():
-            return "missing"
-        if path.stat().st_size > download.MAX_BYTES:
-            return "damaged"
-        with path.open("rb") as file:
-            md5 = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+        return idx.state_of(idx_set, folder, file_name)
     except OSError:
         return "unreadable"
-    if md5 == idx_set.md5[path.name]:
-        return "intact"
-    others = (other for other in idx.IDX_SETS.values() if md5 in other.md5.values())
-    owner = next(others, None)
-    return "damaged" if owner is None else f"{owner.title}'s"
 
 
 def step_memory(batch_size: int = BATCH_SIZE) -> PaperMemory:

@@ -3,6 +3,7 @@
 No test uses the network: a server on the loopback address replaces the official host.
 """
 
+import gzip
 import http.server
 import socket
 import threading
@@ -82,6 +83,16 @@ def test_damaged_file_is_downloaded_again(official_host):
     (idx.user_folder() / "fashion-mnist" / TEST_IMAGES).write_bytes(b"half a fi")
     load_dataset("fashion_mnist")
     assert requested[4:] == [f"/fashion/{TEST_IMAGES}"]
+
+
+def test_unpacked_files_are_not_downloaded_again(official_host):
+    served, requested = official_host
+    write_files(
+        idx.user_folder() / "FashionMNIST" / "raw",
+        {name[:-3]: gzip.decompress(data) for name, data in served.items() if name != TEST_IMAGES},
+    )
+    load_dataset("fashion_mnist")
+    assert requested == [f"/fashion/{TEST_IMAGES}"]
 
 
 def test_nothing_is_downloaded_into_a_given_folder(official_host, tmp_path):

@@ -59,7 +59,8 @@ def test_no_data(tmp_path):
 def test_damaged_data(fashion, tmp_path, monkeypatch):
     first, second, third, fourth = idx.FILE_NAMES
     change(monkeypatch, "mnist", md5={third: idx.IDX_SETS["fashion_mnist"].md5[third]})
-    change(monkeypatch, "fashion_mnist", md5=idx.IDX_SETS["fashion_mnist"].md5 | {third: "0" * 32})
+    md5 = idx.IDX_SETS["fashion_mnist"].md5 | {third: "0" * 32}
+    change(monkeypatch, "fashion_mnist", md5=md5, contents_md5={})
     folder = write_files(tmp_path / "fashion-mnist", fashion)
     (folder / first).write_bytes(fashion[first][:-1])
     (folder / second).unlink()
@@ -72,19 +73,20 @@ def test_damaged_data(fashion, tmp_path, monkeypatch):
 
 
 def test_states_of_a_file(fashion, tmp_path, monkeypatch):
-    path, idx_set = tmp_path / idx.FILE_NAMES[0], idx.IDX_SETS["fashion_mnist"]
-    assert report.file_state(path, idx_set) == "missing"
+    path = tmp_path / idx.FILE_NAMES[0]
+    file = idx.IDX_SETS["fashion_mnist"], tmp_path, path.name
+    assert report.file_state(*file) == "missing"
     path.write_bytes(fashion[path.name])
-    assert report.file_state(path, idx_set) == "intact"
+    assert report.file_state(*file) == "intact"
     monkeypatch.setattr(download, "MAX_BYTES", 10)
-    assert report.file_state(path, idx_set) == "damaged"
+    assert report.file_state(*file) == "damaged"
     monkeypatch.undo()
 
     def refuse(*_: object) -> None:
         raise PermissionError
 
-    monkeypatch.setattr(Path, "open", refuse)
-    assert report.file_state(path, idx_set) == "unreadable"
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    assert report.file_state(*file) == "unreadable"
 
 
 def test_enough_memory_and_disk(tmp_path):

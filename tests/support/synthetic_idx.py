@@ -10,6 +10,7 @@ import hashlib
 import socket
 import struct
 import tracemalloc
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -47,8 +48,12 @@ def change(monkeypatch: pytest.MonkeyPatch, name: str, **fields: Any) -> None:
 
 def register(monkeypatch: pytest.MonkeyPatch, name: str, files: dict[str, bytes]) -> None:
     """Make `files` the official files of the dataset `name`."""
-    md5 = {file_name: hashlib.md5(data).hexdigest() for file_name, data in files.items()}
-    change(monkeypatch, name, md5=md5)
+    md5, contents_md5 = {}, {}
+    for file_name, data in files.items():
+        md5[file_name] = hashlib.md5(data).hexdigest()
+        with contextlib.suppress(OSError, EOFError, zlib.error):  # of a file that is damaged
+            contents_md5[file_name] = hashlib.md5(gzip.decompress(data)).hexdigest()
+    change(monkeypatch, name, md5=md5, contents_md5=contents_md5)
 
 
 def write_files(folder: Path, files: dict[str, bytes]) -> Path:
