@@ -19,7 +19,8 @@ from nin_jax.data import listing, pictures
 from nin_jax.data.sources import OpenedDataset
 from nin_jax.errors import UserError
 
-_SPLITS = ("train", "test")
+# The names that the folder of a split may have, in small or capital letters; the first is taken.
+_SPLITS = {"train": ("train",), "test": ("test", "val", "validation")}
 _THREADS, _PART = 8, 64  # threads that read headers, and pictures that one reads at a time
 _LAYOUT = "an image folder holds train/CLASS/ and test/CLASS/ with images"
 
@@ -32,10 +33,14 @@ class FolderOptions:
         image_size: side, or (height, width), in pixels, to which images of differing sizes are
             resized; without it they are refused.
         crop: scale all images to ``image_size`` by their shorter side and cut out the center.
+        follow_links: read what links lead to, even if it is not in the folder.
+        needs_test: refuse a folder without test images; without it the test split is empty.
     """
 
     image_size: int | tuple[int, int] | None = None
     crop: bool = False
+    follow_links: bool = False
+    needs_test: bool = True
 
 
 DEFAULT = FolderOptions()
@@ -103,7 +108,8 @@ def open_folder(
     their sizes differ, or with ``crop``, each is resized when it is read. Images have three
     channels if any of them has color, else one. Notes of the dataset say what is changed.
 
-    Each split is in a shuffled order that depends only on the file names. Sub-folders of a class
+    Without a folder "test" the images of "val" or "validation" are the test images. Each split is
+    in a shuffled order that depends only on the file names. Sub-folders of a class
     belong to it. Hidden files and folders are ignored; a note names other files that are left out.
 
     Args:
@@ -112,54 +118,85 @@ def open_folder(
         options: how to read the images.
 
     Raises:
-        UserError: the folder does not exist, train or test is missing or empty, a class is empty
-            or only in test, a link leads out of the folder, the header of an image cannot be read,
+        UserError: the folder does not exist, a split is missing or empty, a class is empty or only
+            in test, a link leads out of the folder, the header of an image cannot be read,
             or the sizes differ and there is no ``image_size``.
     """
     root = _locate(path, data_dir)
     try:
-        found = _find(root)
+        found = _find(root, options)
     except OSError as error:
         raise UserError(f"cannot read {error.filename!r}: {error.strerror}") from None
-    headers = _survey([os.path.join(root, s, file) for s in _SPLITS for file in found.files[s]])
+    splits = [(os.path.join(root, found.folders[name]), found.files[name]) for name in _SPLITS]
+    headers = _survey([os.path.join(folder, file) for folder, files in splits for file in files])
     shape, changes = _shape(headers, options)
     train, test = (
-        FolderSource(
-            os.path.join(root, split), _shuffled(files), found.class_names, shape, options.crop
-        )
-        for split, files in found.files.items()
+        FolderSource(folder, _shuffled(files), found.class_names, shape, options.crop)
+        for folder, files in splits
     )
     names, notes = tuple(found.class_names), (*found.notes, *changes)
     return OpenedDataset(train, test, names, found.checksum, "image folder", notes)
 
 
 class _Found(NamedTuple):
-    """The images of a folder, by split."""
+    """What a folder holds: by split its folder, and the images as CLASS/NAME."""
 
     class_names: list[str]
+    folders: dict[str, str]
     files: dict[str, list[str]]
     checksum: str
     notes: list[str]
 
 
-def _find(root: str) -> _Found:
+def _find(root: str, options: FolderOptions) -> _Found:
     digest = hashlib.sha256()
     left_out: list[str] = []
-    classes = {split: _class_names(root, split, left_out) for split in _SPLITS}
-    others = sorted({*classes["test"]} - {*classes["train"]})
-    if others:
-        raise UserError(f"{root!r} has the class {others[0]!r} in test, but not in train")
-    files = {
-        split: [file for name in names for file in _files(root, split, name, digest, left_out)]
-        for split, names in classes.items()
+    inside = None if options.follow_links else root
+    names = [entry.name for entry in listing.visible(root) if entry.is_dir()]
+    folders = _split_folders(root, names, options.needs_test)
+    classes = {
+        split: _class_names(root, folder, inside, left_out) for split, folder in folders.items()
     }
-    folders = [entry.name for entry in listing.visible(root) if entry.is_dir()]
-    unused = [name for name in folders if name not in _SPLITS]
+    others = sorted({*classes.get("test", ())} - {*classes["train"]})
+    if others:
+        where = folders["test"]
+        raise UserError(f"{root!r} has the class {others[0]!r} in {where}, but not in train")
+    files: dict[str, list[str]] = {split: [] for split in _SPLITS}
+    for split, folder in folders.items():
+        for name in classes[split]:
+            found, skipped = _files(os.path.join(root, folder, name), inside)
+            for file, size in found:
+                digest.update(os.fsencode(f"{split}/{name}/{file}\0{size}\n"))
+            files[split] += [f"{name}/{file}" for file, _ in found]
+            left_out += [f"{folder}/{name}/{file}" for file in skipped]
+    unused = [name for name in names if name not in folders.values()]
     notes = [
         *listing.counted(left_out, "file", "left out"),
-        *listing.counted(unused, "folder", "beside the splits not used"),
+        *listing.counted(unused, "folder", "not used"),
     ]
-    return _Found(classes["train"], files, digest.hexdigest(), notes)
+    if folders.get("test", "test").lower() != "test":
+        notes.append(f"the images of {folders['test']!r} are the test images")
+    folders = {split: folders.get(split, split) for split in _SPLITS}
+    return _Found(classes["train"], folders, files, digest.hexdigest(), notes)
+
+
+def _split_folders(root: str, names: list[str], needs_test: bool) -> dict[str, str]:
+    """Return the folder of each split; without the test split if there is none."""
+    folders = {}
+    for split, known in _SPLITS.items():
+        # A name as it is written there precedes one in other letters.
+        ordered = sorted(names, key=lambda name: name.lower() != name)
+        matches = [name for each in known for name in ordered if name.lower() == each]
+        if matches:
+            folders[split] = matches[0]
+        elif split == "train":
+            raise UserError(f"image folder {root!r} has no folder 'train'; {_LAYOUT}")
+        elif needs_test:
+            raise UserError(
+                f"image folder {root!r} has no folder 'test', 'val' or 'validation'; {_LAYOUT}; or "
+                "give --holdout N, to evaluate on N of the training images"
+            )
+    return folders
 
 
 def _shape(
@@ -202,12 +239,10 @@ def _locate(path: str, data_dir: Path | None) -> str:
     return path
 
 
-def _class_names(root: str, split: str, left_out: list[str]) -> list[str]:
+def _class_names(root: str, split: str, inside: str | None, left_out: list[str]) -> list[str]:
     """Return the names of a split's class folders; add what else it holds to ``left_out``."""
     folder = os.path.join(root, split)
-    if not os.path.isdir(folder):
-        raise UserError(f"image folder {root!r} has no folder {split!r}; {_LAYOUT}")
-    listing.check_inside(root, folder)
+    listing.check_inside(inside, folder)
     entries = listing.visible(folder)
     names = [entry.name for entry in entries if entry.is_dir()]
     left_out += [f"{split}/{entry.name}" for entry in entries if not entry.is_dir()]
@@ -228,18 +263,12 @@ def _shuffled(files: list[str]) -> list[str]:
     return sorted(files, key=lambda file: hashlib.sha256(os.fsencode(file)).digest())
 
 
-def _files(
-    root: str, split: str, class_name: str, digest: "hashlib._Hash", left_out: list[str]
-) -> list[str]:
-    """Return the images of a class as CLASS/NAME; add names and sizes to the digest."""
-    folder = os.path.join(root, split, class_name)
-    found, others = listing.list_folder(folder, within=root)
-    if not found:
+def _files(folder: str, inside: str | None) -> listing.Listing:
+    """Return the files of a class; one without images is an error."""
+    files = listing.list_folder(folder, inside)
+    if not files.pictures:
         raise UserError(f"no images in {folder!r}; known kinds: {', '.join(pictures.FORMATS)}")
-    for name, size in found:
-        digest.update(os.fsencode(f"{split}/{class_name}/{name}\0{size}\n"))
-    left_out += [f"{split}/{class_name}/{name}" for name in others]
-    return [f"{class_name}/{name}" for name, _ in found]
+    return files
 
 
 def _survey(paths: list[str]) -> Counter[pictures.Header]:

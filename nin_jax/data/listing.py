@@ -122,7 +122,7 @@ def check_inside(root: str | None, path: str) -> None:
         return
     root = os.path.realpath(root)
     if os.path.commonpath([root, os.path.realpath(path)]) != root:
-        raise UserError(f"{path!r} is a link that leads out of {root!r}")
+        raise UserError(f"{path!r} is a link that leads out of {root!r}; --follow-links reads it")
 
 
 def counted(names: Sequence[str], what: str, so: str) -> list[str]:

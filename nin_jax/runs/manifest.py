@@ -23,7 +23,8 @@ from nin_jax.validation import FAIL_FAST, Text, from_file, from_json, to_json
 
 # Options that may differ when a run is resumed.
 MAY_CHANGE = {
-    *("workdir", "resume", "data_dir", "device", "epochs", "steps", "patience", "list_variants"),
+    *("workdir", "resume", "data_dir", "follow_links", "device"),
+    *("epochs", "steps", "patience", "list_variants"),
     *("steps_per_dispatch", "compilation_cache", "checkpoint_every", "keep_checkpoints"),
     *("devices", "shard_params", "feed"),
     *("distributed", "coordinator", "processes", "process_index"),

@@ -148,15 +148,18 @@ def _open(config: TrainConfig) -> Dataset:
     """
     name = config.dataset or ""
     is_folder = name.startswith(FOLDER_PREFIX)
-    if config.crop and not is_folder:
-        raise UserError(f"--crop needs --dataset {FOLDER_PREFIX}PATH, got {name or None}")
+    for option in ("crop", "follow_links"):
+        if getattr(config, option) and not is_folder:
+            needs = f"--{option.replace('_', '-')} needs --dataset {FOLDER_PREFIX}PATH"
+            raise UserError(f"{needs}, got {name or None}")
     if name.startswith(TFDS_PREFIX):
         return open_dataset(name, config.data_dir)
     if not is_folder:
         return load_dataset(config.dataset, config.data_dir)
     # `recipe_of` reads the variant's file, which may be gone when a trained network is scored.
     size = config.image_size or recipe_of(config).image_size
-    return open_dataset(name, config.data_dir, FolderOptions(size, config.crop))
+    options = FolderOptions(size, config.crop, config.follow_links, config.holdout is None)
+    return open_dataset(name, config.data_dir, options)
 
 
 def _in_memory(split: Split | StreamedSplit) -> Split:

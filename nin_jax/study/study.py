@@ -55,7 +55,7 @@ def make_study(config: StudyConfig, command: Sequence[str]) -> Path:
         return _write(rows, story, config.out)
     done = {row["cell"] for row in rows}
     missing = [cell for cell in cells if cell.name not in done]
-    options = FolderOptions(setting.image_size)
+    options = FolderOptions(setting.image_size, needs_test=setting.holdout is None)
     dataset = load_dataset(setting.dataset, setting.data_dir, options)
     setting = replace(setting, dataset=dataset.name)
     _check_same_study(rows, setting, {cell.recipe for cell in cells}, config.out)
@@ -206,7 +206,7 @@ def _gallery(
     """
     if given is None:
         given = _largest_maps(rows, networks, out)
-    if given is None:
+    if given is None or len(dataset.test) == 0:  # of an image folder without test images
         return []
     model = manifest.load_model(given)
     labels = dataset.test.labels[:256]

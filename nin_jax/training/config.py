@@ -35,10 +35,13 @@ class SetupOptions:
     data_dir: FilePath | None = None
     """Folder with the dataset's files. Default: $NIN_DATA_DIR, or the user's data folder."""
 
+    follow_links: bool = False
+    """Read what links in folder:PATH lead to, even if it is not in the folder. Default: such links
+    are refused, because in a folder from elsewhere they could lead to any file."""
+
     crop: bool = False
-    """Scale the pictures of folder:PATH by their shorter side and cut out the center, as
-    scripts/predict.py then does too. Default: pictures of differing sizes are resized to the image
-    size, whatever their proportions."""
+    """Scale the pictures of folder:PATH by their shorter side and cut out the center, here and in
+    scripts/predict.py. Default: resize them, whatever their proportions."""
 
     deterministic: bool = False
     """On a GPU, use only operations that return the same bits each time, which is slower. On a CPU
@@ -56,7 +59,8 @@ class SetupOptions:
 
     holdout: Count | None = None
     """Hold out so many training images, a share of each class drawn with --seed, and evaluate on
-    them instead of the test images: to choose a recipe without looking at the test set."""
+    them instead of the test images: to choose a recipe without looking at the test set, or for an
+    image folder without one."""
 
     num_classes: Count | None = None
     """Number of logits. Default: the number of classes of the dataset."""

@@ -181,7 +181,7 @@ TRAIN = {
         "'file' is not a folder", "--dataset", "folder:file", files={"file": "mine"}
     ),
     "image folder without train": _folder("has no folder 'train'", set__train__a__1_png=None),
-    "image folder without test": _folder("has no folder 'test'", set__test__a__1_png=None),
+    "image folder without test": _folder("or give --holdout N", set__test__a__1_png=None),
     "image folder with an empty class": _folder("no images in", set__train__b__a_txt="text"),
     "image folder with another class in test": _folder(
         "has the class 'b' in test, but not in train", set__test__b__1_png=picture
@@ -193,6 +193,9 @@ TRAIN = {
         "not an image format that Pillow can read", set__test__a__2_png="text"
     ),
     "crop without an image folder": _train("--crop needs --dataset folder:PATH", "--crop"),
+    "links followed without an image folder": _train(
+        "--follow-links needs --dataset folder:PATH, got digits", "--follow-links"
+    ),
     "resume without a folder": _train("--resume needs --workdir", "--resume"),
     "resume of nothing": _train("none is not a run", "--resume", "--workdir", "none"),
     "workdir a file": _train(

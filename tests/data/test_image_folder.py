@@ -196,6 +196,49 @@ def test_a_picture_too_narrow_to_crop(tmp_path):
         nin_pictures.read(path, 1, (64, 64), crop=True)
 
 
+# The folders of the splits
+
+
+@pytest.mark.parametrize("name", ["val", "validation", "Test", "VAL"])
+def test_names_of_the_test_split(tmp_path, name):
+    root = two_classes(tmp_path / "set")
+    expected = load_dataset(f"folder:{root}")
+    (root / "test").rename(root / name)
+    (root / "train").rename(root / "Train")
+    found = load_dataset(f"folder:{root}")
+    assert found.checksum == expected.checksum
+    np.testing.assert_array_equal(found.test.images, expected.test.images)
+    note = f"the images of {name!r} are the test images"
+    assert found.notes == (() if name == "Test" else (note,))
+
+
+@pytest.mark.parametrize("feed", ["resident", "stream"])
+def test_a_folder_without_test_images_needs_a_holdout(tmp_path, feed):
+    make_folder(tmp_path, pictures(90, 4, 5), np.repeat([0, 1, 2], [60, 20, 10]))
+    shutil.rmtree(tmp_path / "test")
+    config = TrainConfig(dataset=f"folder:{tmp_path}", feed=feed)
+    with pytest.raises(UserError, match="or give --holdout N"):
+        preparation.load_data(config)
+    dataset = preparation.load_data(replace(config, holdout=9))
+    assert (len(dataset.train), len(dataset.test)) == (81, 9)
+    labels = dataset.test.labels
+    assert labels is not None
+    assert np.bincount(labels).tolist() == [6, 2, 1]
+
+
+def test_links_that_lead_out_are_followed_if_asked_for(tmp_path):
+    root = two_classes(tmp_path / "set")
+    expected = load_dataset(f"folder:{root}")
+    move_out(root / "test", tmp_path / "out")
+    move_out(root / "train" / "a", tmp_path / "a")
+    move_out(root / "train" / "b" / "0002.png", tmp_path / "0002.png")
+    assert "leads out of" in error_of(root)
+    config = TrainConfig(dataset=f"folder:{root}", feed="resident", follow_links=True)
+    found = preparation.load_data(config)
+    assert found.checksum == expected.checksum
+    np.testing.assert_array_equal(found.train.images, expected.train.images)
+
+
 def test_limits_and_holdout_have_all_classes(tmp_path):
     labels = np.repeat([0, 1, 2], 40)
     make_folder(tmp_path, pictures(120, 4, 5), labels)
@@ -238,7 +281,7 @@ def test_hidden_files_and_other_files_are_ignored(tmp_path):
     assert after.notes == load_dataset(f"folder:{root}").notes
     assert after.notes == (
         "4 files left out: 'train/readme.txt', 'train/a/notes.txt', 'train/a/pipe.png' and 1 more",
-        "1 folder beside the splits not used: 'val'",
+        "1 folder not used: 'val'",
     )
 
 
@@ -312,7 +355,7 @@ def move_out(folder: Path, target: Path) -> None:
     [
         (lambda root: shutil.rmtree(root), "does not exist; an image folder holds train/CLASS/"),
         (lambda root: shutil.rmtree(root / "train"), "has no folder 'train'; an image folder"),
-        (lambda root: shutil.rmtree(root / "test"), "has no folder 'test'; an image folder"),
+        (lambda root: shutil.rmtree(root / "test"), "no folder 'test', 'val' or 'validation'; an"),
         (lambda root: shutil.rmtree(root / "test" / "a"), ""),
         (
             lambda root: [shutil.rmtree(p) for p in (root / "train").iterdir()],
