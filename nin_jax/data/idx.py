@@ -21,6 +21,8 @@ from nin_jax.data import download
 from nin_jax.data.idx_sets import FILE_NAMES, IDX_SETS, IdxSet
 from nin_jax.errors import UserError
 
+_GZIP = b"\x1f\x8b"  # how a gzip file begins
+
 
 class DownloadError(UserError):
     """The files are not in the user's data folder and could not be downloaded."""
@@ -101,11 +103,10 @@ def _names(folder: Path) -> list[str]:
 
 
 class Official(NamedTuple):
-    """An official file, packed or unpacked: its bytes, its dataset and its name."""
+    """An official file, packed or unpacked: its bytes, and the datasets and names that it has."""
 
     data: bytes
-    idx_set: IdxSet
-    file_name: str
+    owners: list[tuple[IdxSet, str]]
 
 
 def recognized(path: Path) -> Official | None:
@@ -120,11 +121,16 @@ def recognized(path: Path) -> Official | None:
     data = download.read_limited(path)
     for _ in range(4):
         md5 = download.md5_of(data)
-        for idx_set in IDX_SETS.values():
-            for table in (idx_set.md5, idx_set.contents_md5):
-                for file_name, official in table.items():
-                    if md5 == official:
-                        return Official(data, idx_set, file_name)
+        owners = [
+            (idx_set, file_name)
+            for idx_set in IDX_SETS.values()
+            for file_name in FILE_NAMES
+            if md5 in (idx_set.md5.get(file_name), idx_set.contents_md5.get(file_name))
+        ]
+        if owners:
+            return Official(data, owners)
+        if not data.startswith(_GZIP):
+            return None
         try:
             with gzip.open(io.BytesIO(data)) as stream:
                 data = stream.read(download.MAX_BYTES + 1)
@@ -175,9 +181,9 @@ def state_of(idx_set: IdxSet, folder: Path, file_name: str) -> str:
     states = ["missing"]
     for path in found(folder, file_name):
         known = recognized(path)
-        if known is not None and known[1:] == (idx_set, file_name):
+        if known is not None and (idx_set, file_name) in known.owners:
             return "intact"
-        states.append("damaged" if known is None else f"{known.idx_set.title}'s")
+        states.append("damaged" if known is None else f"{known.owners[0][0].title}'s")
     return states[-1]
 
 
@@ -187,7 +193,7 @@ def _read_verified(idx_set: IdxSet, folder: Path, file_name: str) -> tuple[Path,
     for path in found(folder, file_name):
         try:
             known = recognized(path)
-            if known is not None and known[1:] == (idx_set, file_name):
+            if known is not None and (idx_set, file_name) in known.owners:
                 return path, known.data
             problems.append(_problem(idx_set, path, file_name, known))
         except OSError as error:
@@ -199,8 +205,8 @@ def _read_verified(idx_set: IdxSet, folder: Path, file_name: str) -> tuple[Path,
 def _problem(idx_set: IdxSet, path: Path, file_name: str, known: Official | None) -> str:
     where = repr(str(path))
     if known is not None:
-        theirs = f"{known.idx_set.title}'s {known.file_name}"
-        return f"{where} is {theirs}, not {idx_set.title}'s {file_name}"
+        other, name = known.owners[0]
+        return f"{where} is {other.title}'s {name}, not {idx_set.title}'s {file_name}"
     contents = idx_set.contents_md5.get(file_name)
     unpacked = f"nor is {contents} that of its contents" if contents else "that of the packed file"
     return (
@@ -221,7 +227,7 @@ def parse_idx(data: bytes, path: Path, ndim: int) -> np.ndarray:
     where = repr(str(path))
     header_bytes = 4 * (1 + ndim)
     try:
-        packed = data.startswith(b"\x1f\x8b")
+        packed = data.startswith(_GZIP)
         with gzip.open(io.BytesIO(data)) if packed else io.BytesIO(data) as stream:
             header = stream.read(header_bytes)
             if len(header) < header_bytes:

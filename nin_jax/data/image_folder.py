@@ -211,6 +211,7 @@ def _shape(
     if len(sizes) > 1 or options.crop:
         (h, w), (h2, w2) = sizes[0], sizes[-1]
         found = f"pictures of {len(sizes):,} sizes, {w}x{h} to {w2}x{h2},"
+        found = found if len(sizes) > 1 else f"pictures of {w}x{h} pixels"
         if options.image_size is None:
             raise UserError(f"{found} need an image_size to which each is resized")
         height, width = _pair(options.image_size)
