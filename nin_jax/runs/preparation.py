@@ -147,14 +147,9 @@ def _open(config: TrainConfig) -> Dataset:
     A run may be resumed with the other feed, so both have the checksum of the opened dataset.
     """
     name = config.dataset or ""
-    is_folder = name.startswith(FOLDER_PREFIX)
-    for option in ("crop", "follow_links"):
-        if getattr(config, option) and not is_folder:
-            needs = f"--{option.replace('_', '-')} needs --dataset {FOLDER_PREFIX}PATH"
-            raise UserError(f"{needs}, got {name or None}")
     if name.startswith(TFDS_PREFIX):
         return open_dataset(name, config.data_dir)
-    if not is_folder:
+    if not name.startswith(FOLDER_PREFIX):
         return load_dataset(config.dataset, config.data_dir)
     # `recipe_of` reads the variant's file, which may be gone when a trained network is scored.
     size = config.image_size or recipe_of(config).image_size

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 from pydantic import Field
 
+from nin_jax.data.datasets import FOLDER_PREFIX
 from nin_jax.errors import UserError, unknown_name
 from nin_jax.models.variants import get_variant
 from nin_jax.training.recipes import RECIPES, Recipe
@@ -201,6 +202,10 @@ class _Need(NamedTuple):
     needs: str
 
 
+def _is_folder(config: TrainConfig) -> bool:
+    return (config.dataset or "").startswith(FOLDER_PREFIX)
+
+
 _NEEDS = (
     _Need(
         "patience",
@@ -224,6 +229,8 @@ _NEEDS = (
         lambda _, recipe: recipe.optimizer != "adam",
         "--optimizer sgd or muon: adam has no Nesterov momentum here",
     ),
+    _Need("crop", lambda config, _: _is_folder(config), f"--dataset {FOLDER_PREFIX}PATH"),
+    _Need("follow_links", lambda config, _: _is_folder(config), f"--dataset {FOLDER_PREFIX}PATH"),
     _Need("coordinator", lambda config, _: config.distributed, "--distributed"),
     _Need("processes", lambda config, _: config.distributed, "--distributed"),
     _Need("process_index", lambda config, _: config.distributed, "--distributed"),

@@ -194,7 +194,7 @@ TRAIN = {
     ),
     "crop without an image folder": _train("--crop needs --dataset folder:PATH", "--crop"),
     "links followed without an image folder": _train(
-        "--follow-links needs --dataset folder:PATH, got digits", "--follow-links"
+        "--follow-links needs --dataset folder:PATH", "--follow-links"
     ),
     "resume without a folder": _train("--resume needs --workdir", "--resume"),
     "resume of nothing": _train("none is not a run", "--resume", "--workdir", "none"),
