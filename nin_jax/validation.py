@@ -103,14 +103,21 @@ def from_json(cls: type[T], plain: object) -> T:
         raise UserError(first_line(error)) from None
 
 
-def from_file(cls: type[T], plain: dict[str, Any], path: Path) -> T:
-    """Return the dataclass that a JSON object from a file holds; all of its fields must be there.
+def from_file(cls: type[T], plain: dict[str, Any], path: Path, complete: bool = True) -> T:
+    """Return the dataclass that a JSON object from a file holds.
+
+    Args:
+        cls: a dataclass of `validated`.
+        plain: the JSON object.
+        path: of the file, for messages.
+        complete: whether all fields must be there; else a missing one has its default.
 
     Raises:
         UserError: a field is missing or unknown, or a value is not allowed.
     """
     names = {each.name for each in dataclasses.fields(cast(Any, cls))}
-    if odd := sorted(plain.keys() ^ names):
+    odd = sorted(plain.keys() ^ names if complete else plain.keys() - names)
+    if odd:
         raise UserError(f"{path} is of another version of nin_jax: {shown(', '.join(odd))}")
     try:
         return from_json(cls, plain)

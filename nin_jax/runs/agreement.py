@@ -105,10 +105,10 @@ def _gather(message: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def check_same(text: str) -> None:
-    """Check that all processes were given the same options and data.
+    """Check that all processes were given the same options, data and settings of JAX.
 
     Args:
-        text: the options and data of this process.
+        text: those of this process.
 
     Raises:
         UserError: in all processes, if one of them differs from the first.
@@ -119,8 +119,8 @@ def check_same(text: str) -> None:
     different = [i for i, digest in enumerate(digests) if digest != digests[0]]
     if different:
         raise UserError(
-            f"process {different[0]} has other options, or other data, than process 0: give all "
-            "processes the same"
+            f"process {different[0]} has other options, other data or other settings of JAX than "
+            "process 0: give all processes the same"
         )
 
 

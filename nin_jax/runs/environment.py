@@ -5,8 +5,98 @@ import os
 import platform
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import jax
+
+from nin_jax.training.device import default_device
+
+# Settings of JAX that change the numbers of a run; environment variables set them too.
+JAX_SETTINGS = (
+    "jax_enable_x64",
+    "jax_default_prng_impl",
+    "jax_threefry_partitionable",
+    "jax_random_seed_offset",
+    "jax_default_matmul_precision",
+    "jax_numpy_dtype_promotion",
+    "jax_allow_f16_reductions",
+    "jax_softmax_custom_jvp",
+    "jax_high_dynamic_range_gumbel",
+    "jax_disable_jit",
+    "jax_disable_most_optimizations",
+    "jax_optimization_level",
+    "jax_exec_time_optimization_effort",
+    "jax_memory_fitting_level",
+    "jax_memory_fitting_effort",
+    "jax_compiler_enable_remat_pass",
+    "jax_use_shardy_partitioner",
+    "eager_constant_folding",
+)
+# Environment variables that change the numbers of the libraries below JAX.
+VARIABLES = ("NVIDIA_TF32_OVERRIDE", "LIBTPU_INIT_ARGS")
+# Flags of XLA that change no number: how many devices a CPU stands for, and what is dumped.
+HARMLESS_FLAGS = ("xla_force_host_platform_device_count", "xla_dump", "xla_log")
+
+
+def settings() -> dict[str, Any]:
+    """Return the settings that change the numbers of a run, as plain data for JSON.
+
+    Compiler flags for another platform than the run's are left out.
+    """
+    found: dict[str, Any] = {}
+    for name in JAX_SETTINGS:
+        if hasattr(jax.config, name):  # JAX removes settings over time
+            value = getattr(jax.config, name)
+            plain = value is None or isinstance(value, bool | int | float | str)
+            found[name] = value if plain else str(value)
+    found |= {name: os.environ.get(name) for name in VARIABLES}
+    return found | {"XLA_FLAGS": " ".join(_compiler_flags(default_device().platform))}
+
+
+def _compiler_flags(platform_name: str) -> list[str]:
+    """Return the flags in ``$XLA_FLAGS`` that change numbers, sorted, the last of each name."""
+    words = os.environ.get("XLA_FLAGS", "").split()
+    if words and not words[0].startswith("-"):  # XLA reads the flags from this file
+        try:
+            words = Path(words[0]).read_text(encoding="utf-8").split()
+        except (OSError, ValueError):
+            words = []
+    others = {"cpu", "gpu", "tpu"} - {platform_name}
+    skipped = (*HARMLESS_FLAGS, *(f"xla_{name}_" for name in others))
+    last = {word.lstrip("-").partition("=")[0]: word for word in words}
+    return [word for name, word in sorted(last.items()) if not name.startswith(skipped)]
+
+
+def machine() -> dict[str, str]:
+    """Return the device and the libraries that the numbers of a run depend on.
+
+    On a CPU the number of threads is a part of it: XLA divides a sum by that number.
+    """
+    device = default_device()
+    kind = device.device_kind
+    if device.platform == "cpu":
+        kind = f"{_cpu_model()}, {_cpu_threads()} threads"
+    libraries = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "optax")}
+    return {"machine": f"{device.platform}, {kind}"} | libraries
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:  # not Linux
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names and names[0].isprintable() else platform.machine()
+
+
+def _cpu_threads() -> int:
+    """Return the size of XLA's thread pool."""
+    for name in ("PJRT_NPROC", "NPROC"):
+        if (given := os.environ.get(name, "")).isdecimal() and int(given):
+            return int(given)
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def device_name(count: int | None = None) -> str:
@@ -15,7 +105,8 @@ def device_name(count: int | None = None) -> str:
     Args:
         count: number of devices; all if None.
     """
-    device, count = jax.devices()[0], count or jax.device_count()
+    device = default_device()
+    count = count or jax.device_count(device.platform)
     if device.platform == "cpu":
         several = f", {count} devices" if count > 1 else ""
         return f"cpu, {os.cpu_count()} cores, {platform.machine()}{several}"

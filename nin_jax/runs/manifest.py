@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +15,7 @@ from nin_jax.models import convert
 from nin_jax.models.nin import NiN, new_model
 from nin_jax.models.variants import Variant, get_variant, variant_from_dict, variant_to_dict
 from nin_jax.reading import read_json, shown
-from nin_jax.runs.environment import device_name, git_commit, versions
+from nin_jax.runs.environment import device_name, git_commit, machine, settings, versions
 from nin_jax.runs.preparation import RunSpec
 from nin_jax.runs.workdir import CONFIG, WEIGHTS
 from nin_jax.training.config import TrainConfig, recipe_of
@@ -26,12 +27,13 @@ MAY_CHANGE = {
     *("workdir", "resume", "data_dir", "follow_links", "device"),
     *("epochs", "steps", "patience", "list_variants"),
     *("steps_per_dispatch", "compilation_cache", "checkpoint_every", "keep_checkpoints"),
-    *("devices", "shard_params", "feed"),
+    *("devices", "shard_params", "feed", "exact_resume"),
     *("distributed", "coordinator", "processes", "process_index"),
 }
 
 # Options that a resumed run does not take over from the run before.
 NOT_CARRIED_OVER = {
+    "exact_resume": True,
     "devices": "all",
     "distributed": False,
     "coordinator": None,
@@ -58,6 +60,7 @@ class _SavedRun(BaseModel, strict=True):
     variant: dict[str, Any]
     dataset: _SavedDataset
     num_classes: Size
+    numerics: dict[str, Any] = {}  # earlier versions did not write them
 
     @model_validator(mode="after")
     def _one_logit_per_name(self) -> "_SavedRun":
@@ -86,6 +89,7 @@ def write_config(folder: Path, spec: RunSpec) -> None:
                 "test_images": len(dataset.test),
             },
             "num_classes": config.num_classes or dataset.num_classes,
+            "numerics": settings() | machine(),
             "device": device_name(None if config.devices == "all" else config.devices),
             "versions": versions(),
             "git_commit": git_commit(),
@@ -94,29 +98,28 @@ def write_config(folder: Path, spec: RunSpec) -> None:
 
 
 def identity(spec: RunSpec) -> str:
-    """Return, as text, everything that must be the same in all processes of a run."""
+    """Return, as text, everything that must be the same in all processes of a run.
+
+    The machines may differ.
+    """
     own = {"data_dir", "workdir", "coordinator", "process_index"}
     config = {name: value for name, value in to_json(spec.config).items() if name not in own}
     variant = variant_to_dict(get_variant(spec.config.variant))
     return json.dumps(
-        [config, to_json(spec.recipe), variant, spec.dataset.checksum], sort_keys=True
+        [config, to_json(spec.recipe), variant, spec.dataset.checksum, settings()], sort_keys=True
     )
 
 
 def check_same_run(folder: Path, spec: RunSpec) -> None:
-    """Check that a run is resumed with its own configuration and data.
+    """Check that a run is resumed with its own configuration, data and settings of JAX.
 
     Raises:
         UserError: it lists every difference.
     """
     saved = _read_run(folder)
-    was = saved.config | saved.recipe
+    was = to_json(read_config(folder)) | to_json(read_recipe(folder))
     now = to_json(spec.config) | to_json(spec.recipe)
-    differences = [
-        f"{name} was {shown(was.get(name))}, is {value!r}"
-        for name, value in now.items()
-        if name not in MAY_CHANGE and was.get(name) != value
-    ]
+    differences = _differences(was, now)
     if saved.variant != variant_to_dict(get_variant(spec.config.variant)):
         differences.append(f"the variant {spec.config.variant} has changed")
     if differences:
@@ -125,7 +128,22 @@ def check_same_run(folder: Path, spec: RunSpec) -> None:
             f"--resume with another configuration: {'; '.join(differences)} "
             f"(what may change: {may})"
         )
+    differences = _differences(saved.numerics, settings() | machine())
+    if differences and spec.config.exact_resume:
+        raise UserError(
+            f"--resume would continue with other numbers than the run's: {'; '.join(differences)}: "
+            "restore these, or continue with --no-exact-resume"
+        )
     check_same_data(saved.dataset.checksum, spec.dataset, str(folder))
+
+
+def _differences(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return what differs in the values that both have and that may not change."""
+    return [
+        f"{name} was {shown(was[name])}, is {shown(value)}"
+        for name, value in now.items()
+        if name not in MAY_CHANGE and name in was and was[name] != value
+    ]
 
 
 def check_same_data(checksum: str, dataset: Dataset, run: str) -> None:
@@ -152,7 +170,8 @@ def read_config(folder: Path) -> TrainConfig:
     Raises:
         UserError: the folder is not a run, or its configuration is not one.
     """
-    config = from_file(TrainConfig, _read_run(folder).config, folder / CONFIG)
+    # A missing option is newer than the run, which was trained with what is now its default.
+    config = from_file(TrainConfig, _read_run(folder).config, folder / CONFIG, complete=False)
     _check_values(config, folder)
     return config
 
@@ -190,25 +209,36 @@ def load_model(folder: str | Path, weights: str | Path | None = None) -> NiN:
             before any large allocation.
     """
     folder = Path(folder)
-    saved = _read_run(folder)
-    recipe, precision = read_recipe(folder), read_config(folder).precision
-    variant = _read_variant(saved, folder)
-    sizes: dict[str, Any] = {
-        "in_channels": saved.dataset.image_shape[2],
-        "num_classes": saved.num_classes,
-        "image_size": recipe.image_size,
-    }
+    variant, sizes = _network(folder)
     path = Path(weights) if weights is not None else weights_of(folder)
     expected = convert.expected_shapes(variant, **sizes)
     arrays = convert.load_safetensors(path, expected, variant.name)
-    model = new_model(variant, **sizes, logit_relu=recipe.logit_relu, dtype=precision)
+    model = make_model(folder)
     convert.load_state_dict(model, arrays)
     return model
 
 
-def _read_variant(saved: _SavedRun, folder: Path) -> Variant:
+def make_model(folder: Path) -> NiN:
+    """Return the model of a run with initial weights.
+
+    Raises:
+        UserError: the folder is not a run.
+    """
+    variant, sizes = _network(folder)
+    logit_relu, precision = read_recipe(folder).logit_relu, read_config(folder).precision
+    return new_model(variant, **sizes, logit_relu=logit_relu, dtype=precision)
+
+
+def _network(folder: Path) -> tuple[Variant, dict[str, Any]]:
+    """Return a run's variant and the sizes of its network."""
+    saved = _read_run(folder)
+    sizes = {
+        "in_channels": saved.dataset.image_shape[2],
+        "num_classes": saved.num_classes,
+        "image_size": read_recipe(folder).image_size,
+    }
     try:
-        return variant_from_dict(saved.variant)
+        return variant_from_dict(saved.variant), sizes
     except UserError as error:
         raise _damaged(folder, str(error)) from None
 

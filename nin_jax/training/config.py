@@ -107,6 +107,10 @@ class RunOptions(SetupOptions):
     resume: bool = False
     """Continue the run in --workdir from its last checkpoint."""
 
+    exact_resume: bool = True
+    """With --resume, refuse a device, a version of JAX or a setting of JAX that changes the numbers
+    of the run. --no-exact-resume continues with the present ones."""
+
     checkpoint_every: str = "10min"
     """How often to save a checkpoint within an epoch: 200 means steps, 10min or 30s means time. A
     checkpoint is always saved at the end of an epoch."""

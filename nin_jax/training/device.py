@@ -47,7 +47,7 @@ def devices_for(count: int | Literal["all"]) -> list[Any]:
     Raises:
         UserError: there are fewer, or a process would get no device.
     """
-    found = jax.devices(_platform())
+    found = jax.devices(default_device().platform)
     if count == "all":
         return found
     if count > len(found):
@@ -101,7 +101,7 @@ def default_micro_batch_size(model: NiN) -> int | None:
 
     On other platforms return None, which stands for the whole batch.
     """
-    if _platform() != "cpu":
+    if default_device().platform != "cpu":
         return None
     layers = trace(model.variant, model.in_channels, model.num_classes, model.image_size)
     largest = 4 * max(math.prod(layer.out_shape) for layer in layers)  # float32
@@ -111,9 +111,12 @@ def default_micro_batch_size(model: NiN) -> int | None:
 
 def default_steps_per_dispatch() -> int:
     """Return the number of optimizer steps of one dispatch."""
-    return 1 if _platform() == "cpu" else GPU_STEPS_PER_DISPATCH
+    return 1 if default_device().platform == "cpu" else GPU_STEPS_PER_DISPATCH
 
 
-def _platform() -> str:
+def default_device() -> Any:
+    """Return the device that JAX uses by default: that of `select_device`, or JAX's own choice."""
     chosen = jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]
-    return (chosen or jax.devices()[0]).platform
+    if chosen is None or isinstance(chosen, str):  # JAX_DEFAULT_DEVICE names a platform
+        return jax.devices(chosen)[0]
+    return chosen

@@ -1,6 +1,9 @@
 """What a run refuses, and its messages when numbers, memory or its folder fail."""
 
+import contextlib
+import importlib.metadata
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -12,7 +15,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from nin_jax import UserError
-from nin_jax.runs import checkpoint, fit, workdir, writers
+from nin_jax.runs import checkpoint, environment, fit, manifest, workdir, writers
 from nin_jax.runs.preparation import epoch_order, load_spec, prepare_run
 from nin_jax.runs.saving import Cadence
 from tests.conftest import SCRIPTS
@@ -26,6 +29,86 @@ def test_another_configuration_is_refused_and_every_difference_listed(config, un
     match = r"precision was 'float32', is 'bfloat16'; batch_size was 50, is 60 .*may change.*epochs"
     with pytest.raises(UserError, match=match):
         fit.fit(other)
+
+
+@pytest.fixture
+def resumed(config, undisturbed):
+    """The specification of a copy of the undisturbed run, to be resumed."""
+    shutil.copytree(undisturbed, config.workdir)
+    saved = json.loads((config.workdir / workdir.CONFIG).read_text())["config"]["variant"]
+    return load_spec(replace(config, variant=saved, resume=True))
+
+
+@pytest.mark.parametrize(
+    ("change", "listed"),
+    [
+        (lambda patch: jax.enable_x64(True), "jax_enable_x64 was False, is True"),
+        (lambda patch: jax.threefry_partitionable(False), "threefry_partitionable was True"),
+        (lambda patch: jax.default_prng_impl("rbg"), "prng_impl was 'threefry2x32', is 'rbg'"),
+        (
+            lambda patch: jax.default_matmul_precision("bfloat16"),
+            "jax_default_matmul_precision was None, is 'bfloat16'",
+        ),
+        (
+            lambda patch: patch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=true"),
+            "is '--xla_cpu_enable_fast_math=true'",
+        ),
+        (lambda patch: patch.setenv("PJRT_NPROC", "77"), ", 77 threads'"),
+        (
+            lambda patch: patch.setattr(importlib.metadata, "version", lambda name: "0.0.1"),
+            "is '0.0.1'; optax was",
+        ),
+    ],
+    ids=["x64", "partitionable", "prng", "precision", "flags", "threads", "versions"],
+)
+def test_settings_that_change_the_numbers_are_compared(resumed, monkeypatch, change, listed):
+    folder = resumed.config.workdir
+    manifest.check_same_run(folder, resumed)
+    with change(monkeypatch) or contextlib.nullcontext():
+        with pytest.raises(UserError, match="with other numbers than the run's: ") as caught:
+            manifest.check_same_run(folder, resumed)
+        assert listed in str(caught.value)
+        resumed.config = replace(resumed.config, exact_resume=False)
+        manifest.check_same_run(folder, resumed)
+
+
+def test_all_settings_that_differ_are_listed(resumed):
+    with (
+        jax.enable_x64(True),
+        jax.default_matmul_precision("highest"),
+        pytest.raises(UserError, match=r"x64 was False, is True; .*is 'highest'"),
+    ):
+        manifest.check_same_run(resumed.config.workdir, resumed)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        "--xla_force_host_platform_device_count=2 --xla_dump_to=x",
+        "--xla_gpu_autotune_level=0 --xla_tpu_x=1",  # of other platforms
+    ],
+)
+def test_flags_that_change_no_number_are_not_compared(resumed, monkeypatch, flags):
+    monkeypatch.setenv("XLA_FLAGS", f"{flags} {os.environ.get('XLA_FLAGS', '')}")
+    manifest.check_same_run(resumed.config.workdir, resumed)
+
+
+def test_flags_may_be_in_a_file_and_the_last_of_a_name_counts(monkeypatch, tmp_path):
+    (tmp_path / "flags").write_text("--xla_cpu_b=1 --xla_cpu_a=1\n--xla_cpu_b=2")
+    monkeypatch.setenv("XLA_FLAGS", str(tmp_path / "flags"))
+    if jax.default_backend() == "cpu":
+        assert environment.settings()["XLA_FLAGS"] == "--xla_cpu_a=1 --xla_cpu_b=2"
+
+
+def test_a_run_of_an_earlier_version_is_resumed(resumed):
+    """Its config.json has neither the settings nor the options that are newer."""
+    path = resumed.config.workdir / workdir.CONFIG
+    saved = json.loads(path.read_text())
+    del saved["numerics"], saved["config"]["exact_resume"]
+    path.write_text(json.dumps(saved))
+    with jax.enable_x64(True):
+        manifest.check_same_run(path.parent, resumed)
+    assert manifest.read_config(path.parent).exact_resume
 
 
 @pytest.mark.parametrize(
