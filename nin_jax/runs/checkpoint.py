@@ -6,11 +6,9 @@ checkpoint in place was complete once, and the checksums show any damage since.
 """
 
 import contextlib
-import hashlib
-import os
 import shutil
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,10 +18,11 @@ import orbax.checkpoint as ocp
 
 from nin_jax.errors import RunError, UserError, first_line
 from nin_jax.runs.agreement import agree, is_first
+from nin_jax.runs.checksums import DamageError, seal, sync, verify
 from nin_jax.runs.multihost import is_lost_peer
 from nin_jax.training.step import TrainState
 
-SAVING, DAMAGED, CHECKSUMS = ".saving", "damaged", "SHA256SUMS"
+SAVING, DAMAGED = ".saving", "damaged"
 AFTER_EVALUATION = "-evaluated"
 
 Position = dict[str, Any]
@@ -31,10 +30,6 @@ Position = dict[str, Any]
 
 class SaveError(OSError):
     """A checkpoint could not be written; the earlier ones are unchanged."""
-
-
-class DamageError(ValueError):
-    """A file of a checkpoint has changed since it was written."""
 
 
 @dataclass(frozen=True)
@@ -69,9 +64,9 @@ class Checkpoints:
         partial, final = (self.folder / SAVING / name).absolute(), self.folder / name
 
         def finish() -> None:
-            _seal(partial)
+            seal(partial)
             partial.rename(final)
-            _sync([self.folder])
+            sync([self.folder])
             with contextlib.suppress(OSError):  # at worst an old checkpoint stays
                 self._prune(position)
 
@@ -131,6 +126,58 @@ class Checkpoints:
             )
         return None
 
+    def find(self, step: int | None = None) -> str:
+        """Return the name of the checkpoint of a step, or of the best epoch.
+
+        Raises:
+            UserError: there is none.
+        """
+        names = self.names()
+        if step is None:
+            newest = next(
+                (self.folder / n for n in reversed(names) if _intact(self.folder / n)), None
+            )
+            best = newest and _check_arrays(newest, {}, partly=True).get("best")
+            if not best:
+                raise UserError(f"{self.folder} has no intact checkpoint of an evaluated epoch")
+            step = int(best["step"])
+        found = [name for name in names if int(name.partition("-")[0]) == step]
+        if not found:
+            steps = ", ".join(dict.fromkeys(str(int(name.partition("-")[0])) for name in names))
+            raise UserError(
+                f"{self.folder} has no checkpoint of step {step}: it has {steps or 'none'} "
+                "(--keep-checkpoints of scripts/train.py keeps more)"
+            )
+        return found[-1]
+
+    def read_params(self, name: str, like: Any) -> Any:
+        """Read only the parameters of a checkpoint.
+
+        Args:
+            name: of the checkpoint.
+            like: parameters with the shapes, dtypes and placement of the result.
+
+        Raises:
+            UserError: the checkpoint is damaged, or of another network.
+        """
+        folder = self.folder / name
+        try:
+            verify(folder)
+        except DamageError as damage:
+            raise UserError(f"checkpoint {folder} is damaged: {damage}") from None
+        abstract = {"params": jax.tree.map(ocp.utils.to_shape_dtype_struct, like)}
+        _check_arrays(folder, _arrays(abstract), partly=True)
+        arguments = ocp.args.PyTreeRestore(
+            item=abstract,
+            restore_args=ocp.checkpoint_utils.construct_restore_args(abstract),
+            partial_restore=True,
+        )
+        with _checkpointer() as checkpointer:
+            found = checkpointer.restore(
+                folder.absolute(), args=ocp.args.Composite(state=arguments)
+            )
+        return found["state"]["params"]
+
     def names(self) -> list[str]:
         """Return the names of all checkpoints, oldest first."""
         if not self.folder.is_dir():
@@ -161,25 +208,12 @@ class Checkpoints:
         return target
 
 
-def verify(folder: Path) -> None:
-    """Compare every file of a checkpoint with its checksum.
-
-    Raises:
-        DamageError: a file is missing, was added or has changed.
-    """
+def _intact(folder: Path) -> bool:
     try:
-        lines = (folder / CHECKSUMS).read_text(encoding="utf-8").splitlines()
-        found = {path: _sha256(folder / path) for path in _files(folder)}
-    except (OSError, ValueError) as error:
-        raise DamageError(f"{CHECKSUMS} or a file cannot be read ({_reason(error)})") from None
-    recorded = {path: digest for digest, _, path in (line.partition("  ") for line in lines)}
-    for path in sorted(recorded.keys() | found.keys()):
-        if path not in found:
-            raise DamageError(f"{path} is missing")
-        if path not in recorded:
-            raise DamageError(f"{path} is not in {CHECKSUMS}")
-        if found[path] != recorded[path]:
-            raise DamageError(f"{path} has changed")
+        verify(folder)
+    except DamageError:
+        return False
+    return True
 
 
 def _name(step: int, evaluated: bool) -> str:
@@ -216,18 +250,28 @@ def _write(folder: Path, state: TrainState, position: Position) -> None:
 
 def _read(folder: Path, like: TrainState) -> tuple[TrainState, Position]:
     abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, _as_tree(like))
+    # Compare shapes first: Orbax has no clear error for arrays of other shapes.
+    position = _check_arrays(folder, _arrays(abstract))
     with _checkpointer() as checkpointer:
-        # Compare shapes first: Orbax has no clear error for arrays of other shapes.
-        arguments = ocp.args.Composite(position=ocp.args.JsonRestore())
-        plain = checkpointer.restore(folder.absolute(), args=arguments)["position"]
-        if plain.get("arrays") != _arrays(abstract):
-            raise UserError(
-                f"checkpoint {folder.name} is of another network, optimizer or version of nin_jax"
-            )
         arguments = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
         tree = checkpointer.restore(folder.absolute(), args=arguments)["state"]
     key = jax.random.wrap_key_data(tree["key"])
-    return TrainState(tree["params"], tree["opt_state"], tree["step"], key), plain["position"]
+    return TrainState(tree["params"], tree["opt_state"], tree["step"], key), position
+
+
+def _check_arrays(folder: Path, wanted: dict[str, list[Any]], partly: bool = False) -> Position:
+    """Check that a checkpoint holds these arrays, and no others unless ``partly``."""
+    arguments = ocp.args.Composite(position=ocp.args.JsonRestore())
+    with _checkpointer() as checkpointer:
+        plain = checkpointer.restore(folder.absolute(), args=arguments)["position"]
+    found = plain.get("arrays") or {}
+    if partly:
+        found = {name: value for name, value in found.items() if name in wanted}
+    if found != wanted:
+        raise UserError(
+            f"checkpoint {folder.name} is of another network, optimizer or version of nin_jax"
+        )
+    return plain["position"]
 
 
 def _arrays(tree: Any) -> dict[str, list[Any]]:
@@ -246,34 +290,6 @@ def _as_tree(state: TrainState) -> dict[str, Any]:
         "step": state.step,
         "key": jax.random.key_data(state.key),
     }
-
-
-def _seal(folder: Path) -> None:
-    """Write the checksums, in the format of ``sha256sum --check``, and sync all files."""
-    paths = list(_files(folder))
-    text = "".join(f"{_sha256(folder / path)}  {path}\n" for path in paths)
-    (folder / CHECKSUMS).write_text(text, encoding="utf-8")
-    _sync(folder / path for path in (*paths, CHECKSUMS))
-    _sync(path for path in (folder, *folder.rglob("*")) if path.is_dir())
-
-
-def _files(folder: Path) -> Iterable[str]:
-    paths = sorted(path for path in folder.rglob("*") if not path.is_dir())
-    return [name for path in paths if (name := path.relative_to(folder).as_posix()) != CHECKSUMS]
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(paths: Iterable[Path]) -> None:
-    for path in paths:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _reason(error: BaseException) -> str:

@@ -71,13 +71,17 @@ def summary(run: Run, recorder: Recorder) -> dict[str, Any]:
     }
 
 
+def title(run: Run) -> str:
+    """Return the title of the run's figures."""
+    height, width = run.model.image_size
+    return (
+        f"{run.model.variant.name} on {run.dataset.name}, {len(run.dataset.train):,} images "
+        f"at {height}x{width}, recipe {run.config.recipe}"
+    )
+
+
 def draw_curves(run: Run, folder: Path) -> None:
     """Draw ``curves.png`` from the rows of ``metrics.jsonl``."""
     from nin_jax.plotting import plot_curves  # matplotlib is slow to import
 
-    height, width = run.model.image_size
-    title = (
-        f"{run.model.variant.name} on {run.dataset.name}, {len(run.dataset.train):,} images "
-        f"at {height}x{width}, recipe {run.config.recipe}"
-    )
-    plot_curves(read_metrics(folder / workdir.METRICS), title, folder / workdir.CURVES)
+    plot_curves(read_metrics(folder / workdir.METRICS), title(run), folder / workdir.CURVES)

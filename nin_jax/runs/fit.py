@@ -24,8 +24,14 @@ from nin_jax.runs.progress import Progress, Recorder
 from nin_jax.runs.saving import Cadence, Saver
 from nin_jax.runs.signals import Interruption
 from nin_jax.runs.trained import read_weights
+from nin_jax.runs.trial import check_saving
 from nin_jax.training.config import TrainConfig, recipe_of
-from nin_jax.training.device import make_deterministic, select_device, use_compilation_cache
+from nin_jax.training.device import (
+    allow_cpu,
+    make_deterministic,
+    select_device,
+    use_compilation_cache,
+)
 
 
 def fit(config: TrainConfig) -> dict[str, Any]:
@@ -43,12 +49,13 @@ def fit(config: TrainConfig) -> dict[str, Any]:
     Raises:
         UserError: an option or a file is wrong, the loss is not finite, or memory is too small.
         Interrupted: a signal was received; the run is saved and can be resumed.
-        RunError: the end of the run could not be saved.
+        RunError: the start or the end of the run could not be saved.
     """
     started = time.perf_counter()
     check_image_size(get_variant(config.variant), recipe_of(config).image_size)
     Cadence.parse(config.checkpoint_every)
     make_deterministic(config.deterministic)
+    allow_cpu(config.device)
     multihost.join(config)
     with multihost.together():
         return _fit(config, started)
@@ -76,6 +83,7 @@ def _fit(config: TrainConfig, started: float) -> dict[str, Any]:
         agree(lock)
         check_shared(folder)
         with jax.set_mesh(run.layout.mesh):
+            check_saving(folder, run)
             return _train_in(folder, run, started, interruption)
 
 
@@ -104,7 +112,7 @@ def _train_in(folder: Path, run: Run, started: float, interruption: Interruption
         recorder = Recorder(run, outputs, screen, progress, started)
         saver = Saver(run, recorder, outputs[0], checkpoints, folder)
         if not agree(lambda: bool(checkpoints.names())):
-            saver.checkpoint()
+            saver.first_checkpoint()
         with failure.handled(saver):
             train(run, recorder, saver, interruption)
         saver.finish()

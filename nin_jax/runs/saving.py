@@ -87,24 +87,37 @@ class Saver:
         since = time.monotonic() - self._last
         return self.cadence.seconds is not None and since >= self.cadence.seconds
 
+    def first_checkpoint(self) -> None:
+        """Save a checkpoint before any step.
+
+        Raises:
+            RunError: it cannot be written.
+        """
+        try:
+            self._save_checkpoint()
+        except OSError as error:
+            raise RunError(
+                f"no checkpoint of this run can be saved ({error.strerror or error}): make room, "
+                f"then start with --resume --workdir {self.folder}"
+            ) from None
+
     def checkpoint(self) -> bool:
         """Save a checkpoint. On failure, warn and return False."""
-
-        def save() -> None:
-            agree(self.rows.sync)  # the rows must be on the disk before their size is recorded
-            progress = self.recorder.progress
-            position = {
-                "step": progress.step,
-                "evaluated": 0 < progress.step == progress.epochs * self.run.steps_per_epoch,
-                "best": progress.best,
-                "metrics_bytes": self.rows.size,
-                "progress": asdict(progress),
-            }
-            self.checkpoints.save(self.run.state, position)
-
         self._last = time.monotonic()
         with jax.transfer_guard("allow"):
-            return self._try("a checkpoint", save)
+            return self._try("a checkpoint", self._save_checkpoint)
+
+    def _save_checkpoint(self) -> None:
+        agree(self.rows.sync)  # the rows must be on the disk before their size is recorded
+        progress = self.recorder.progress
+        position = {
+            "step": progress.step,
+            "evaluated": 0 < progress.step == progress.epochs * self.run.steps_per_epoch,
+            "best": progress.best,
+            "metrics_bytes": self.rows.size,
+            "progress": asdict(progress),
+        }
+        self.checkpoints.save(self.run.state, position)
 
     def weights(self) -> bool:
         """Save the parameters under PyTorch's names. On failure, warn and return False."""

@@ -4,6 +4,8 @@ import contextlib
 import itertools
 import os
 import platform
+import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,8 +29,10 @@ def check(config: TrainConfig) -> None:
     if folder is None:
         if config.resume:
             raise UserError("--resume needs --workdir, the folder of the run to continue")
+        check_for_checkpoints("--workdir", Path("runs"))
         return
     check_folder("--workdir", folder)
+    check_for_checkpoints("--workdir", folder)
     holds_run = os.path.exists(folder / CONFIG)
     if holds_run and not config.resume:
         raise UserError(
@@ -36,6 +40,37 @@ def check(config: TrainConfig) -> None:
         )
     if config.resume and not holds_run:
         raise UserError(f"--workdir {folder} contains no run to resume")
+
+
+def check_for_checkpoints(option: str, folder: Path) -> None:
+    """Check that the libraries that write checkpoints can use a path.
+
+    TensorStore reads some characters as its own syntax, and it takes a path as UTF-8, whatever the
+    locale is.
+
+    Args:
+        option: the option that names the folder, for the message.
+        folder: its path.
+
+    Raises:
+        UserError: they cannot.
+    """
+    path = str(folder.absolute())
+    if found := re.search(r"[\[\]*?\\]|:(?=/|$)", path):
+        raise UserError(
+            f"{option} {folder}: the checkpoint library cannot use a path with {found[0]}: "
+            "choose another folder, or rename it"
+        )
+    try:
+        same = path.encode() == os.fsencode(path)
+    except UnicodeError:
+        same = False
+    if not same:
+        raise UserError(
+            f"{option} {folder} is not UTF-8 text in the encoding of this locale, "
+            f"{sys.getfilesystemencoding()}: set LC_ALL=C.UTF-8 or PYTHONUTF8=1, or choose another "
+            "folder"
+        )
 
 
 def check_folder(option: str, folder: Path) -> None:
@@ -46,8 +81,13 @@ def check_folder(option: str, folder: Path) -> None:
         folder: its path.
 
     Raises:
-        UserError: it is a file, cannot be made, or is not writable.
+        UserError: it is a URL or a file, cannot be made, or is not writable.
     """
+    if url := re.match(r"([A-Za-z][\w+.-]+):/+", str(folder)):  # a Path has lost the second slash
+        raise UserError(
+            f"{option} {url[1]}://{str(folder)[url.end() :]} is a URL: give a folder of a file "
+            "system, or mount the bucket as one"
+        )
     if os.path.exists(folder) and not folder.is_dir():
         raise UserError(f"{option} {folder} is a file, not a folder")
     # Path.exists would raise if a name is too long.

@@ -47,6 +47,7 @@ def make_study(config: StudyConfig, command: Sequence[str]) -> Path:
     """
     setting, cells = plan(config)
     workdir.check_folder("--out", config.out)
+    workdir.check_for_checkpoints("--out", config.out)
     rows = grid.read_results(config.out / RESULTS)
     story = read_story(config.out)
     if config.page_only:

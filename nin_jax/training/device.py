@@ -22,6 +22,16 @@ GPU_STEPS_PER_DISPATCH = 10
 DETERMINISTIC_FLAGS = "--xla_gpu_deterministic_ops=true --xla_gpu_autotune_level=0"
 
 
+def allow_cpu(wanted: str) -> None:
+    """Let JAX use the CPU if it is wanted and ``$JAX_PLATFORMS`` leaves it out.
+
+    Call this before JAX initializes a device, because the platforms are then fixed.
+    """
+    platforms = jax.config.jax_platforms  # pyright: ignore[reportAttributeAccessIssue]
+    if wanted == "cpu" and platforms and "cpu" not in platforms.split(","):
+        jax.config.update("jax_platforms", "cpu")
+
+
 def select_device(wanted: Literal["auto", "cpu", "gpu"]) -> None:
     """Make ``wanted`` the platform that JAX uses by default.
 
@@ -30,6 +40,7 @@ def select_device(wanted: Literal["auto", "cpu", "gpu"]) -> None:
     """
     if wanted == "auto":
         return
+    allow_cpu(wanted)
     try:
         device = jax.local_devices(backend=wanted)[0]
     except RuntimeError:

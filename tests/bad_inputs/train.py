@@ -201,6 +201,13 @@ TRAIN = {
     "workdir a file": _train(
         "is a file, not a folder", "--workdir", "file", files={"file": "mine"}
     ),
+    "workdir a URL": _train("gs://b/run is a URL: give a folder", "--workdir", "gs://b/run"),
+    "workdir in a folder with a colon": _train("a path with :", "--workdir", "x/gs:/run"),
+    **{
+        f"workdir with {sign}": _train(f"a path with {sign}:", "--workdir", f"exp{sign}1")
+        for sign in "[]*?\\"
+    },
+    "workdir that is not UTF-8": _train("is not UTF-8 text", "--workdir", "a\udcff"),
     "workdir below a file": _train("is a file", "--workdir", "file/x", files={"file": "mine"}),
     "workdir that holds a run": _train(
         "already holds a run: give --resume to continue it, or a new folder",

@@ -110,7 +110,7 @@ def test_an_incomplete_checkpoint_is_ignored_and_removed(tmp_path, monkeypatch):
         raise SystemExit
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "_seal", die)
+        patch.setattr(checkpoint, "seal", die)
         patch.setattr(checkpoint.Checkpoints, "clear_partial", lambda self: None)
         with pytest.raises(SystemExit):
             checkpoints.save(small_state(2), position(2))

@@ -1,0 +1,65 @@
+"""The checksums of a checkpoint's files: written with it, compared before it is read."""
+
+import hashlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from nin_jax.errors import first_line
+
+CHECKSUMS = "SHA256SUMS"
+
+
+class DamageError(ValueError):
+    """A file of a checkpoint has changed since it was written."""
+
+
+def verify(folder: Path) -> None:
+    """Compare every file of a checkpoint with its checksum.
+
+    Raises:
+        DamageError: a file is missing, was added or has changed.
+    """
+    try:
+        lines = (folder / CHECKSUMS).read_text(encoding="utf-8").splitlines()
+        found = {path: _sha256(folder / path) for path in _files(folder)}
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or first_line(error)
+        raise DamageError(f"{CHECKSUMS} or a file cannot be read ({reason})") from None
+    recorded = {path: digest for digest, _, path in (line.partition("  ") for line in lines)}
+    for path in sorted(recorded.keys() | found.keys()):
+        if path not in found:
+            raise DamageError(f"{path} is missing")
+        if path not in recorded:
+            raise DamageError(f"{path} is not in {CHECKSUMS}")
+        if found[path] != recorded[path]:
+            raise DamageError(f"{path} has changed")
+
+
+def seal(folder: Path) -> None:
+    """Write the checksums, in the format of ``sha256sum --check``, and sync all files."""
+    paths = list(_files(folder))
+    text = "".join(f"{_sha256(folder / path)}  {path}\n" for path in paths)
+    (folder / CHECKSUMS).write_text(text, encoding="utf-8")
+    sync(folder / path for path in (*paths, CHECKSUMS))
+    sync(path for path in (folder, *folder.rglob("*")) if path.is_dir())
+
+
+def _files(folder: Path) -> Iterable[str]:
+    paths = sorted(path for path in folder.rglob("*") if not path.is_dir())
+    return [name for path in paths if (name := path.relative_to(folder).as_posix()) != CHECKSUMS]
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sync(paths: Iterable[Path]) -> None:
+    """Write files and folders through to the disk."""
+    for path in paths:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
