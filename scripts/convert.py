@@ -1,4 +1,4 @@
-"""Convert PyTorch weights to safetensors: python scripts/convert.py nin.pt nin.safetensors."""
+"""Convert weights to safetensors: python scripts/convert.py nin.pt nin.safetensors."""
 
 import os
 from dataclasses import dataclass
@@ -12,34 +12,42 @@ from nin_jax import cli
 
 @dataclass(frozen=True)
 class ConvertConfig:
-    """Convert the state dict in a .pt or .safetensors file to a checked .safetensors file.
+    """Convert the state dict in a PyTorch or safetensors file, or the weights of a run, to a
+    checked .safetensors file.
 
-    Every key and shape must fit the network. A .pt file is read with weights_only=True, so no code
-    in it is run; reading it needs PyTorch.
+    Every key and shape must fit the network. A PyTorch file is read with weights_only=True, so no
+    code in it is run; reading it needs PyTorch.
     """
 
     source: Annotated[Path, tyro.conf.Positional]
-    """File to read: .pt, .pth or .safetensors."""
+    """File of PyTorch or safetensors to read, whatever its name, or the folder of a run."""
 
     target: Annotated[Path, tyro.conf.Positional]
     """File to write: .safetensors."""
 
-    variant: str = "nin"
-    """Network of the weights: a built-in name, or a .json or .toml file."""
+    variant: str | None = None
+    """Network of the weights: a built-in name, or a .json or .toml file. Default: nin. This and the
+    next three options are for files: a run knows its own."""
 
-    in_channels: int = 1
-    """Channels of its images: 1 for gray, 3 for color."""
+    in_channels: int | None = None
+    """Channels of its images: 1 for gray, 3 for color. Default: 1."""
 
-    num_classes: int = 10
-    """Number of its classes."""
+    num_classes: int | None = None
+    """Number of its classes. Default: 10."""
 
-    image_size: int | tuple[int, int] = 224
-    """Side of its images, or height and width, in pixels; only nin_fc needs it."""
+    image_size: int | tuple[int, int] | None = None
+    """Side of its images, or height and width, in pixels; only nin_fc needs it. Default: 224."""
+
+    best: bool = False
+    """From a run: take the weights of the best epoch, by test accuracy."""
+
+    checkpoint: int | None = None
+    """From a run: take the weights of the checkpoint after this step."""
 
 
 def run(config: ConvertConfig) -> None:
     """Convert the file, and print what was written."""
-    from nin_jax import UserError, count_params, get_variant
+    from nin_jax import UserError, count_params
     from nin_jax.models import convert
 
     if config.target.suffix != ".safetensors":
@@ -48,23 +56,45 @@ def run(config: ConvertConfig) -> None:
         raise UserError(f"{config.target} exists already")
     if not os.path.isdir(config.target.parent):
         raise UserError(f"{config.target}: there is no folder {config.target.parent}")
-    variant = get_variant(config.variant)
-    sizes: dict[str, Any] = {
-        "in_channels": config.in_channels,
-        "num_classes": config.num_classes,
-        "image_size": config.image_size,
-    }
-    if config.source.suffix in (".pt", ".pth"):
-        state_dict = _read_pt(config.source)
-    else:
-        expected = convert.expected_shapes(variant, **sizes)
-        state_dict = convert.load_safetensors(config.source, expected, variant.name)
-    model = convert.from_torch(state_dict, variant, **sizes)
+    model = _of_run(config) if os.path.isdir(config.source) else _of_file(config)
     try:
         convert.save_safetensors(model, config.target)
     except Exception as error:  # safetensors has its own error types
         raise UserError(f"cannot write {config.target}: {error}") from None
     print(f"wrote {config.target}: {model.variant.name}, {count_params(model):,} parameters")
+
+
+def _of_run(config: ConvertConfig):
+    from nin_jax import UserError, load_run
+
+    options = (config.variant, config.in_channels, config.num_classes, config.image_size)
+    if any(option is not None for option in options):
+        raise UserError(
+            f"{config.source} is a folder: a run knows its network, so leave out --variant, "
+            "--in-channels, --num-classes and --image-size"
+        )
+    return load_run(config.source, best=config.best, checkpoint=config.checkpoint)
+
+
+def _of_file(config: ConvertConfig):
+    from nin_jax import UserError, get_variant
+    from nin_jax.models import convert
+    from nin_jax.reading import is_torch
+
+    if config.best or config.checkpoint is not None:
+        raise UserError(f"--best and --checkpoint need the folder of a run, not {config.source}")
+    variant = get_variant(config.variant or "nin")
+    sizes: dict[str, Any] = {
+        "in_channels": 1 if config.in_channels is None else config.in_channels,
+        "num_classes": 10 if config.num_classes is None else config.num_classes,
+        "image_size": 224 if config.image_size is None else config.image_size,
+    }
+    if is_torch(config.source):
+        state_dict = _read_pt(config.source)
+    else:
+        expected = convert.expected_shapes(variant, **sizes)
+        state_dict = convert.load_safetensors(config.source, expected, variant.name)
+    return convert.from_torch(state_dict, variant, **sizes)
 
 
 def _read_pt(path: Path):

@@ -30,8 +30,8 @@ class EvaluateConfig(Source):
     """Folder for confusion.png. Default: the run's; with --pretrained the current folder."""
 
     export: Path | None = None
-    """Round the run's weights to float16, score them, and write them with a card into this folder.
-    --pretrained looks in nin_jax/weights."""
+    """Round the chosen weights of the run to float16, score them, and write them with a card into
+    this folder. --pretrained looks in nin_jax/weights. For float32 use scripts/convert.py."""
 
 
 def score_source(
@@ -63,7 +63,8 @@ def score_source(
         trained = shipping.rounded(trained)
     score, dataset = score_trained(trained, data_dir)
     workdir.make_folder("--out", out)
-    _report(trained, dataset, score, out / workdir.CONFUSION)
+    figure = workdir.CONFUSION if trained.step is None else f"confusion-{trained.step}.png"
+    _report(trained, dataset, score, out / figure)
     if export is not None:
         for path in shipping.write(trained, score, export):
             print(f"wrote {path}")
@@ -104,7 +105,9 @@ def score_trained(trained: Trained, data_dir: Path | None = None) -> tuple[Score
 def _report(trained: Trained, dataset: Dataset, score: Score, path: Path) -> None:
     from nin_jax.plotting import plot_confusion  # matplotlib is slow to import
 
-    title = f"{trained.model.variant.name} on {dataset.name}: test accuracy {score.accuracy:.4f}"
+    step = "" if trained.step is None else f" after step {trained.step}"
+    title = f"{trained.model.variant.name} on {dataset.name}{step}: "
+    title += f"test accuracy {score.accuracy:.4f}"
     table = Table(title=f"{escape(title)}, loss {score.loss:.4f} nats", title_justify="left")
     for column in ("class", "precision", "recall", "images"):
         table.add_column(column, justify="left" if column == "class" else "right")

@@ -98,7 +98,7 @@ def write(trained: Trained, score: Score, folder: Path) -> tuple[Path, Path]:
         dataset=str(trained.config.dataset),
         data_checksum=trained.data_checksum,
         class_names=trained.class_names,
-        command=command(trained.config),
+        command=command(trained.config, trained.step),
         test_accuracy=score.accuracy,
         test_images=int(score.confusion.sum()),
         batch_size=trained.batch_size,
@@ -119,8 +119,10 @@ def write(trained: Trained, score: Score, folder: Path) -> tuple[Path, Path]:
     return weights, text
 
 
-def command(config: TrainConfig) -> str:
+def command(config: TrainConfig, step: int | None = None) -> str:
     """Return the command line of a run, without options that do not change its result.
+
+    A comment names the step, if the weights are from a checkpoint.
 
     >>> command(TrainConfig("nin15", dataset="digits", image_size=64, seed=1, workdir=Path("x")))
     'python scripts/train.py --variant nin15 --dataset digits --image-size 64 --seed 1'
@@ -137,4 +139,5 @@ def command(config: TrainConfig) -> str:
             words.append(f"--{'' if value else 'no-'}{option}")
         else:
             words += [f"--{option}", *map(str, value if isinstance(value, tuple) else (value,))]
-    return shlex.join(words)
+    comment = "" if step is None else f"  # the checkpoint after step {step}"
+    return shlex.join(words) + comment

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from flax import nnx
 
 from nin_jax.errors import UserError
 from nin_jax.models import convert, pretrained
 from nin_jax.models.nin import NiN
-from nin_jax.runs import manifest
+from nin_jax.runs import manifest, workdir
 from nin_jax.runs.preparation import micro_batch_size
 from nin_jax.training.config import TrainConfig
 from nin_jax.training.device import select_device
@@ -30,6 +31,7 @@ class Trained:
         batch_size: images scored at a time.
         origin: the run's folder, or the name of the shipped weights.
         folder: the run's folder; None for shipped weights.
+        step: of the checkpoint that the weights are from; None for the last weights.
     """
 
     model: NiN
@@ -39,6 +41,7 @@ class Trained:
     batch_size: int
     origin: str
     folder: Path | None = None
+    step: int | None = None
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,12 @@ class Source:
     weights: Path | None = None
     """Another .safetensors file with the run's parameters. Default: the run's own."""
 
+    best: bool = False
+    """Take the weights of the run's best epoch, by test accuracy, instead of its last ones."""
+
+    checkpoint: int | None = None
+    """Take the weights of the run's checkpoint after this step instead of its last ones."""
+
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """Where to run; auto uses a GPU if JAX finds one."""
 
@@ -64,25 +73,66 @@ class Source:
         """Select the device and return the network.
 
         Raises:
-            UserError: neither or both of ``workdir`` and ``pretrained`` are given, there is no such
-                run or name, or the weights do not fit.
+            UserError: neither or both of ``workdir`` and ``pretrained`` are given, several weights
+                are chosen, there is no such run, name or checkpoint, or the weights do not fit.
         """
         if (self.workdir is None) == (self.pretrained is None):
             raise UserError(
                 "give one of --workdir, the folder of a run, and --pretrained, weights that ship "
                 f"({', '.join(pretrained.list_pretrained())})"
             )
+        chosen = {"--weights": self.weights, "--checkpoint": self.checkpoint}
+        given = [name for name, value in chosen.items() if value is not None]
+        given += ["--best"] if self.best else []
+        if given and self.workdir is None:
+            raise UserError(f"{given[0]} goes with --workdir, not with --pretrained")
+        if len(given) > 1:
+            raise UserError(f"give one of {' and '.join(given)}")
         select_device(self.device)
         if self.workdir is not None:
-            return _of_run(self.workdir, self.weights)
-        if self.weights is not None:
-            raise UserError("--weights goes with --workdir, not with --pretrained")
+            return _of_run(self.workdir, self)
         assert self.pretrained is not None
         return _of_card(pretrained.find(self.pretrained))
 
 
-def _of_run(folder: Path, weights: Path | None) -> Trained:
-    model, config = manifest.load_model(folder, weights), manifest.read_config(folder)
+def load_run(folder: str | Path, *, best: bool = False, checkpoint: int | None = None) -> NiN:
+    """Return the trained network of a run.
+
+    Args:
+        folder: the run's workdir.
+        best: take the weights of the best epoch, by test accuracy.
+        checkpoint: take the weights of the checkpoint after this step. Without ``best`` and
+            ``checkpoint``, the weights are those after the last epoch.
+
+    Raises:
+        UserError: the folder is not a run or has no such weights, or both are given.
+    """
+    if best and checkpoint is not None:
+        raise UserError("give best or checkpoint, not both")
+    if not best and checkpoint is None:
+        return manifest.load_model(folder)
+    return _of_checkpoint(Path(folder), checkpoint)[0]
+
+
+def _of_checkpoint(folder: Path, step: int | None) -> tuple[NiN, int]:
+    """Return the network of a checkpoint, or of the best one, and its step."""
+    from nin_jax.runs.checkpoint import Checkpoints  # Orbax is slow to import
+
+    model = manifest.make_model(folder)
+    workdir.check_for_checkpoints("--workdir", folder)
+    checkpoints = Checkpoints(folder / workdir.CHECKPOINTS)
+    name = checkpoints.find(step)
+    nnx.update(model, checkpoints.read_params(name, nnx.state(model, nnx.Param)))
+    return model, int(name.partition("-")[0])
+
+
+def _of_run(folder: Path, source: Source) -> Trained:
+    step = None
+    if source.best or source.checkpoint is not None:
+        model, step = _of_checkpoint(folder, source.checkpoint)
+    else:
+        model = manifest.load_model(folder, source.weights)
+    config = manifest.read_config(folder)
     return Trained(
         model,
         manifest.class_names(folder),
@@ -91,6 +141,7 @@ def _of_run(folder: Path, weights: Path | None) -> Trained:
         micro_batch_size(config, manifest.read_recipe(folder), model),
         str(folder),
         folder,
+        step,
     )
 
 
