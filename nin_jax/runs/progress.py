@@ -212,18 +212,24 @@ class Recorder:
     def _print(self, row: dict[str, Any], test_loss: float) -> None:
         loss, accuracy = (row[f"train_{name}"] for name in ("loss", "accuracy"))
         shown = "all steps were skipped" if loss is None else f"{loss:.4f} accuracy {accuracy:.4f}"
-        dead = self._dead_names()
+        dead, speed = self._dead_names(), row["images_per_second"]  # one step alone has no speed
         self.screen.line(
             f"epoch {row['epoch']}/{self.run.recipe.epochs}  train loss {shown}  test loss "
             f"{test_loss:.4f} accuracy {row['test_accuracy']:.4f}  "
-            f"{row['images_per_second'] or float('nan'):.0f} images/s  {row['seconds']:.0f} s"
+            + (f"{speed:.0f} images/s  " if speed else "")
+            + f"{row['seconds']:.0f} s"
             + (f"  never predicted: {dead}" if dead else "")
         )
         if row["epoch"] > 1 or accuracy is None:
             return
         at_chance, dead_class = remedies(self.run)
         chance = self.run.dataset.train.chance(self.run.dataset.num_classes)
-        if accuracy < 1.2 * chance:
+        if chance == 1:
+            self.screen.line(
+                "NOTE: all training images have the same class, so there is nothing to learn and "
+                "the accuracy says nothing. Remedy: give images of two or more classes."
+            )
+        elif accuracy < 1.2 * chance:
             self.progress.at_chance = True
             self.screen.line(
                 f"NOTE: after the first epoch the training accuracy, {accuracy:.3f}, is at chance "

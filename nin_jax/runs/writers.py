@@ -76,7 +76,10 @@ class JsonlWriter:
 
 
 class TensorBoardWriter:
-    """Write every number of a row as a scalar with its name, at the row's step.
+    """Write every number of a row as a scalar at the row's step.
+
+    Its tag is the row's kind and its name, as ``step/train_loss`` and ``epoch/train_loss``: the
+    mean over some steps and the mean over an epoch are different curves.
 
     The events repeat ``metrics.jsonl``: a resumed run writes them again from its rows, so that each
     step appears once.
@@ -109,7 +112,7 @@ class TensorBoardWriter:
     def write(self, row: dict[str, Any]) -> None:
         """Write a row; raise an OSError if that fails."""
         values = [
-            self._summary.Summary.Value(tag=name, simple_value=value)
+            self._summary.Summary.Value(tag=f"{row['kind']}/{name}", simple_value=value)
             for name, value in row.items()
             if isinstance(value, int | float) and name not in ("step", "time")
         ]

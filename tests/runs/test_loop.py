@@ -19,7 +19,8 @@ from nin_jax.runs import manifest, preparation, writers
 from nin_jax.runs.fit import fit
 from nin_jax.runs.preparation import load_data
 from tests.conftest import SCRIPTS
-from tests.support.disturbed import assert_same
+from tests.support.disturbed import assert_same, events_of
+from tests.support.picture_folders import make_folder, pictures
 
 
 def test_what_a_run_writes(config, capsys):
@@ -48,12 +49,26 @@ def test_what_a_run_writes(config, capsys):
     assert [row["epoch"] for row in epochs] == [1, 2]
     wanted = {"train_loss", "test_loss", "test_accuracy", "images_per_second"}
     assert all(wanted <= row.keys() for row in epochs)
-    assert next((folder / "tensorboard").iterdir()).stat().st_size > 200
+    events = events_of(folder)
+    assert ["step/train_loss" in tags for _, tags in events] == [True, False, True, False]
+    assert all("epoch/train_loss" in tags for _, tags in events[1::2])
+    assert all(tag.startswith(("step/", "epoch/")) for _, tags in events for tag in tags)
     assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert 0 < summary["time_to_first_step_seconds"] < 600
     out = capsys.readouterr().out
     for text in ("tiny: 16x16x1 -> 10 classes", "first step after ", "epoch 2/2"):
         assert text in out
+
+
+def test_one_step_on_one_class(config, capsys, tmp_path):
+    """There is no speed, because the first step includes compilation, and nothing to learn."""
+    images = make_folder(tmp_path / "set", pictures(4, 8, 8), np.zeros(4, int))
+    fit(replace(config, dataset=f"folder:{images}", limit_train=None, epochs=1))
+    out = capsys.readouterr().out
+    assert "epoch 1/1" in out
+    assert "images/s" not in out
+    assert "nan" not in out
+    assert "NOTE: all training images have the same class, so there is nothing to learn" in out
 
 
 def test_two_runs_with_one_configuration_are_bit_equal(config, undisturbed):

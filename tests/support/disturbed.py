@@ -35,7 +35,8 @@ def events_of(folder):
     (path,) = (folder / workdir.TENSORBOARD).iterdir()
     events = [event for event in EventFileLoader(str(path)).Load() if event.summary.value]
     return [
-        (event.step, {value.tag for value in event.summary.value} - set(TIMES)) for event in events
+        (event.step, {v.tag for v in event.summary.value if v.tag.split("/")[1] not in TIMES})
+        for event in events
     ]
 
 
