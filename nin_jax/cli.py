@@ -90,6 +90,12 @@ def guard(action: Callable[[], object]) -> None:
     except (UserError, RunError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         _leave(2 if isinstance(error, UserError) else 1)
+    except (RuntimeError, AssertionError):
+        reason = _missing_platform()
+        if reason is None:
+            raise
+        print(f"error: {reason}", file=sys.stderr)
+        _leave(2)
     except Interrupted as interrupted:
         print(interrupted, file=sys.stderr)
         _leave(interrupted.code)
@@ -99,6 +105,22 @@ def guard(action: Callable[[], object]) -> None:
     except BrokenPipeError:  # the program that read our output has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         _leave(0)
+
+
+def _missing_platform() -> str | None:
+    """Return an error message if JAX has no device of the platforms that it is told to use."""
+    jax = sys.modules.get("jax")
+    wanted = jax and jax.config.jax_platforms
+    if jax is None or not wanted:
+        return None
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError):  # JAX asserts it for CUDA
+        return (
+            f"JAX_PLATFORMS={wanted}: JAX finds no such device here: unset it, or give --device "
+            "cpu to a script that has this option"
+        )
+    return None
 
 
 def _leave(code: int) -> None:

@@ -4,6 +4,7 @@ Only regular files of a limited size are read: a pipe would block, and /dev/zero
 in error messages are shortened, so that a message is one line of a limited length.
 """
 
+import contextlib
 import json
 import os
 import reprlib
@@ -88,6 +89,23 @@ def check_file(path: str | Path, limit: int, problem: str) -> None:
         raise UserError(f"{problem}: not a file")
     if found.st_size > limit:
         raise UserError(f"{problem}: {found.st_size:,} bytes, more than {limit:,}")
+
+
+def is_torch(path: str | Path) -> bool:
+    """Return whether a file's first bytes are those of a file of ``torch.save``.
+
+    It is a ZIP archive or, in the old format, a pickle. A safetensors file has a brace after eight
+    bytes. A file that cannot be read, or is neither, is judged by its name.
+    """
+    start = b""
+    with contextlib.suppress(OSError, ValueError):
+        if stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would block
+            with open(path, "rb") as file:
+                start = file.read(9)
+    if start[8:] == b"{":
+        return False
+    named = Path(path).suffix.lower() in (".pt", ".pth")
+    return start.startswith((b"PK\x03\x04", b"\x80")) or named
 
 
 def parse_json(text: str) -> Any:

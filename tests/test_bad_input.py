@@ -7,10 +7,13 @@ import fcntl
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import pytest
 
 import nin_jax
@@ -22,7 +25,7 @@ from nin_jax.training.config import TrainConfig, recipe_of
 from tests import bad_inputs
 from tests.bad_inputs import CASES
 from tests.bad_inputs.case import REMOVED, Case, Content
-from tests.conftest import SCRIPTS, TINY_TOML
+from tests.conftest import SCRIPTS, TINY_TOML, Outcome
 
 
 @pytest.fixture(scope="session")
@@ -126,14 +129,25 @@ def test_every_script_has_its_cases():
 
 
 def test_a_gpu_that_is_not_there(script, tmp_path, monkeypatch):
-    import jax
-
     if jax.default_backend() != "cpu":
         pytest.skip("there is one")
     before = tree(tmp_path)
     outcome = script("train", "--dataset", "digits", "--device", "gpu")
     assert is_one_line(outcome, "--device gpu: JAX finds none here")
     assert tree(tmp_path) == before
+
+
+def test_a_platform_that_is_not_there(tmp_path):
+    """It is read when JAX starts, so this needs a process of its own."""
+    wanted = "tpu" if "tpu" not in {d.platform for d in jax.devices()} else "rocm"
+    environ = os.environ | {"JAX_PLATFORMS": wanted, "PYTHONPATH": str(SCRIPTS.parent)}
+    command = [sys.executable, SCRIPTS / "train.py", "--dataset", "digits"]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, cwd=tmp_path)
+    assert is_one_line(Outcome(done.returncode, done.stdout, done.stderr), f"PLATFORMS={wanted}: ")
+    assert not list(tmp_path.iterdir())
+    code = "from nin_jax.training.device import *; select_device('cpu'); print(jax.devices())"
+    done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True)
+    assert "CpuDevice" in done.stdout, done.stderr
 
 
 def test_a_workdir_that_is_not_writable(script, tmp_path, monkeypatch):
@@ -160,14 +174,17 @@ def test_a_workdir_in_use(script, tmp_path, tiny):
     assert [path.name for path in folder.iterdir()] == [".lock"]
 
 
-def test_convert_writes_what_pytorch_saved(script, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "new_format"), [("nin.pt", True), ("nin.pth.tar", True), ("nin.bin", False)]
+)
+def test_convert_writes_what_pytorch_saved(script, tmp_path, name, new_format):
     import torch
 
     import nin_torch_ref
 
     state = nin_torch_ref.create_model("nin", image_size=96).state_dict()
-    torch.save(state, tmp_path / "nin.pt")
-    outcome = script("convert", tmp_path / "nin.pt", tmp_path / "nin.safetensors")
+    torch.save(state, tmp_path / name, _use_new_zipfile_serialization=new_format)
+    outcome = script("convert", tmp_path / name, tmp_path / "nin.safetensors")
     assert outcome.code == 0, outcome.err
     assert "1,992,166 parameters" in outcome.out
     written = convert.load_safetensors(tmp_path / "nin.safetensors")

@@ -21,7 +21,7 @@ from nin_jax.errors import UserError
 from nin_jax.models.geometry import MAX_PARAMS, trace
 from nin_jax.models.nin import NiN, new_model
 from nin_jax.models.variants import ImageSize, Variant
-from nin_jax.reading import check_file, shown
+from nin_jax.reading import check_file, is_torch, shown
 
 MAX_FILE_BYTES = 8 * MAX_PARAMS + 2**20  # the largest network in float64, and the header
 MAX_LISTED_ERRORS = 30
@@ -125,10 +125,14 @@ def to_torch(model: NiN) -> dict[str, np.ndarray]:
     return state
 
 
-def _as_arrays(state_dict: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def _as_arrays(state_dict: Mapping[str, Any], expected: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Return the arrays; one that is not expected may hold anything, so it becomes an empty one."""
     if not isinstance(state_dict, Mapping):
         raise UserError(f"a state dict maps names to arrays, got {shown(state_dict)}")
-    return {name: _as_array(name, value) for name, value in state_dict.items()}
+    return {
+        name: _as_array(name, value) if name in expected else np.zeros(0)
+        for name, value in state_dict.items()
+    }
 
 
 def _as_array(name: str, value: Any) -> np.ndarray:
@@ -157,10 +161,10 @@ def load_state_dict(model: NiN, state_dict: Mapping[str, Any]) -> None:
         UserError: keys are missing or unexpected, or have another shape (the first 30 are listed),
             or a value is not a floating array. The model is unchanged.
     """
-    arrays = _as_arrays(state_dict)
     expected = expected_shapes(
         model.variant, model.in_channels, model.num_classes, model.image_size
     )
+    arrays = _as_arrays(state_dict, expected)
     check_shapes(_shapes(arrays), expected, model.variant.name)
     for name, layer in _layers(model):
         weight, bias = arrays[f"{name}.weight"], arrays[f"{name}.bias"]
@@ -181,7 +185,8 @@ def transfer(model: NiN, state_dict: Mapping[str, Any]) -> list[str]:
         UserError: the weights are from another network. The model is unchanged.
     """
     variant, size = model.variant, model.image_size
-    arrays = _as_arrays(state_dict)
+    expected = expected_shapes(variant, model.in_channels, model.num_classes, size)
+    arrays = _as_arrays(state_dict, expected)
     shapes = _shapes(arrays)
     names = list(_names(variant))
     kernel, bias = (shapes.get(n, ()) for n in (f"{names[0]}.weight", f"{names[-1]}.bias"))
@@ -191,7 +196,6 @@ def transfer(model: NiN, state_dict: Mapping[str, Any]) -> list[str]:
 
     layers = trace(variant, model.in_channels, model.num_classes, size)
     layer_names = [layer.name for layer in layers if layer.params]
-    expected = expected_shapes(variant, model.in_channels, model.num_classes, size)
     skipped = {
         name: layer
         for name, layer in zip(names, layer_names, strict=True)
@@ -264,6 +268,8 @@ def load_safetensors(
         with safe_open(path, "numpy") as file:
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
             for name, header in slices.items():
+                if fitting is not None and name not in fitting:
+                    continue  # `check_shapes` names it
                 if header.get_dtype() not in ("F16", "F32", "F64"):
                     raise UserError(
                         f"{path}: {shown(name)} holds {header.get_dtype()}; F16, F32 or F64 can "
@@ -285,4 +291,5 @@ def load_safetensors(
 
 def _damaged(path: str | Path, error: Exception) -> UserError:
     reason = " ".join(str(error).split())[:300]  # it may quote the file
-    return UserError(f"{path} is not a complete safetensors file: {reason}")
+    hint = "; it is a PyTorch file: convert it with scripts/convert.py" if is_torch(path) else ""
+    return UserError(f"{path} is not a complete safetensors file: {reason}{hint}")

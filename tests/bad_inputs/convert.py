@@ -22,17 +22,38 @@ CONVERT = {
     ),
     "source with code": _convert(NO_TENSORS, pickle.dumps(print)),
     "source a bomb": _convert(NO_TENSORS, packed),
-    "source a zip": _convert(WHOLE, b"PK\x03\x04", name="a.safetensors"),
+    "source a zip": _convert(NO_TENSORS, b"PK\x03\x04", name="a.safetensors"),
+    "source of random bytes": _convert(WHOLE, b"\xff" * 100, name="a.bin"),
+    "source with a counter of batches": _convert(
+        "; unexpected net.1.num_batches_tracked",
+        saved(lambda torch: {"net.1.num_batches_tracked": torch.tensor(5)}),
+    ),
+    "best of a file": _convert("need the folder of a run, not a.pt", b"", "--best"),
+    "a run of another variant": Case(
+        "convert", "leave out --variant", ("run", "o.safetensors", "--variant", "nin"), edits={}
+    ),
+    "a checkpoint that is not there": Case(
+        "convert",
+        "no checkpoint of step 7: it has none",
+        ("run", "o.safetensors", "--checkpoint", "7"),
+        edits={},
+    ),
+    "best of a run without checkpoints": Case(
+        "convert", "no intact checkpoint", ("run", "o.safetensors", "--best"), edits={}
+    ),
     "source a list": _convert("other than a state dict", saved(lambda torch: [torch.ones(1)])),
     "source with numbers": _convert("other than a state dict", saved(lambda torch: {"epoch": 3})),
     "source of bfloat16": _convert(
-        "'a' is not a plain array", saved(lambda torch: {"a": torch.ones(1, dtype=torch.bfloat16)})
+        "'net.0.0.bias' is not a plain array",
+        saved(lambda torch: {"net.0.0.bias": torch.ones(1, dtype=torch.bfloat16)}),
     ),
     "source of whole numbers": _convert(
-        "'a' holds int64", saved(lambda torch: {"a": torch.ones(1, dtype=torch.int64)})
+        "'net.0.0.bias' holds int64",
+        saved(lambda torch: {"net.0.0.bias": torch.ones(1, dtype=torch.int64)}),
     ),
     "source sparse": _convert(
-        "'a' is not a plain array", saved(lambda t: {"a": t.eye(3).to_sparse()})
+        "'net.0.0.bias' is not a plain array",
+        saved(lambda t: {"net.0.0.bias": t.eye(3).to_sparse()}),
     ),
     "source of exabytes in a number": _convert(
         "unexpected a",

@@ -12,6 +12,7 @@ from tests.bad_inputs.case import (
     card,
     other_weights,
     safetensors,
+    saved,
     tensor,
 )
 
@@ -58,6 +59,22 @@ EVALUATE = {
     "out is a file": Case(
         "evaluate", "--out x is a file", (*RUN, "--out", "x"), {"x": ""}, edits={}
     ),
+    "out a URL": Case("evaluate", "gs://b/c is a URL", (*RUN, "--out", "gs://b/c"), edits={}),
+    "best and a checkpoint": Case(
+        "evaluate",
+        "give one of --checkpoint and --best",
+        (*RUN, "--best", "--checkpoint", "1"),
+        edits={},
+    ),
+    "best of shipped weights": Case(
+        "evaluate", "--best goes with --workdir", ("--pretrained", "nin15", "--best")
+    ),
+    "a checkpoint of none": Case(
+        "evaluate",
+        "has no checkpoint of step 3: it has none",
+        (*RUN, "--checkpoint", "3"),
+        edits={},
+    ),
     "folder missing": Case("evaluate", "none is not a run", ("--workdir", "none")),
     "folder empty": Case("evaluate", "is not a run", ("--workdir", "x"), {"x/": ""}),
     "folder a file": Case("evaluate", "is not a run", ("--workdir", "x"), {"x": ""}),
@@ -99,11 +116,20 @@ EVALUATE = {
     ),
     "weights without any": _weights("missing net.0.0.weight", safetensors({})),
     "weights of bfloat16": _weights(
-        "'a' holds BF16; F16, F32 or F64 can be read",
-        safetensors({"a": tensor("BF16", [1], 0, 2)}, b"12"),
+        "'net.0.0.bias' holds BF16; F16, F32 or F64 can be read",
+        safetensors({"net.0.0.bias": tensor("BF16", [1], 0, 2)}, b"12"),
     ),
     "weights of whole numbers": _weights(
-        "'a' holds I64", safetensors({"a": tensor("I64", [1], 0, 8)}, b"12345678")
+        "'net.0.0.bias' holds I64",
+        safetensors({"net.0.0.bias": tensor("I64", [1], 0, 8)}, b"12345678"),
+    ),
+    "weights with a counter of batches": _weights(
+        "; unexpected net.1.num_batches_tracked",
+        safetensors({"net.1.num_batches_tracked": tensor("I64", [1], 0, 8)}, b"12345678"),
+    ),
+    "weights of PyTorch": _weights(
+        "it is a PyTorch file: convert it with scripts/convert.py",
+        saved(lambda torch: {"a": torch.ones(1)}),
     ),
     "weights with a name of lines": _weights(
         "unexpected 'a\\nb'", safetensors({"a\nb": tensor("F32", [1], 0, 4)}, b"1234")
