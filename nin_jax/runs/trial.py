@@ -4,7 +4,7 @@ import logging
 import shutil
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -63,13 +63,12 @@ def _files(folder: Path, title: str) -> None:
 
     folder.mkdir()
     manifest.write_json(folder / workdir.CONFIG, {"title": title})
-    rows = JsonlWriter(folder / workdir.METRICS)
-    events = TensorBoardWriter(folder / workdir.TENSORBOARD)
-    for writer in (rows, events):
-        writer.write({"kind": "step", "step": 0, "time": 0.0, "train_loss": 0.0})
-    rows.sync()
-    rows.close()
-    events.close()
+    row = {"kind": "step", "step": 0, "time": 0.0, "train_loss": 0.0}
+    with closing(JsonlWriter(folder / workdir.METRICS)) as rows:
+        rows.write(row)
+        rows.sync()
+    with closing(TensorBoardWriter(folder / workdir.TENSORBOARD)) as events:
+        events.write(row)
     read_metrics(folder / workdir.METRICS)
     save_file({"weight": np.zeros(1, np.float32)}, folder / workdir.WEIGHTS)
     load_file(folder / workdir.WEIGHTS)
