@@ -182,7 +182,10 @@ def read_recipe(folder: Path) -> Recipe:
     Raises:
         UserError: the folder is not a run, or its recipe is not one.
     """
-    return from_file(Recipe, _read_run(folder).recipe, folder / CONFIG)
+    saved = _read_run(folder)
+    missing = {field.name for field in dataclasses.fields(Recipe)} - saved.recipe.keys()
+    complete = bool(missing & saved.config.keys())  # a newer option is in neither table
+    return from_file(Recipe, saved.recipe, folder / CONFIG, complete)
 
 
 def _check_values(config: TrainConfig, folder: Path) -> None:
