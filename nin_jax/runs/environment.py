@@ -45,8 +45,9 @@ def settings() -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     for name in JAX_SETTINGS:
-        if hasattr(jax.config, name):  # JAX removes settings over time
-            value = getattr(jax.config, name)
+        if name in jax.config.values:  # JAX removes settings over time
+            # The attribute, where there is one, is the value in the present context.
+            value = getattr(jax.config, name, jax.config.values[name])
             plain = value is None or isinstance(value, bool | int | float | str)
             found[name] = value if plain else str(value)
     found |= {name: os.environ.get(name) for name in VARIABLES}
