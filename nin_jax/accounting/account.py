@@ -189,7 +189,7 @@ def account(
     Raises:
         UserError: as `create_model`; the batch size is not from 1 to 2**31 - 1; or the memory is
             smaller than the parameters.
-        ValueError: the model has a layer without a rule, or differs from its variant.
+        ValueError: the model has a layer or a setting without a rule.
 
     Example:
         >>> account("nin", in_channels=3, xla=False).counts["thop"]
@@ -197,7 +197,7 @@ def account(
     """
     model = variant if isinstance(variant, NiN) else None
     if model is not None:
-        precision = check_model(model)
+        precision, layers = check_model(model)
         in_channels, num_classes = model.in_channels, model.num_classes
         image_size = model.image_size
     _check(batch_size, precision)
@@ -208,7 +208,8 @@ def account(
             raise unknown_name("recipe", recipe, RECIPES)
         recipe = RECIPES[recipe](variant)
     sides = as_height_width(image_size)
-    layers = trace(variant, in_channels, num_classes, sides)
+    if model is None:
+        layers = trace(variant, in_channels, num_classes, sides)
     logit_relu = recipe.logit_relu if model is None else model.head.last_relu
     dropout = variant.dropout if model is None else model.dropout.rate
     costs = layer_costs(layers, logit_relu, dropout)

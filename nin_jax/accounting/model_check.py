@@ -1,6 +1,4 @@
-"""Check that a model has the layers of its variant, which the accounting counts."""
-
-from itertools import zip_longest
+"""Check that a model has only layers that the accounting counts."""
 
 import jax
 import jax.numpy as jnp
@@ -8,35 +6,26 @@ from flax import nnx
 
 from nin_jax.accounting.memory import ITEMSIZE
 from nin_jax.accounting.programs import abstract_model
-from nin_jax.models.geometry import trace
-from nin_jax.models.nin import Conv, NiN, count_params
-from nin_jax.models.variants import Convolution
+from nin_jax.models.geometry import Layer
+from nin_jax.models.nin import NiN, count_params
 from nin_jax.training.config import Precision
 
 
-def check_model(model: NiN) -> Precision:
-    """Check that a model still is what its variant says, and return its precision.
+def check_model(model: NiN) -> tuple[Precision, list[Layer]]:
+    """Return the precision and the layers of a model, which may have other layers than its variant.
 
     Raises:
-        ValueError: a layer was replaced or changed, or the model computes in a precision that the
-            accounting has no rule for.
+        ValueError: a layer is of another kind or has another setting, or the model computes in a
+            precision that the accounting has no rule for.
     """
     _check_types(model)
-    layers = trace(model.variant, model.in_channels, model.num_classes, model.image_size)
-    specs = [layer.convolution for layer in layers if layer.convolution is not None]
-    blocks = [*model.blocks, model.head]
-    found = [_spec(conv) for block in blocks for conv in block.convs]
-    for spec, expected in zip_longest(found, specs):
-        if spec != expected:
-            raise ValueError(f"the model has {spec}, where {model.variant.name} has {expected}")
+    layers = model.trace()
     if not all(block.last_relu for block in model.blocks):
         raise ValueError("the model has a block without its last ReLU; only the head may lack it")
     params, counted = count_params(model), sum(layer.params for layer in layers)
     if params != counted:
-        raise ValueError(
-            f"the model has {params:,} parameters, where {model.variant.name} has {counted:,}"
-        )
-    return _precision(model)
+        raise ValueError(f"the model has {params:,} parameters, where its layers have {counted:,}")
+    return _precision(model), layers
 
 
 def _check_types(model: NiN) -> None:
@@ -47,11 +36,6 @@ def _check_types(model: NiN) -> None:
         if not isinstance(module, known):
             where = ".".join(map(str, path))
             raise ValueError(f"no rule counts {where}, a {type(module).__name__}")
-
-
-def _spec(conv: Conv) -> Convolution:
-    kernel, _, in_channels, out_channels = conv.kernel.shape
-    return Convolution(in_channels, out_channels, kernel, conv.strides, conv.padding)
 
 
 def _precision(model: NiN) -> Precision:

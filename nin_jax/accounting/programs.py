@@ -15,7 +15,7 @@ from flax import nnx
 
 from nin_jax.inference.predictor import Predictor
 from nin_jax.models import ops
-from nin_jax.models.geometry import Layer, trace
+from nin_jax.models.geometry import Layer
 from nin_jax.models.nin import NiN, new_model, with_operations
 from nin_jax.models.variants import ImageSize, Variant
 from nin_jax.training.config import Precision
@@ -121,10 +121,9 @@ class Programs:
 
     def draws(self) -> jax.stages.Lowered | None:
         """Lower the random numbers of dropout for one micro-batch; None without dropout."""
-        model = self.model
-        layers = trace(model.variant, model.in_channels, model.num_classes, model.image_size)
+        layers = self.model.trace()
         shape = next(layer.out_shape for layer in layers if layer.kind == "dropout")
-        rate = model.dropout.rate
+        rate = self.model.dropout.rate
         if rate == 0:
             return None
         draw = jax.jit(jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, shape)))
@@ -162,8 +161,7 @@ class Programs:
 
     def layer_gradients(self) -> list["LayerGradients"]:
         """Lower the gradients of each convolution and linear layer, for one micro-batch."""
-        model = self.model
-        layers = trace(model.variant, model.in_channels, model.num_classes, model.image_size)
+        layers = self.model.trace()
         operations = self.model.operations
         known: dict[Any, LayerGradients] = {}  # layers of the same shape share programs
         found: list[LayerGradients] = []

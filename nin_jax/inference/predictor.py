@@ -64,14 +64,14 @@ class Predictor:
             x = images
             if images.dtype == jnp.uint8:
                 x = transforms.prepare(images, model.image_size)
-            return nnx.merge(graphdef, params)(x)  # [M, num_classes]
+            return nnx.merge(graphdef, params)(x)  # [M, classes]
 
         def batch(arrays: list[jax.Array], images: jax.Array) -> jax.Array:
             parts = split_micro_batches(jnp.arange(batch_size), micro)  # [n, M]
             if len(parts) == 1:
                 return logits(arrays, images)
             done = jax.lax.map(lambda part: logits(arrays, images[part]), parts)  # [n, M, classes]
-            return done.reshape(-1, model.num_classes)[:batch_size]
+            return done.reshape(-1, done.shape[-1])[:batch_size]
 
         self._batch = jax.jit(batch)
 
@@ -79,8 +79,9 @@ class Predictor:
         """Return the logits.
 
         Args:
-            images: uint8 [N, H, W, C] of any size, resized to the model's as in training; or float
-                [N, height, width, C] in [0, 1] of the model's size.
+            images: uint8 [N, H, W, C] of any size, resized to the model's as in training and
+                divided by 255; or float [N, height, width, C] in [0, 1] of the model's size, used
+                as they are.
 
         Returns:
             float32 [N, num_classes].
@@ -131,7 +132,7 @@ class Predictor:
         if images.dtype == np.uint8:
             return
         if not jnp.issubdtype(images.dtype, jnp.floating):
-            raise UserError(f"images must be uint8 or floating, got {images.dtype}")
+            raise UserError(f"images must be uint8 or floating in [0, 1], got {images.dtype}")
         if images.shape[1:3] != size:
             raise UserError(
                 f"float images must be {size[0]}x{size[1]}, as the model, got "

@@ -8,8 +8,7 @@ every parameter is set, every shape is checked, and nothing is reshaped to fit.
 torch is not needed: `numpy.asarray` must accept the arrays, which torch tensors fulfil.
 """
 
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,94 +17,46 @@ import numpy as np
 from flax import nnx
 
 from nin_jax.errors import UserError
-from nin_jax.models.geometry import MAX_PARAMS, trace
-from nin_jax.models.nin import NiN, new_model
+from nin_jax.models.geometry import MAX_PARAMS
+from nin_jax.models.nin import NiN, count_params, new_model
+from nin_jax.models.state_dict import TORCH_ORDER, check_shapes, expected_shapes, layer_names
 from nin_jax.models.variants import ImageSize, Variant
 from nin_jax.reading import check_file, is_torch, shown
 
 MAX_FILE_BYTES = 8 * MAX_PARAMS + 2**20  # the largest network in float64, and the header
-MAX_LISTED_ERRORS = 30
 
 
-def _names(variant: Variant) -> Iterator[str]:
-    """Yield the state dict's name of each layer with parameters, in order.
-
-    The indices count pools, dropout, mean and flatten too, and in a block the ReLUs.
-    """
-    index = 0
-    for stage in variant.stages:
-        yield from (f"net.{index}.{2 * j}" for j in range(1 + len(stage.mlp)))
-        index += 2 if stage.pool else 1
-    index += 1  # dropout
-    yield from (f"net.{index}.{2 * j}" for j in range(1 + len(variant.head.mlp)))
-    if variant.classifier == "linear":
-        yield f"net.{index + 2}"  # after the head and the flatten
-
-
-def _layers(model: NiN) -> Iterator[tuple[str, Any]]:
-    """Return (name in the state dict, layer) of every layer with parameters."""
-    layers = [conv for block in (*model.blocks, model.head) for conv in block.convs]
-    layers += [] if model.linear is None else [model.linear]
-    return zip(_names(model.variant), layers, strict=True)
-
-
-def expected_shapes(
-    variant: Variant, in_channels: int, num_classes: int, image_size: ImageSize
-) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of a network's state dict by name, without making any array.
+def _layers(model: NiN) -> list[tuple[str, nnx.Conv | nnx.Linear]]:
+    """Return (name in the state dict, layer) of every layer with parameters.
 
     Raises:
-        UserError: as for `create_model`.
+        UserError: a parameter is in a layer that the state dict has no name for.
     """
-    layers = [
-        layer for layer in trace(variant, in_channels, num_classes, image_size) if layer.params
-    ]
+    blocks = [getattr(block, "convs", [block]) for block in (*model.blocks, model.head)]
+    layers = [layer for block in blocks for layer in block]
+    layers += [] if model.linear is None else [model.linear]
+    for layer in layers:
+        if not isinstance(layer, nnx.Conv | nnx.Linear):
+            raise UserError(f"a state dict has no name for the weights of a {type(layer).__name__}")
+    if sum(map(count_params, layers)) != count_params(model):
+        raise UserError("the model has parameters outside its blocks, which no state dict names")
+    names = layer_names(model.variant, [len(block) for block in blocks])
+    return list(zip(names, layers, strict=False))
+
+
+def _model_shapes(model: NiN) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the model's state dict, as its parameters say."""
     shapes: dict[str, tuple[int, ...]] = {}
-    for name, layer in zip(_names(variant), layers, strict=True):
-        if (conv := layer.convolution) is not None:
-            weight = (conv.out_channels, conv.in_channels, conv.kernel, conv.kernel)
-        else:
-            weight = (num_classes, math.prod(layer.in_shape))
-        shapes |= {f"{name}.weight": weight, f"{name}.bias": weight[:1]}
+    for name, layer in _layers(model):
+        shape = layer.kernel.shape
+        shapes[f"{name}.weight"] = tuple(shape[i] for i in TORCH_ORDER[len(shape)])
+        if layer.bias is not None:
+            shapes[f"{name}.bias"] = layer.bias.shape
     return shapes
 
 
-def _shown_key(name: object) -> str:
-    """Return a key as a message shows it, without quotes if that is safe."""
-    return name if isinstance(name, str) and name.isprintable() and len(name) < 60 else shown(name)
-
-
-def check_shapes(
-    found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]], variant: str
-) -> None:
-    """Check a state dict's shapes, before memory is allocated for the arrays.
-
-    Args:
-        found: shapes of the state dict's arrays, by name.
-        expected: result of `expected_shapes`.
-        variant: name of the network.
-
-    Raises:
-        UserError: keys are missing or unexpected, or have another shape; the first 30 are listed.
-    """
-    errors = [f"missing {name}" for name in expected if name not in found]
-    errors += [f"unexpected {_shown_key(name)}" for name in found if name not in expected]
-    errors += [
-        f"{name} has shape {shown(list(found[name]))}, not {list(shape)}"
-        for name, shape in expected.items()
-        if name in found and tuple(found[name]) != shape
-    ]
-    if errors:
-        more = ["..."] if len(errors) > MAX_LISTED_ERRORS else []
-        raise UserError(
-            f"the weights do not fit {variant} ({len(errors)} keys): "
-            f"{'; '.join(errors[:MAX_LISTED_ERRORS] + more)}"
-        )
-
-
 def _to_torch_layout(kernel: np.ndarray) -> np.ndarray:
-    order = (3, 2, 0, 1) if kernel.ndim == 4 else (1, 0)  # [K, K, C, O] -> [O, C, K, K]
-    return np.ascontiguousarray(kernel.transpose(order))
+    return np.ascontiguousarray(kernel.transpose(TORCH_ORDER[kernel.ndim]))
 
 
 def _from_torch_layout(weight: np.ndarray) -> np.ndarray:
@@ -117,11 +68,15 @@ def to_torch(model: NiN) -> dict[str, np.ndarray]:
 
     PyTorch's ``load_state_dict`` takes
     ``{name: torch.from_numpy(array) for name, array in to_torch(model).items()}``.
+
+    Raises:
+        UserError: a layer was replaced by one that a state dict has no name for.
     """
     state = {}
     for name, layer in _layers(model):
         state[f"{name}.weight"] = _to_torch_layout(np.asarray(layer.kernel[...]))
-        state[f"{name}.bias"] = np.array(layer.bias[...])
+        if layer.bias is not None:
+            state[f"{name}.bias"] = np.array(layer.bias[...])
     return state
 
 
@@ -159,17 +114,16 @@ def load_state_dict(model: NiN, state_dict: Mapping[str, Any]) -> None:
 
     Raises:
         UserError: keys are missing or unexpected, or have another shape (the first 30 are listed),
-            or a value is not a floating array. The model is unchanged.
+            a value is not a floating array, or as for `to_torch`. The model is unchanged.
     """
-    expected = expected_shapes(
-        model.variant, model.in_channels, model.num_classes, model.image_size
-    )
+    expected = _model_shapes(model)
     arrays = _as_arrays(state_dict, expected)
     check_shapes(_shapes(arrays), expected, model.variant.name)
     for name, layer in _layers(model):
-        weight, bias = arrays[f"{name}.weight"], arrays[f"{name}.bias"]
-        layer.kernel.set_value(jnp.asarray(_from_torch_layout(weight), layer.kernel.dtype))
-        layer.bias.set_value(jnp.asarray(bias, layer.bias.dtype))
+        weight = _from_torch_layout(arrays[f"{name}.weight"])
+        layer.kernel.set_value(jnp.asarray(weight, layer.kernel.dtype))
+        if layer.bias is not None:
+            layer.bias.set_value(jnp.asarray(arrays[f"{name}.bias"], layer.bias.dtype))
 
 
 def transfer(model: NiN, state_dict: Mapping[str, Any]) -> list[str]:
@@ -185,20 +139,19 @@ def transfer(model: NiN, state_dict: Mapping[str, Any]) -> list[str]:
         UserError: the weights are from another network. The model is unchanged.
     """
     variant, size = model.variant, model.image_size
-    expected = expected_shapes(variant, model.in_channels, model.num_classes, size)
+    expected = _model_shapes(model)
     arrays = _as_arrays(state_dict, expected)
     shapes = _shapes(arrays)
-    names = list(_names(variant))
+    names = list(dict.fromkeys(name.rpartition(".")[0] for name in expected))
     kernel, bias = (shapes.get(n, ()) for n in (f"{names[0]}.weight", f"{names[-1]}.bias"))
     channels = kernel[1] if len(kernel) == 4 else model.in_channels
     classes = bias[0] if len(bias) == 1 else model.num_classes
     check_shapes(shapes, expected_shapes(variant, channels, classes, size), variant.name)
 
-    layers = trace(variant, model.in_channels, model.num_classes, size)
-    layer_names = [layer.name for layer in layers if layer.params]
+    own_names = [layer.name for layer in model.trace() if layer.params]
     skipped = {
         name: layer
-        for name, layer in zip(names, layer_names, strict=True)
+        for name, layer in zip(names, own_names, strict=True)
         if shapes[f"{name}.weight"] != expected[f"{name}.weight"]
     }
     loaded = {name: a for name, a in arrays.items() if name.rpartition(".")[0] not in skipped}

@@ -4,7 +4,7 @@ The model, its summary and the accounting use the same list of layers.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -81,16 +81,28 @@ def _sides_after_conv(conv: Convolution, sides: tuple[int, int]) -> tuple[int, i
     return _sides_after(sides, conv.kernel, conv.stride, conv.padding)
 
 
-def _stages(variant: Variant) -> Iterator[tuple[str, Stage]]:
-    for i, stage in enumerate(variant.stages, start=1):
-        yield f"block{i}", stage
-    yield "head", variant.head
+Blocks = Sequence[Sequence[Convolution]]  # the convolutions of each block, the head last
 
 
-def _first_vanishing(variant: Variant, sides: tuple[int, int]) -> str | None:
+def blocks_of(variant: Variant, in_channels: int = 1, num_classes: int = 1) -> Blocks:
+    """Return the convolutions of a variant's blocks."""
+    blocks: list[list[Convolution]] = []
+    channels = in_channels
+    for stage in (*variant.stages, variant.head):
+        blocks.append(list(stage.convolutions(channels, num_classes)))
+        channels = stage.channels or num_classes
+    return blocks
+
+
+def _stages(variant: Variant, blocks: Blocks) -> Iterator[tuple[str, Stage, Sequence[Convolution]]]:
+    names = [*(f"block{i + 1}" for i in range(len(variant.stages))), "head"]
+    return zip(names, (*variant.stages, variant.head), blocks, strict=True)
+
+
+def _first_vanishing(variant: Variant, blocks: Blocks, sides: tuple[int, int]) -> str | None:
     """Return the name of the first block, or its pool, whose map has no pixels; else None."""
-    for name, stage in _stages(variant):
-        for conv in stage.convolutions(1, 1):
+    for name, stage, convolutions in _stages(variant, blocks):
+        for conv in convolutions:
             sides = _sides_after_conv(conv, sides)
             if min(sides) < 1:
                 return name
@@ -101,26 +113,34 @@ def _first_vanishing(variant: Variant, sides: tuple[int, int]) -> str | None:
     return None
 
 
-def smallest_image(variant: Variant) -> int:
+def smallest_image(variant: Variant, blocks: Blocks | None = None) -> int:
     """Return the side of the smallest square image for which every map has pixels."""
     side = 1
-    for _, stage in reversed(list(_stages(variant))):
+    for _, stage, convolutions in reversed(list(_stages(variant, blocks or blocks_of(variant)))):
         if stage.pool:
             side = (side - 1) * POOL_STRIDE + POOL_SIZE
-        for conv in reversed(list(stage.convolutions(1, 1))):
+        for conv in reversed(convolutions):
             side = max(1, (side - 1) * conv.stride + conv.kernel - 2 * conv.padding)
     return side
 
 
-def check_image_size(variant: Variant, image_size: ImageSize) -> tuple[int, int]:
+def check_image_size(
+    variant: Variant, image_size: ImageSize, blocks: Blocks | None = None
+) -> tuple[int, int]:
     """Return (height, width) after checking that every block's map has pixels.
+
+    Args:
+        variant: of the network.
+        image_size: to check.
+        blocks: the network's convolutions, if they may differ from the variant's.
 
     Raises:
         UserError: a map vanishes; the message names its block and the smallest size that works.
     """
     sides = as_height_width(image_size)
-    if where := _first_vanishing(variant, sides):
-        least = smallest_image(variant)
+    blocks = blocks or blocks_of(variant)
+    if where := _first_vanishing(variant, blocks, sides):
+        least = smallest_image(variant, blocks)
         works = f"the smallest size that works is {least}x{least}"
         if least > MAX_SIDE:
             works = f"no size up to {MAX_SIDE:,} works"
@@ -143,17 +163,35 @@ def trace(
     for name, value in (("in_channels", in_channels), ("num_classes", num_classes)):
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise UserError(f"{name} must be a whole number >= 1, got {shown(value)}")
-    sides = check_image_size(variant, image_size)
+    blocks = blocks_of(variant, in_channels, num_classes)
+    return trace_blocks(variant, blocks, num_classes, image_size)
+
+
+def trace_blocks(
+    variant: Variant, blocks: Blocks, num_classes: int, image_size: ImageSize
+) -> list[Layer]:
+    """Return the layers of a network whose convolutions may differ from its variant's.
+
+    Args:
+        variant: gives the pools, the dropout and the kind of classifier.
+        blocks: the convolutions of each block, the head last.
+        num_classes: the number of logits.
+        image_size: side in pixels, or (height, width).
+
+    Raises:
+        UserError: the image is too small, or the network is larger than the bounds above.
+    """
+    sides = check_image_size(variant, image_size, blocks)
     layers: list[Layer] = []
-    channels = in_channels
-    for block, stage in _stages(variant):
+    channels = blocks[0][0].in_channels
+    for block, stage, convolutions in _stages(variant, blocks):
         if stage is variant.head:
             shape = (*sides, channels)
             layers.append(Layer("dropout", "dropout", f"p={variant.dropout:g}", shape, shape))
-        for i, conv in enumerate(stage.convolutions(channels, num_classes), start=1):
+        for i, conv in enumerate(convolutions, start=1):
             layers.append(_conv_layer(f"{block}.conv{i}", conv, sides))
             sides = _sides_after_conv(conv, sides)
-        channels = stage.channels or num_classes
+            channels = conv.out_channels
         if stage.pool:
             before, sides = sides, _sides_after(sides, POOL_SIZE, POOL_STRIDE)
             shapes = (*before, channels), (*sides, channels)

@@ -6,7 +6,8 @@ graph definition and the parameters, and nothing else remains.
 """
 
 import math
-from typing import Any, get_args
+from dataclasses import replace
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
@@ -15,75 +16,11 @@ from jax.typing import DTypeLike
 
 from nin_jax.errors import UserError, unknown_name
 from nin_jax.models import ops
-from nin_jax.models.geometry import as_height_width, check_image_size, trace
-from nin_jax.models.init import Init, bias_init, identity_kernel, kernel_init
-from nin_jax.models.variants import Convolution, ImageSize, Stage, Variant, get_variant
+from nin_jax.models.block import Conv, Linear, NiNBlock, convolutions_of
+from nin_jax.models.geometry import Layer, as_height_width, check_image_size, trace, trace_blocks
+from nin_jax.models.init import Init
+from nin_jax.models.variants import Convolution, ImageSize, Variant, get_variant
 from nin_jax.reading import shown
-
-
-class Conv(nnx.Conv):
-    """A square convolution with bias: [B, H, W, C] -> [B, H', W', O].
-
-    With ``init="identity"``, a convolution that ``follows`` another in its block and keeps the
-    number of channels starts as the identity.
-    """
-
-    strides: int
-    padding: int
-    bias: nnx.Param
-
-    def __init__(self, spec: Convolution, *, follows: bool = False, init: Init, **kw: Any):
-        keeps_channels = spec.in_channels == spec.out_channels
-        is_identity = init == "identity" and follows and keeps_channels
-        super().__init__(
-            spec.in_channels,
-            spec.out_channels,
-            (spec.kernel, spec.kernel),
-            strides=spec.stride,
-            padding=spec.padding,
-            kernel_init=identity_kernel if is_identity else kernel_init(init),
-            bias_init=bias_init(init, fan_in=spec.kernel**2 * spec.in_channels),
-            conv_general_dilated=ops.FAST.conv_general_dilated,
-            promote_dtype=ops.promote,
-            **kw,
-        )
-
-
-class Linear(nnx.Linear):
-    """A linear layer with bias: [B, N] -> [B, M]."""
-
-    def __init__(self, in_features: int, out_features: int, *, init: Init, **kw: Any):
-        super().__init__(
-            in_features,
-            out_features,
-            kernel_init=kernel_init(init),
-            bias_init=bias_init(init, fan_in=in_features),
-            promote_dtype=ops.promote,
-            **kw,
-        )
-
-
-class NiNBlock(nnx.Module):
-    """A convolution, then the perceptron's convolutions, each with ReLU (Lin et al., section 3.1).
-
-    [B, H, W, C] -> [B, H', W', channels].
-    """
-
-    def __init__(
-        self, stage: Stage, in_channels: int, num_classes: int, *, last_relu: bool = True, **kw
-    ):
-        first, *rest = stage.convolutions(in_channels, num_classes)
-        self.convs = nnx.List(
-            [Conv(first, **kw), *(Conv(spec, follows=True, **kw) for spec in rest)]
-        )
-        self.last_relu = last_relu
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        *inner, last = self.convs
-        for conv in inner:
-            x = nnx.relu(conv(x))
-        x = last(x)
-        return nnx.relu(x) if self.last_relu else x
 
 
 def drop(dropout: nnx.Dropout, x: jax.Array, rngs: nnx.Rngs | jax.Array | None) -> jax.Array:
@@ -97,14 +34,16 @@ class NiN(nnx.Module):
     """A Network in Network: blocks with max pools between them, dropout, the head, the mean.
 
     Make one with `create_model`. The call takes float images [B, H, W, C] in [0, 1] and returns
-    logits [B, num_classes]. Dropout is on if ``rngs`` is given: ``nnx.Rngs(dropout=key)``, or an
-    array [B] of keys, one for each example, which makes its mask independent of the batch.
+    logits [B, num_classes]. Dropout is on if
+    ``rngs`` is given: ``nnx.Rngs(dropout=key)``, or an array [B] of keys, one for each example,
+    which makes its mask independent of the batch.
 
     Attributes:
         blocks: the NiN blocks before the head.
         head: the last block, with one channel for each class.
         linear: the linear layer of a "linear" classifier, else None.
-        variant, in_channels, num_classes: as for `create_model`.
+        variant: as for `create_model`; it gives the pools and the kind of classifier.
+        in_channels, num_classes: found in the parameters, so they are right after any surgery.
         image_size: (height, width).
         frozen: if True, no gradient reaches the blocks, so that only the head is trained.
     """
@@ -124,11 +63,8 @@ class NiN(nnx.Module):
     ):
         layers = trace(variant, in_channels, num_classes, image_size)  # raises UserError
         self.variant = variant
-        self.in_channels, self.num_classes = in_channels, num_classes
         self.image_size = as_height_width(image_size)
         self.dtype, self.operations, self.frozen = dtype, ops.FAST, False
-        # Logits are float32, or float64 where the parameters are.
-        self.logit_dtype = jnp.promote_types(param_dtype, jnp.float32)
         kw = {"init": init, "dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
         self.blocks = nnx.List([])
         channels = in_channels
@@ -152,14 +88,69 @@ class NiN(nnx.Module):
             x = block(x)  # [B, H, W, C]
             x = self.operations.max_pool(x) if stage.pool else x
         x = jax.lax.stop_gradient(x) if self.frozen else x
-        return self.head(drop(self.dropout, x, rngs))  # [B, H, W, num_classes]
+        maps = self.head(drop(self.dropout, x, rngs))  # [B, H, W, num_classes]
+        if 0 in maps.shape[1:3]:  # only if other modules hid their geometry from the check
+            raise UserError(f"images of {x.shape[1]}x{x.shape[2]} are too small for the model")
+        return maps
+
+    @property
+    def in_channels(self) -> int:
+        """The number of channels of the images."""
+        for block in (*self.blocks, self.head):
+            for _, module in nnx.iter_modules(block):
+                if isinstance(module, nnx.Conv):
+                    return module.kernel.shape[-2] * module.feature_group_count
+        raise UserError("the model has no nnx.Conv, so its number of channels is unknown")
+
+    @property
+    def num_classes(self) -> int:
+        """The number of logits."""
+        last = self.linear or (self.head.convs[-1] if isinstance(self.head, NiNBlock) else None)
+        if isinstance(last, nnx.Conv | nnx.Linear):
+            return last.kernel.shape[-1]
+        graphdef, state = nnx.split(self)  # another module: only the call shows it
+        image = jax.ShapeDtypeStruct((1, *self.image_size, self.in_channels), jnp.float32)
+        return jax.eval_shape(lambda s, x: nnx.merge(graphdef, s)(x), state, image).shape[-1]
+
+    @property
+    def logit_dtype(self) -> jnp.dtype:
+        """The dtype of the logits: float32, or float64 if the last block has such parameters."""
+        params = jax.tree.leaves(nnx.state(self.linear or self.head, nnx.Param))
+        return jnp.result_type(jnp.float32, *params)
+
+    def convolutions(self) -> list[list[Convolution]] | None:
+        """Return the convolutions of each block, the head last, as their parameters say.
+
+        None if a block or a layer is another kind of module, which hides its geometry.
+        """
+        blocks = [convolutions_of(block) for block in (*self.blocks, self.head)]
+        known = [block for block in blocks if block]
+        return known if len(known) == len(blocks) else None
+
+    def trace(self) -> list[Layer]:
+        """Return the layers at the model's image size.
+
+        Raises:
+            UserError: a layer was replaced by another kind of module.
+        """
+        if (blocks := self.convolutions()) is None:
+            raise UserError("no rule describes the model: a layer is another kind of module")
+        classifier = "mean" if self.linear is None else "linear"
+        variant = replace(self.variant, classifier=classifier)
+        return trace_blocks(variant, blocks, self.num_classes, self.image_size)
 
     def _check(self, x: jax.Array) -> None:
         """Check the images: the mean of a map without pixels would be NaN."""
-        shape = jnp.shape(x)
+        shape, stages = jnp.shape(x), self.variant.stages
+        if len(self.blocks) != len(stages):
+            raise UserError(
+                f"the model has {len(self.blocks)} blocks before the head, where "
+                f"{self.variant.name} has {len(stages)}; make a Variant with other stages"
+            )
         if len(shape) != 4 or shape[3] != self.in_channels:
             raise UserError(f"images must be [B, H, W, {self.in_channels}], got {list(shape)}")
-        check_image_size(self.variant, shape[1:3])
+        if (blocks := self.convolutions()) is not None:
+            check_image_size(self.variant, shape[1:3], blocks)
         if self.linear is not None and shape[1:3] != self.image_size:
             raise UserError(
                 f"{self.variant.name} takes images of {self.image_size[0]}x{self.image_size[1]} "
