@@ -34,7 +34,7 @@ class NiN(nnx.Module):
     """A Network in Network: blocks with max pools between them, dropout, the head, the mean.
 
     Make one with `create_model`. The call takes float images [B, H, W, C] in [0, 1] and returns
-    logits [B, num_classes]. Dropout is on if
+    logits [B, num_classes]. It refuses integers, which only `Predictor` scales. Dropout is on if
     ``rngs`` is given: ``nnx.Rngs(dropout=key)``, or an array [B] of keys, one for each example,
     which makes its mask independent of the batch.
 
@@ -149,6 +149,11 @@ class NiN(nnx.Module):
             )
         if len(shape) != 4 or shape[3] != self.in_channels:
             raise UserError(f"images must be [B, H, W, {self.in_channels}], got {list(shape)}")
+        if not jnp.issubdtype(dtype := jnp.result_type(x), jnp.floating):
+            raise UserError(
+                f"images must be floating, in [0, 1], got {dtype}: divide by 255, or use "
+                "Predictor, which scales uint8 images"
+            )
         if (blocks := self.convolutions()) is not None:
             check_image_size(self.variant, shape[1:3], blocks)
         if self.linear is not None and shape[1:3] != self.image_size:

@@ -67,6 +67,16 @@ NETWORKS = {
     "model: other channels": fails(
         "images must be [B, H, W, 1]", lambda: _model()(jnp.zeros((1, 16, 16, 3)))
     ),
+    "model: integers": fails(
+        "got uint8: divide by 255", lambda: _model()(jnp.zeros((1, 16, 16, 1), jnp.uint8))
+    ),
+    "model: truth values": fails(
+        "must be floating, in [0, 1], got bool", lambda: _model()(jnp.zeros((1, 16, 16, 1), bool))
+    ),
+    "class_maps: integers": fails(
+        "got int32: divide by 255",
+        lambda: nin_jax.class_maps(_model(), jnp.zeros((1, 16, 16, 1), jnp.int32)),
+    ),
     "model: image too small": fails(
         "too small for tiny", lambda: _model()(jnp.zeros((1, 2, 2, 1)))
     ),

@@ -99,3 +99,12 @@ def test_wrong_arguments_are_refused(model, case):
     call, message = WRONG[case]
     with pytest.raises(UserError, match=message):
         call(model)
+
+
+def test_one_array_has_one_answer(model):
+    """The model refuses the integers that the Predictor scales; scaled, both agree."""
+    x = np.random.default_rng(0).integers(0, 256, (2, *SIZE, 3), np.uint8)
+    with pytest.raises(UserError, match="divide by 255"):
+        model(jnp.asarray(x))
+    logits = model(jnp.asarray(x / np.float32(255)))
+    np.testing.assert_allclose(Predictor(model, 2)(x), logits, rtol=1e-5, atol=1e-6)
