@@ -7,21 +7,24 @@ XLA's CPU back end computes forward convolutions and matrix products near the ma
 its gradients of convolutions and max pooling take 5 to 15 times as long as necessary, and 100
 times inside a loop. On the CPU, gradients are therefore written as forward convolutions and
 products, with fewer products where that is faster (`winograd`). Other platforms use XLA's own
-gradients. Only this file has platform-dependent code. ``python scripts/bench.py ops`` measures
+gradients. Forward mode and higher derivatives work too (`derivatives`). Only this file has
+platform-dependent code. ``python scripts/bench.py ops`` measures
 each choice.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.custom_derivatives import SymbolicZero
 from jax.typing import DTypeLike
 
 from nin_jax.models import winograd
+from nin_jax.models.derivatives import linear
 from nin_jax.models.pooling import max_pool, plain_max_pool
 
 NHWC = ("NHWC", "HWIO", "NHWC")
@@ -44,7 +47,7 @@ def conv(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: int = 0) -> 
     if kernel.shape[:2] == (1, 1) and stride == 1 and padding == 0:
         # A product of [B H W, C] and [C, O]: XLA's gradients of products are fast.
         return lax.dot_general(x, kernel[0, 0], (((3,), (0,)), ((), ())))
-    return _conv(x, kernel, stride, padding)
+    return _Product("y", stride, padding, x.shape[1:3], kernel.shape[0]).of(x=x, kernel=kernel)
 
 
 def cast(x: jax.Array, dtype: DTypeLike) -> jax.Array:
@@ -61,13 +64,6 @@ def cast(x: jax.Array, dtype: DTypeLike) -> jax.Array:
 def promote(arrays: Any, /, *, dtype: Any = None, inexact: bool = True) -> Any:
     """Cast a tuple of arrays to a dtype by `cast`; `flax.nnx.Conv` and `Linear` call this."""
     return tuple(cast(array, dtype) for array in arrays)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _conv(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
-    plain = partial(_plain_conv, stride=stride, padding=padding)
-    cpu = partial(_cpu_conv, stride=stride, padding=padding)
-    return lax.platform_dependent(x, kernel, cpu=cpu, default=plain)
 
 
 def _plain_conv(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
@@ -87,30 +83,98 @@ def _winograd_pays(x: jax.Array, kernel_shape: tuple[int, ...], stride: int, pad
     return x.dtype != jnp.bfloat16 and winograd.applies(kernel_shape, stride, out_width)
 
 
-def _conv_forward(x: jax.Array, kernel: jax.Array, stride: int, padding: int):
-    return _conv(x, kernel, stride, padding), (x, kernel)
+@dataclass(frozen=True)
+class _Product:
+    """One of the products of images x, a kernel and gradients y of the output: two give the third.
+
+    ``sum x[b, s p + i - pad, s q + j - pad, c] kernel[i, j, c, o] y[b, p, q, o]`` is linear in each
+    of the three. Its derivative to one is a product of the other two: the convolution ("y"), its
+    input gradient ("x") or its kernel gradient ("kernel"). So the derivatives of a product are
+    products too, in forward and in reverse mode.
+
+    Attributes:
+        wanted: which of the three is the result.
+        stride, padding: of the convolution.
+        sides: (H, W) of the images.
+        size: K of the kernel.
+    """
+
+    wanted: str
+    stride: int
+    padding: int
+    sides: tuple[int, ...]
+    size: int
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """The names of the arguments, in order."""
+        return tuple(name for name in ("x", "kernel", "y") if name != self.wanted)
+
+    def of(self, **arrays: jax.Array) -> jax.Array:
+        """Return the product of arrays, given by name."""
+        return _product(self, *(arrays[name] for name in self.given))
+
+    def cpu(self, first: jax.Array, second: jax.Array) -> jax.Array:
+        """Compute the product from forward convolutions and matrix products."""
+        if self.wanted == "y":
+            return _cpu_conv(first, second, self.stride, self.padding)
+        if self.wanted == "x":
+            return _input_gradient(second, first, self.sides, self.stride, self.padding)
+        shape = (self.size, self.size, first.shape[3], second.shape[3])
+        return _kernel_gradient(first, second, shape, self.stride, self.padding)
+
+    def xla(self, first: jax.Array, second: jax.Array) -> jax.Array:
+        """Compute the product by XLA's convolution or its transpose."""
+        conv = partial(_plain_conv, stride=self.stride, padding=self.padding)
+        if self.wanted == "y":
+            return conv(first, second)
+        if self.wanted == "x":
+            shape = (len(second), *self.sides, first.shape[2])
+            transpose = jax.linear_transpose(
+                lambda x: conv(x, first), jax.ShapeDtypeStruct(shape, second.dtype)
+            )
+        else:
+            shape = (self.size, self.size, first.shape[3], second.shape[3])
+            transpose = jax.linear_transpose(
+                lambda kernel: conv(first, kernel), jax.ShapeDtypeStruct(shape, first.dtype)
+            )
+        return transpose(second)[0]
 
 
-def _conv_backward(stride: int, padding: int, residuals, grad: jax.Array):
-    x, kernel = residuals
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _product(product: _Product, first: jax.Array, second: jax.Array) -> jax.Array:
+    return lax.platform_dependent(first, second, cpu=product.cpu, default=product.xla)
 
-    def xla(x: jax.Array, kernel: jax.Array, grad: jax.Array):
-        return jax.vjp(lambda x, k: _plain_conv(x, k, stride, padding), x, kernel)[1](grad)
 
-    def cpu(x: jax.Array, kernel: jax.Array, grad: jax.Array):
-        return (
-            _input_gradient(grad, kernel, x.shape, stride, padding),
-            _kernel_gradient(x, grad, kernel.shape, stride, padding),
+@partial(_product.defjvp, symbolic_zeros=True)
+def _product_jvp(product: _Product, primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+    out = _product(product, *primals)
+    terms = [
+        _change(product, name, other, constant, tangent, out)
+        for name, other, constant, tangent in zip(
+            product.given, product.given[::-1], primals[::-1], tangents, strict=True
         )
+        if not isinstance(tangent, SymbolicZero)
+    ]
+    return out, sum(terms[1:], start=terms[0]) if terms else jnp.zeros_like(out)
 
-    return lax.platform_dependent(x, kernel, grad, cpu=cpu, default=xla)
 
-
-_conv.defvjp(_conv_forward, _conv_backward)
+def _change(
+    product: _Product, name: str, other: str, constant: jax.Array, x: jax.Array, out: jax.Array
+) -> jax.Array:
+    """Return the product for x in the place ``name``; reverse mode computes another product."""
+    back = replace(product, wanted=name)
+    return linear(
+        lambda constant, x: product.of(**{other: constant, name: x}),
+        lambda constant, y: back.of(**{other: constant, product.wanted: y}),
+        (constant,),
+        x,
+        out,
+    )
 
 
 def _input_gradient(
-    grad: jax.Array, kernel: jax.Array, x_shape: tuple[int, ...], stride: int, padding: int
+    grad: jax.Array, kernel: jax.Array, sides: tuple[int, ...], stride: int, padding: int
 ) -> jax.Array:
     """Convolve the gradient, dilated by the stride, with the flipped and transposed kernel."""
     flipped = kernel[::-1, ::-1].swapaxes(2, 3)  # [K, K, O, C]
@@ -120,7 +184,7 @@ def _input_gradient(
     pads = [
         # x_side also counts the rows and columns that no window reaches, as the stride skips them.
         (before, x_side + padding - (stride * (grad_side - 1) + 1))
-        for x_side, grad_side in zip(x_shape[1:3], grad.shape[1:3], strict=True)
+        for x_side, grad_side in zip(sides, grad.shape[1:3], strict=True)
     ]
     return lax.conv_general_dilated(
         grad, flipped, (1, 1), pads, lhs_dilation=(stride, stride), dimension_numbers=NHWC

@@ -1,13 +1,15 @@
 """Max pooling with a gradient that is fast on every platform; see `ops`."""
 
 from functools import reduce
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from nin_jax.models.derivatives import linear
 
-@jax.custom_vjp
+
 def max_pool(x: jax.Array) -> jax.Array:
     """Return the maximum of 3x3 windows with stride 2, without padding.
 
@@ -20,7 +22,29 @@ def max_pool(x: jax.Array) -> jax.Array:
     Returns:
         float [B, (H - 3) // 2 + 1, (W - 3) // 2 + 1, C].
     """
+    return _max_pool(x)
+
+
+@jax.custom_jvp
+def _max_pool(x: jax.Array) -> jax.Array:
     return _window_maximum(x)
+
+
+@_max_pool.defjvp
+def _max_pool_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+    (x,), (dx,) = primals, tangents
+    y = _max_pool(x)
+    # Which element is the maximum does not change with x, except at ties.
+    return y, linear(_pool_of_tangents, _pool_gradient, lax.stop_gradient((x, y)), dx, y)
+
+
+def _pool_of_tangents(x: jax.Array, y: jax.Array, dx: jax.Array) -> jax.Array:
+    """Return the tangent of each window's maximum: [B, H', W', C]."""
+    winner = _first_maximum(x, y)
+    dy = jnp.zeros_like(y)
+    for t, tap in enumerate(_pool_taps(dx)):
+        dy = jnp.where(winner == t, tap, dy)
+    return dy
 
 
 def _window_maximum(x: jax.Array) -> jax.Array:
@@ -38,19 +62,13 @@ def _pool_taps(x: jax.Array) -> list[jax.Array]:
     ]
 
 
-def _max_pool_forward(x: jax.Array):
-    y = _window_maximum(x)
-    return y, (x, y)
-
-
-def _max_pool_backward(residuals, grad: jax.Array):
+def _pool_gradient(x: jax.Array, y: jax.Array, grad: jax.Array) -> jax.Array:
     """Sum, for each input pixel, the gradients of the one, two or four windows that contain it.
 
     XLA's select-and-scatter searches every window again and takes 8 times as long on a CPU. The
     barriers separate the two passes: fused, XLA would compute each winner again for every pixel
     that uses it.
     """
-    x, y = residuals
     winner = lax.optimization_barrier(_first_maximum(x, y))
     height, width = y.shape[1:3]
     rows, columns = -(-x.shape[1] // 2), -(-x.shape[2] // 2)  # in pairs
@@ -72,7 +90,7 @@ def _max_pool_backward(residuals, grad: jax.Array):
     odd = jnp.stack([odd_even, share(1, 1)], axis=3)
     both = jnp.stack([even, odd], axis=2)  # [B, rows, 2, columns, 2, C]
     dx = both.reshape(x.shape[0], 2 * rows, 2 * columns, x.shape[3])
-    return (dx[:, : x.shape[1], : x.shape[2]],)
+    return dx[:, : x.shape[1], : x.shape[2]]
 
 
 def _first_maximum(x: jax.Array, y: jax.Array) -> jax.Array:
@@ -88,9 +106,6 @@ def _first_maximum(x: jax.Array, y: jax.Array) -> jax.Array:
     for t, tap in enumerate(taps):
         winner = jnp.where(jnp.isnan(tap), t, winner)
     return winner
-
-
-max_pool.defvjp(_max_pool_forward, _max_pool_backward)
 
 
 def plain_max_pool(x: jax.Array) -> jax.Array:

@@ -1,0 +1,93 @@
+"""Linear functions with a given transpose, for operations differentiated in both modes.
+
+`jax.custom_vjp` refuses forward mode, and reverse mode through a `jax.custom_jvp` rule is the
+transpose that JAX derives from it, which is slow. Here the rule calls `linear`, whose transpose is
+given. `jax.custom_derivatives.linear_call` does the same, but not under `jax.vmap`.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.core import ShapedArray
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+
+_linear = Primitive("linear")
+
+
+def linear(
+    function: Callable[..., jax.Array],
+    transpose: Callable[..., jax.Array],
+    constants: tuple[jax.Array, ...],
+    x: jax.Array,
+    out: jax.Array,
+) -> jax.Array:
+    """Return ``function(*constants, x)``, which is linear in x.
+
+    Args:
+        function: also differentiable in the constants, in both modes.
+        transpose: ``transpose(*constants, y)`` is the transpose of the function of x, at y.
+        constants: arrays.
+        x: an array.
+        out: has the shape and the dtype of the result.
+    """
+    return _bind(function, transpose, constants, x, out.shape, out.dtype)
+
+
+def _bind(function: Any, transpose: Any, constants: Any, x: Any, shape: Any, dtype: Any) -> Any:
+    options = {"function": function, "transpose": transpose, "shape": shape, "dtype": dtype}
+    return _linear.bind(*constants, x, **options)
+
+
+def _evaluate(*arrays: jax.Array, function: Callable[..., jax.Array], **_: Any) -> jax.Array:
+    return function(*arrays)
+
+
+def _aval(*_: Any, shape: Any, dtype: Any, **__: Any) -> Any:
+    return ShapedArray(shape, dtype)
+
+
+def _jvp(primals: Any, tangents: Any, **options: Any) -> tuple[Any, Any]:
+    *constants, x = primals
+    *of_constants, of_x = tangents
+    terms = []
+    if not all(isinstance(tangent, ad.Zero) for tangent in of_constants):
+        dots = tuple(map(ad.instantiate_zeros, of_constants))
+        function = options["function"]
+        terms.append(jax.jvp(lambda *c: function(*c, x), tuple(constants), dots)[1])
+    if not isinstance(of_x, ad.Zero):
+        terms.append(_linear.bind(*constants, of_x, **options))
+    return _linear.bind(*primals, **options), sum(terms[1:], start=terms[0])
+
+
+def _transposed(y: Any, *arrays: Any, function: Any, transpose: Any, **_: Any) -> list[Any]:
+    *constants, x = arrays
+    if isinstance(y, ad.Zero):
+        result = ad.Zero(x.aval)
+    else:
+        result = _bind(transpose, function, constants, y, x.aval.shape, x.aval.dtype)
+    return [*[None] * len(constants), result]
+
+
+def _batched(
+    arrays: Any, axes: Any, *, function: Any, transpose: Any, shape: Any, dtype: Any
+) -> tuple[Any, int]:
+    *of_constants, of_x = axes
+    size = next(a.shape[axis] for a, axis in zip(arrays, axes, strict=True) if axis is not None)
+
+    def transposes(*arrays: jax.Array) -> jax.Array:
+        x = jax.vmap(transpose, (*of_constants, 0), of_x or 0)(*arrays)
+        return x.sum(0) if of_x is None else x  # examples that share an x add up
+
+    *constants, x = arrays
+    functions = jax.vmap(function, tuple(axes))
+    return _bind(functions, transposes, constants, x, (size, *shape), dtype), 0
+
+
+_linear.def_impl(_evaluate)
+_linear.def_abstract_eval(_aval)
+mlir.register_lowering(_linear, mlir.lower_fun(_evaluate, multiple_results=False))
+ad.primitive_jvps[_linear] = _jvp
+ad.primitive_transposes[_linear] = _transposed
+batching.primitive_batchers[_linear] = _batched
