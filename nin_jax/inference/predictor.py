@@ -52,7 +52,8 @@ class Predictor:
             raise UserError(f"batch_size must be a whole number >= 1, got {shown(batch_size)}")
         if precision not in (None, "float32", "bfloat16"):
             raise UserError(f"precision must be float32 or bfloat16, got {shown(precision)}")
-        self.model = with_dtype(model, precision) if precision else model
+        self.model = with_dtype(model, precision) if precision else nnx.clone(model)
+        size = self.model.image_size
         self.batch_size = batch_size
         graphdef, params = nnx.split(self.model, nnx.Param)
         # nnx's containers would take a tenth of the time of a call with one image.
@@ -63,7 +64,7 @@ class Predictor:
             params = jax.tree.unflatten(structure, arrays)
             x = images
             if images.dtype == jnp.uint8:
-                x = transforms.prepare(images, model.image_size)
+                x = transforms.prepare(images, size)
             return nnx.merge(graphdef, params)(x)  # [M, classes]
 
         def batch(arrays: list[jax.Array], images: jax.Array) -> jax.Array:
@@ -97,6 +98,10 @@ class Predictor:
         return (
             np.concatenate(logits)[: len(images)] if len(logits) > 1 else logits[0][: len(images)]
         )
+
+    def __reduce__(self) -> tuple[type["Predictor"], tuple[NiN, int]]:
+        """Copy and pickle the network; the copy compiles its own program, for its own device."""
+        return type(self), (self.model, self.batch_size)
 
     def lower(self, dtype: DTypeLike = jnp.float32) -> jax.stages.Lowered:
         """Return the lowered program for one batch of images of the model's size."""

@@ -63,7 +63,7 @@ def cast(x: jax.Array, dtype: DTypeLike) -> jax.Array:
 
 def promote(arrays: Any, /, *, dtype: Any = None, inexact: bool = True) -> Any:
     """Cast a tuple of arrays to a dtype by `cast`; `flax.nnx.Conv` and `Linear` call this."""
-    return tuple(cast(array, dtype) for array in arrays)
+    return tuple(None if array is None else cast(array, dtype) for array in arrays)
 
 
 def _plain_conv(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
@@ -129,7 +129,7 @@ class _Product:
         if self.wanted == "y":
             return conv(first, second)
         if self.wanted == "x":
-            shape = (len(second), *self.sides, first.shape[2])
+            shape = (second.shape[0], *self.sides, first.shape[2])
             transpose = jax.linear_transpose(
                 lambda x: conv(x, first), jax.ShapeDtypeStruct(shape, second.dtype)
             )
@@ -231,9 +231,9 @@ def _strided_kernel_gradient(
     ]
     x = jnp.pad(x, ((0, 0), (0, short[0]), (0, short[1]), (0, 0)))
     x = x[:, : stride * height, : stride * width]
-    x = x.reshape(len(x), height, stride, width, stride, channels).transpose(0, 1, 3, 2, 4, 5)
+    x = x.reshape(x.shape[0], height, stride, width, stride, channels).transpose(0, 1, 3, 2, 4, 5)
     # Without the barrier, XLA computes the blocks again for each tap.
-    x = lax.optimization_barrier(x.reshape(len(x), height, width, stride * stride * channels))
+    x = lax.optimization_barrier(x.reshape(x.shape[0], height, width, stride * stride * channels))
     dk = _kernel_gradient(x, grad, (blocks, blocks, x.shape[3], features), 1, 0)
     dk = dk.reshape(blocks, blocks, stride, stride, channels, features).transpose(0, 2, 1, 3, 4, 5)
     return dk.reshape(stride * blocks, stride * blocks, channels, features)[:size, :size]
@@ -248,13 +248,21 @@ def _sum_of_products(x: jax.Array, grad: jax.Array) -> jax.Array:
 class Operations:
     """The operations that a network computes with.
 
+    A copy or a pickle of one of the two below is that object, so that a copied model equals the
+    original for `jax.jit` and `jax.tree`.
+
     Attributes:
+        name: of the constant in this file.
         conv: convolution without bias, with the arguments of `conv`.
         max_pool: max pooling, as `max_pool`.
     """
 
+    name: str
     conv: Callable[[jax.Array, jax.Array, int, int], jax.Array]
     max_pool: Callable[[jax.Array], jax.Array]
+
+    def __reduce__(self) -> str:
+        return self.name
 
     def conv_general_dilated(
         self,
@@ -278,8 +286,8 @@ class Operations:
         return self.conv(x, kernel, steps.pop(), pads.pop())
 
 
-FAST = Operations(conv, max_pool)
+FAST = Operations("FAST", conv, max_pool)
 
 # One XLA operation each, with XLA's own gradients. The accounting counts these, and the benchmarks
 # compare the fast ones with them.
-PLAIN = Operations(_plain_conv, plain_max_pool)
+PLAIN = Operations("PLAIN", _plain_conv, plain_max_pool)

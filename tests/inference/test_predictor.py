@@ -1,9 +1,14 @@
 """The Predictor: any number of images, one compilation, the model's logits."""
 
+import copy
+import pickle
+
+import cloudpickle
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 import nin_jax
 from nin_jax import Predictor, Stage, UserError, Variant
@@ -82,6 +87,34 @@ def test_later_changes_of_the_model_have_no_effect(model):
     before = predict(x)
     mine.head.convs[0].bias[...] += 1
     np.testing.assert_array_equal(predict(x), before)
+
+
+COPIES = {
+    "deepcopy": copy.deepcopy,
+    "pickle": lambda thing: pickle.loads(pickle.dumps(thing)),
+    "cloudpickle": lambda thing: pickle.loads(cloudpickle.dumps(thing)),
+}
+
+
+@pytest.mark.parametrize("way", COPIES)
+def test_copies_and_pickles_answer_as_the_original(model, way):
+    twin = COPIES[way](model)
+    assert nnx.graphdef(twin) == nnx.graphdef(model)  # a compiled function takes both
+    x = images(3)
+    np.testing.assert_array_equal(Predictor(twin, 2)(x), Predictor(model, 2)(x))
+    twin.head.convs[0].bias[...] += 1
+    rough = Predictor(model, 2, "bfloat16")
+    np.testing.assert_array_equal(COPIES[way](rough)(x), rough(x))
+
+
+def test_a_pickle_has_the_parameters_of_the_predictor_not_of_the_changed_model(model):
+    mine = copy.deepcopy(model)
+    predict = Predictor(mine, 2)
+    mine.head.convs[0].bias[...] += 1
+    mine.image_size = (40, 40)
+    x = images(2)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(predict))(x), Predictor(model, 2)(x))
+    np.testing.assert_array_equal(predict(x), Predictor(model, 2)(x))
 
 
 WRONG = {
