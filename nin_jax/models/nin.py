@@ -166,7 +166,9 @@ class NiN(nnx.Module):
         maps = self.class_maps(x, rngs)  # [B, H, W, num_classes]
         if self.linear is None:
             return ops.cast(maps, self.logit_dtype).mean((1, 2))
-        flat = maps.transpose(0, 3, 1, 2).reshape(len(maps), -1)  # C, H, W order, as in PyTorch
+        # C, H, W order, as in PyTorch. Nothing is left to -1: the batch may be empty, or symbolic.
+        features = math.prod(maps.shape[1:])
+        flat = maps.transpose(0, 3, 1, 2).reshape(maps.shape[0], features)
         return ops.cast(self.linear(flat), self.logit_dtype)
 
 

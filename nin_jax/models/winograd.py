@@ -89,8 +89,8 @@ def conv(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
     column = _column_product if channels < features else _column_conv
     products = [column(*pair, padding) for pair in zip(tiles, kernels, strict=True)]
     y = jnp.stack([_combine(row, products) for row in a_t], axis=3)  # [B, H', T, m, O]
-    batch, height, _, _, _ = y.shape
-    return y.reshape(batch, height, -1, features)[:, :, :out_width]
+    batch, height, count, length, _ = y.shape
+    return y.reshape(batch, height, count * length, features)[:, :, :out_width]
 
 
 def kernel_gradient(

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -92,6 +93,47 @@ def test_bfloat16_computation_returns_float32_logits():
     assert model(x).dtype == jnp.float32
     assert model.blocks[0](x.astype(jnp.bfloat16)).dtype == jnp.bfloat16
     assert model.blocks[0].convs[0].kernel.dtype == jnp.float32
+
+
+@pytest.mark.parametrize("classifier", ["mean", "linear"])
+def test_an_empty_batch_has_no_logits_and_no_gradient(classifier):
+    # 32 channels: Winograd's convolution, too
+    variant = Variant("v", stages=(Stage(32, 3, padding=1),) * 2, classifier=classifier)
+    model = nin_jax.create_model(variant, image_size=16)
+    none = jnp.zeros((0, 16, 16, 1))
+    assert model(none).shape == jax.jit(model)(none).shape == (0, 10)
+    gradient = nnx.grad(lambda model: model(none).sum())(model)
+    assert not any(leaf.any() for leaf in jax.tree.leaves(gradient))
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_export_with_a_symbolic_batch(name):
+    model = nnx.eval_shape(lambda: nin_jax.create_model(name, image_size=67))
+    graphdef, params = nnx.split(model, nnx.Param)
+    run = jax.jit(lambda params, x: nnx.merge(graphdef, params)(x))
+    shape = jax.export.symbolic_shape("b, 67, 67, 1")
+    exported = jax.export.export(run)(params, jax.ShapeDtypeStruct(shape, jnp.float32))
+    assert exported.out_avals[0].shape == (shape[0], 10)
+
+
+def test_an_exported_program_takes_any_batch():
+    variant = Variant("v", stages=TINY.stages, classifier="linear")
+    model = nin_jax.create_model(variant, image_size=16)
+    x = jax.random.uniform(jax.random.key(0), (5, 16, 16, 1))
+    shape = jax.export.symbolic_shape("b, 16, 16, 1")
+    exported = jax.export.export(jax.jit(lambda x: model(x)))(
+        jax.ShapeDtypeStruct(shape, jnp.float32)
+    )
+    for count in (1, 5):
+        np.testing.assert_allclose(exported.call(x[:count]), model(x[:count]), rtol=1e-5, atol=1e-6)
+
+
+def test_no_rank_is_promoted():
+    with jax.numpy_rank_promotion("raise"):
+        model = nin_jax.create_model(TINY, image_size=32)
+        x = jnp.zeros((2, 32, 32, 1))
+        nnx.grad(lambda model: model(x, rngs=nnx.Rngs(0)).sum())(model)
+        nin_jax.Predictor(model, 2).probabilities(np.zeros((3, 9, 9, 1), np.uint8))
 
 
 def test_the_seed_determines_the_weights():
