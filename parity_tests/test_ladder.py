@@ -12,8 +12,11 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
 
 import nin_jax
+import nin_torch_ref
+from nin_jax.models import ops
 from nin_jax.models.geometry import trace
-from parity_tests.frameworks import as_nchw
+from nin_jax.models.nin import with_operations
+from parity_tests.frameworks import as_array, as_nchw
 from parity_tests.pairs import IMAGE_SIZE, Pair, make_pair
 from parity_tests.passes import AS_USERS_COMPILE, Pass, flax_pass, torch_pass
 
@@ -35,9 +38,42 @@ def test_float64(variant, image_size, in_channels, init):
     pair = make_pair(variant, in_channels=in_channels, image_size=image_size, init=init)
     actual, expected = flax_pass(pair.model)(pair), torch_pass(pair)
     actual.assert_same_forward(expected, "float64")
-    # A 3x3 identity passes on exact zeros, at which ReLU has no gradient; Winograd rounds them.
-    if init != "identity":
-        actual.assert_same_gradients(expected, "float64")
+    if init == "identity" and variant == "nin_3x3":  # see the next test
+        actual = flax_pass(with_operations(pair.model, ops.PLAIN))(pair)
+    actual.assert_same_gradients(expected, "float64")
+
+
+def test_a_3x3_identity_keeps_zeros_only_without_winograd():
+    """The one known difference of gradients, and what is equal nevertheless.
+
+    After a ReLU many activations are exactly 0. A 3x3 identity passes them on, and the next ReLU
+    has no gradient there. Winograd's sums round such a zero to about 1e-16 of its neighbors, so
+    that some of these ReLUs pass the gradient. Until the first optimizer step moves the kernels, the
+    gradients of ``nin_3x3`` with ``init="identity"`` therefore differ from PyTorch's.
+    """
+    mlp = ((3, 1), (3, 1))
+    variant = nin_jax.Variant(
+        "identities",
+        (nin_jax.Stage(32, 5, padding=2, mlp=mlp), nin_jax.Stage(40, 3, padding=1, mlp=mlp)),
+        nin_jax.Stage(None, 3, padding=1, mlp=mlp, pool=False),
+    )
+    blocks = (32, 5, 1, 2), (40, 3, 1, 1), (None, 3, 1, 1)
+    architecture = nin_torch_ref.Architecture(blocks, (mlp,) * 3, (True, True))
+    pair = make_pair(variant, architecture, image_size=(21, 24), init="identity")
+    fast, expected = flax_pass(pair.model)(pair), torch_pass(pair)
+    fast.assert_same_forward(expected, "float64")
+    with pytest.raises(AssertionError):
+        fast.assert_same_gradients(expected, "float64")
+    plain = flax_pass(with_operations(pair.model, ops.PLAIN))(pair)
+    plain.assert_same_gradients(expected, "float64")
+
+    with torch.no_grad():  # no activation before a ReLU is zero any more
+        for parameter in pair.reference.parameters():
+            if parameter.ndim == 1:
+                parameter -= 0.01
+    weights = {name: as_array(value) for name, value in pair.reference.state_dict().items()}
+    nin_jax.convert.load_state_dict(pair.model, weights)
+    flax_pass(pair.model)(pair).assert_same_gradients(torch_pass(pair), "float64")
 
 
 def _decisions(layers: list[np.ndarray], kinds: list[str]) -> list[torch.Tensor]:
