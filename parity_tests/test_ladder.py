@@ -48,8 +48,8 @@ def test_a_3x3_identity_keeps_zeros_only_without_winograd():
 
     After a ReLU many activations are exactly 0. A 3x3 identity passes them on, and the next ReLU
     has no gradient there. Winograd's sums round such a zero to about 1e-16 of its neighbors, so
-    that some of these ReLUs pass the gradient. Until the first optimizer step moves the kernels, the
-    gradients of ``nin_3x3`` with ``init="identity"`` therefore differ from PyTorch's.
+    that some of these ReLUs pass the gradient. Until the first optimizer step moves the
+    kernels, the gradients of ``nin_3x3`` with ``init="identity"`` therefore differ from PyTorch's.
     """
     mlp = ((3, 1), (3, 1))
     variant = nin_jax.Variant(

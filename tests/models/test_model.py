@@ -128,6 +128,20 @@ def test_an_exported_program_takes_any_batch():
         np.testing.assert_allclose(exported.call(x[:count]), model(x[:count]), rtol=1e-5, atol=1e-6)
 
 
+def test_gradients_without_jit():
+    variant = Variant("v", stages=(Stage(4, 3, mlp=()),), head=Stage(None, 1, mlp=(), pool=False))
+    model = nin_jax.create_model(variant, image_size=8)
+    x = jax.random.uniform(jax.random.key(0), (2, 8, 8, 1))
+
+    graphdef, params = nnx.split(model, nnx.Param)
+    gradient = jax.grad(lambda params: nnx.merge(graphdef, params)(x).sum())
+    expected = jax.jit(gradient)(params)
+    with jax.disable_jit():
+        actual = gradient(params)
+    for a, e in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, e, rtol=1e-5, atol=1e-6)
+
+
 def test_no_rank_is_promoted():
     with jax.numpy_rank_promotion("raise"):
         model = nin_jax.create_model(TINY, image_size=32)
