@@ -115,8 +115,10 @@ class NiN(nnx.Module):
     @property
     def logit_dtype(self) -> jnp.dtype:
         """The dtype of the logits: float32, or float64 if the last block has such parameters."""
-        params = jax.tree.leaves(nnx.state(self.linear or self.head, nnx.Param))
-        return jnp.result_type(jnp.float32, *params)
+        # nnx.state would fail inside nnx.capture.
+        graph = nnx.iter_graph(self.linear or self.head)
+        dtypes = [node.dtype for _, node in graph if isinstance(node, nnx.Param)]
+        return jnp.result_type(jnp.float32, *dtypes)
 
     def convolutions(self) -> list[list[Convolution]] | None:
         """Return the convolutions of each block, the head last, as their parameters say.

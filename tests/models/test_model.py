@@ -106,7 +106,13 @@ def test_an_empty_batch_has_no_logits_and_no_gradient(classifier):
     assert not any(leaf.any() for leaf in jax.tree.leaves(gradient))
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in ("nin_fc", "nin_one_1x1") else pytest.param(name, marks=pytest.mark.slow)
+        for name in VARIANTS
+    ],
+)
 def test_export_with_a_symbolic_batch(name):
     model = nnx.eval_shape(lambda: nin_jax.create_model(name, image_size=67))
     graphdef, params = nnx.split(model, nnx.Param)
@@ -126,6 +132,12 @@ def test_an_exported_program_takes_any_batch():
     )
     for count in (1, 5):
         np.testing.assert_allclose(exported.call(x[:count]), model(x[:count]), rtol=1e-5, atol=1e-6)
+
+
+def test_intermediates_can_be_captured():
+    model = nin_jax.create_model(TINY, image_size=32)
+    logits, _ = nnx.capture(model, nnx.Intermediate)(jnp.zeros((1, 32, 32, 1)))
+    assert logits.shape == (1, 10)
 
 
 def test_gradients_without_jit():
