@@ -30,7 +30,8 @@ def train(run: Run, recorder: Recorder, saver: Saver, interruption: Interruption
         step, epoch_end = progress.step, (epoch + 1) * run.steps_per_epoch
         # Inside the guard only device_put and device_get may move data between host and device.
         # With JAX_DISABLE_JIT=1 every constant of an operation moves.
-        with jax.transfer_guard("allow" if jax.config.jax_disable_jit else "disallow"):
+        eager = jax.config.jax_disable_jit  # pyright: ignore[reportAttributeAccessIssue]
+        with jax.transfer_guard("allow" if eager else "disallow"):
             # A run stopped during its evaluation has no steps left in this epoch.
             chunks = feed.chunks(epoch_order(run, epoch), step) if step < epoch_end else ()
             for chunk in chunks:
