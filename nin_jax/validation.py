@@ -9,7 +9,17 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, cast, dataclass_transform, get_type_hints
+from types import UnionType
+from typing import (
+    Annotated,
+    Any,
+    TypeVar,
+    cast,
+    dataclass_transform,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import pydantic.dataclasses
 from pydantic import AfterValidator, ConfigDict, FailFast, Field, TypeAdapter, ValidationError
@@ -78,11 +88,19 @@ def validated(*, kw_only: bool = False, options: bool = False) -> Callable[[type
 def optional(cls: type) -> type:
     """Return a dataclass with the fields of ``cls``, each of which may be None, its default."""
     hints = get_type_hints(cls, include_extras=True)
-    optionals = [(name, hint | None, None) for name, hint in hints.items()]
+    optionals = [(name, _or_none(hint), None) for name, hint in hints.items()]
     # A subclass, because tyro looks for the fields' docstrings in the bases.
     return dataclasses.make_dataclass(
         f"Optional{cls.__name__}", optionals, bases=(cls,), frozen=True, kw_only=True
     )
+
+
+def _or_none(hint: Any) -> Any:
+    # tyro looks for the type of a value among a union's members, but not in an annotated one.
+    if get_origin(hint) is Annotated and isinstance(get_args(hint)[0], UnionType):
+        union, *metadata = get_args(hint)
+        return Annotated[union | None, *metadata]
+    return hint | None
 
 
 def from_json(cls: type[T], plain: object) -> T:

@@ -11,7 +11,8 @@ from rich.table import Table
 from nin_jax.data.datasets import Dataset
 from nin_jax.inference import shipping
 from nin_jax.runs import manifest, workdir
-from nin_jax.runs.preparation import evaluation_images, load_data
+from nin_jax.runs.examples import load_data
+from nin_jax.runs.preparation import evaluation_images
 from nin_jax.runs.trained import Source, Trained
 from nin_jax.training.device import devices_for
 from nin_jax.training.evaluate import Score, evaluate, make_eval_step

@@ -39,7 +39,8 @@ TWO_1X1 = ((1, 0), (1, 0))
 def _side_or_sides(size: object) -> object:
     """Return the size, a list as a tuple; pydantic's message would name one member of the union."""
     sides = tuple(size) if isinstance(size, list) else size
-    if type(sides) is int or (isinstance(sides, tuple) and [type(s) for s in sides] == [int, int]):
+    types = [type(side) for side in sides] if isinstance(sides, tuple) else type(sides)
+    if types in (int, [int, int], type(None)):
         return sides
     raise ValueError("must be a whole number, or a height and a width")
 

@@ -15,14 +15,12 @@ import optax
 from flax import nnx
 
 from nin_jax.data import transforms
-from nin_jax.data.datasets import FOLDER_PREFIX, TFDS_PREFIX, Dataset, Split, load_dataset
-from nin_jax.data.holdout import held_out
-from nin_jax.data.image_folder import FolderOptions
-from nin_jax.data.streaming import StreamedSplit, open_dataset
+from nin_jax.data.datasets import Dataset, Split
 from nin_jax.errors import UserError
 from nin_jax.models import convert
 from nin_jax.models.nin import NiN, new_model
 from nin_jax.models.variants import get_variant
+from nin_jax.runs.examples import load_data, streams
 from nin_jax.training.class_weights import weights_of_classes
 from nin_jax.training.config import TrainConfig, check_warmup, recipe_of
 from nin_jax.training.device import (
@@ -44,7 +42,6 @@ from nin_jax.training.step import (
 )
 
 MAX_STEPS = 10_000_000
-RESIDENT_BYTES = 2**31  # training images that fit on every device
 CHUNK_BYTES = 2**26  # images sent to a device at a time
 
 
@@ -103,72 +100,6 @@ def load_spec(config: TrainConfig) -> RunSpec:
     return spec
 
 
-def load_data(config: TrainConfig) -> Dataset:
-    """Return the run's dataset within its limits.
-
-    With ``holdout``, some training images take the place of the test split.
-
-    Raises:
-        UserError: as `load_dataset`; there are more classes than ``num_classes``; or ``holdout``
-            leaves no training images.
-    """
-    dataset = _open(config)
-    if config.num_classes is not None and config.num_classes < dataset.num_classes:
-        raise UserError(
-            f"--num-classes {config.num_classes} is too few: {dataset.name} has labels "
-            f"0 to {dataset.num_classes - 1}"
-        )
-    held, streams = _held_out(config, dataset), _streams(config, dataset)
-    train = dataset.train if streams else _in_memory(dataset.train)
-    if held is not None:
-        train, test = train.pick(np.flatnonzero(~held)), train.pick(np.flatnonzero(held))
-    else:
-        test = dataset.test if streams else _in_memory(dataset.test)
-    train, test = train.part(None, config.limit_train), test.part(None, config.limit_test)
-    return replace(dataset, train=train, test=test)
-
-
-def _held_out(config: TrainConfig, dataset: Dataset) -> np.ndarray | None:
-    """Return which training images are held out, bool [N], whatever the feed; None for none."""
-    if config.holdout is None:
-        return None
-    total = len(dataset.train)
-    if config.holdout >= total:
-        raise UserError(
-            f"--holdout {config.holdout} leaves nothing to train on: {dataset.name} has "
-            f"{total} training images"
-        )
-    return held_out(dataset.train.labels, total, config.holdout, config.seed)
-
-
-def _open(config: TrainConfig) -> Dataset:
-    """Return the dataset: opened for reading if it can be streamed, else in memory.
-
-    A run may be resumed with the other feed, so both have the checksum of the opened dataset.
-    """
-    name = config.dataset or ""
-    if name.startswith(TFDS_PREFIX):
-        return open_dataset(name, config.data_dir)
-    if not name.startswith(FOLDER_PREFIX):
-        return load_dataset(config.dataset, config.data_dir)
-    # `recipe_of` reads the variant's file, which may be gone when a trained network is scored.
-    size = config.image_size or recipe_of(config).image_size
-    options = FolderOptions(size, config.crop, config.follow_links, config.holdout is None)
-    return open_dataset(name, config.data_dir, options)
-
-
-def _in_memory(split: Split | StreamedSplit) -> Split:
-    return split if isinstance(split, Split) else Split(*split.source.arrays())
-
-
-def _streams(config: TrainConfig, dataset: Dataset) -> bool:
-    """Return whether each device gets only its own share of the examples."""
-    if config.feed == "auto":
-        size = len(dataset.train) * math.prod(dataset.image_shape)
-        return jax.process_count() > 1 or size > RESIDENT_BYTES
-    return config.feed == "stream"
-
-
 def prepare_run(
     spec: RunSpec,
     initial: Mapping[str, np.ndarray] | None = None,
@@ -189,7 +120,7 @@ def prepare_run(
     layout = make_layout(
         devices_for(config.devices),
         shard_params=config.shard_params,
-        own_examples=not isinstance(dataset.train, Split) or _streams(config, dataset),
+        own_examples=not isinstance(dataset.train, Split) or streams(config, dataset),
     )
     model = new_model(
         get_variant(config.variant),

@@ -26,7 +26,7 @@ class Trained:
     Attributes:
         model: the network.
         class_names: one for each logit.
-        config: names the dataset, for `preparation.load_data`.
+        config: names the dataset, for `examples.load_data`.
         data_checksum: checksum of the dataset.
         batch_size: images scored at a time.
         origin: the run's folder, or the name of the shipped weights.

@@ -12,8 +12,8 @@ from nin_jax.inference.predictor import Predictor
 from nin_jax.models.geometry import smallest_image
 from nin_jax.models.nin import NiN
 from nin_jax.runs import environment, manifest, workdir, writers
+from nin_jax.runs.examples import load_data
 from nin_jax.runs.fit import fit
-from nin_jax.runs.preparation import load_data
 from nin_jax.study.grid import Cell, Row, Setting
 
 # What a row takes from the run's summary.json.

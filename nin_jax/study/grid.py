@@ -88,6 +88,7 @@ class Cell:
             seed=self.seed,
             workdir=folder / self.name,
             resume=resume,
+            exact_resume=False,  # a study may continue on another machine
             **asdict(setting),
             **changes_of(self.change),
         )

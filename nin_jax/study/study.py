@@ -20,7 +20,7 @@ from nin_jax.models.variants import get_variant, list_variants
 from nin_jax.plotting import plot_class_maps
 from nin_jax.reading import shown
 from nin_jax.runs import manifest, workdir
-from nin_jax.runs.preparation import load_data
+from nin_jax.runs.examples import load_data
 from nin_jax.study import content, figures, grid, page
 from nin_jax.study.cell import run_cell
 from nin_jax.study.config import StudyConfig, plan

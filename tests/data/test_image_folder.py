@@ -19,7 +19,7 @@ from nin_jax.data.image_folder import FolderOptions
 from nin_jax.data.streaming import open_dataset
 from nin_jax.inference.files import PictureSource
 from nin_jax.inference.predict import predict_files
-from nin_jax.runs import preparation
+from nin_jax.runs import examples
 from nin_jax.runs.fit import fit
 from nin_jax.training.config import TrainConfig
 from tests.bad_inputs.case import png
@@ -174,7 +174,7 @@ def test_a_run_on_differing_sizes_predicts_as_it_was_scored(tmp_path, config, cr
         config, dataset=f"folder:{folder}", crop=crop, limit_train=None, limit_test=None, epochs=1
     )
     fit(config)
-    test = preparation.load_data(config).test
+    test = examples.load_data(config).test
     source = PictureSource(workdir=config.workdir, pictures=(folder / "test",))
     expected = Predictor(source.load().model).probabilities(test.images)
     predictions, faults = predict_files(source.pictures, source, top=1)
@@ -218,8 +218,8 @@ def test_a_folder_without_test_images_needs_a_holdout(tmp_path, feed):
     shutil.rmtree(tmp_path / "test")
     config = TrainConfig(dataset=f"folder:{tmp_path}", feed=feed)
     with pytest.raises(UserError, match="or give --holdout N"):
-        preparation.load_data(config)
-    dataset = preparation.load_data(replace(config, holdout=9))
+        examples.load_data(config)
+    dataset = examples.load_data(replace(config, holdout=9))
     assert (len(dataset.train), len(dataset.test)) == (81, 9)
     labels = dataset.test.labels
     assert labels is not None
@@ -234,7 +234,7 @@ def test_links_that_lead_out_are_followed_if_asked_for(tmp_path):
     move_out(root / "train" / "b" / "0002.png", tmp_path / "0002.png")
     assert "leads out of" in error_of(root)
     config = TrainConfig(dataset=f"folder:{root}", feed="resident", follow_links=True)
-    found = preparation.load_data(config)
+    found = examples.load_data(config)
     assert found.checksum == expected.checksum
     np.testing.assert_array_equal(found.train.images, expected.train.images)
 
@@ -245,7 +245,7 @@ def test_limits_and_holdout_have_all_classes(tmp_path):
     config = TrainConfig(dataset=f"folder:{tmp_path}", holdout=30, limit_train=30)
     read = []
     for feed in ("resident", "stream"):
-        dataset = preparation.load_data(replace(config, feed=feed))
+        dataset = examples.load_data(replace(config, feed=feed))
         for split in (dataset.train, dataset.test):
             (images, found), *_ = split.read(np.arange(30), 30)
             assert np.bincount(found, minlength=3).min() >= 5

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import scale_model
-from nin_jax.runs.preparation import CHUNK_BYTES, RESIDENT_BYTES
+from nin_jax.runs.examples import RESIDENT_BYTES
+from nin_jax.runs.preparation import CHUNK_BYTES
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DOC = (ROOT / "docs" / "scale.md").read_text(encoding="utf-8")

@@ -16,8 +16,8 @@ from nin_jax import UserError
 from nin_jax.data import datasets, idx
 from nin_jax.models.nin import new_model
 from nin_jax.runs import manifest, preparation, writers
+from nin_jax.runs.examples import load_data
 from nin_jax.runs.fit import fit
-from nin_jax.runs.preparation import load_data
 from tests.conftest import SCRIPTS
 from tests.support.disturbed import assert_same, events_of
 from tests.support.picture_folders import make_folder, pictures
