@@ -5,7 +5,12 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
+
+from nin_jax import UserError
+from nin_jax.data.datasets import load_dataset
+from nin_jax.data.streaming import open_dataset
 
 
 def pictures(count: int, *shape: int, seed: int = 0) -> np.ndarray:
@@ -42,3 +47,21 @@ def link(path: Path, target: Path) -> None:
     """Create a relative symbolic link, as an archive would hold it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.symlink_to(os.path.relpath(target, path.parent))
+
+
+def error_of(root: Path) -> str:
+    """Return the error message, which must be the same for loading and for streaming."""
+    with pytest.raises(UserError) as caught:
+        load_dataset(f"folder:{root}")
+    with pytest.raises(UserError) as streamed:
+        read_all(f"folder:{root}")
+    assert str(streamed.value) == str(caught.value)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def read_all(name: str) -> None:
+    opened = open_dataset(name)
+    for source in (opened.train, opened.test):
+        for i in range(len(source)):
+            source.source[i]
