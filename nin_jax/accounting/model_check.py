@@ -19,7 +19,7 @@ def check_model(model: NiN) -> tuple[Precision, list[Layer]]:
             precision that the accounting has no rule for.
     """
     _check_types(model)
-    layers = model.trace()
+    layers = model.layers
     if not all(block.last_relu for block in model.blocks):
         raise ValueError("the model has a block without its last ReLU; only the head may lack it")
     params, counted = count_params(model), sum(layer.params for layer in layers)

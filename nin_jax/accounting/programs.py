@@ -121,7 +121,7 @@ class Programs:
 
     def draws(self) -> jax.stages.Lowered | None:
         """Lower the random numbers of dropout for one micro-batch; None without dropout."""
-        layers = self.model.trace()
+        layers = self.model.layers
         shape = next(layer.out_shape for layer in layers if layer.kind == "dropout")
         rate = self.model.dropout.rate
         if rate == 0:
@@ -161,7 +161,7 @@ class Programs:
 
     def layer_gradients(self) -> list["LayerGradients"]:
         """Lower the gradients of each convolution and linear layer, for one micro-batch."""
-        layers = self.model.trace()
+        layers = self.model.layers
         operations = self.model.operations
         known: dict[Any, LayerGradients] = {}  # layers of the same shape share programs
         found: list[LayerGradients] = []

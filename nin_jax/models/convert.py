@@ -148,7 +148,7 @@ def transfer(model: NiN, state_dict: Mapping[str, Any]) -> list[str]:
     classes = bias[0] if len(bias) == 1 else model.num_classes
     check_shapes(shapes, expected_shapes(variant, channels, classes, size), variant.name)
 
-    own_names = [layer.name for layer in model.trace() if layer.params]
+    own_names = [layer.name for layer in model.layers if layer.params]
     skipped = {
         name: layer
         for name, layer in zip(names, own_names, strict=True)

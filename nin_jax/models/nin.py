@@ -120,8 +120,10 @@ class NiN(nnx.Module):
         dtypes = [node.dtype for _, node in graph if isinstance(node, nnx.Param)]
         return jnp.result_type(jnp.float32, *dtypes)
 
+    # Properties, because nnx.tabulate takes every public method for a layer that returns arrays.
+    @property
     def convolutions(self) -> list[list[Convolution]] | None:
-        """Return the convolutions of each block, the head last, as their parameters say.
+        """The convolutions of each block, the head last, as their parameters say.
 
         None if a block or a layer is another kind of module, which hides its geometry.
         """
@@ -129,13 +131,14 @@ class NiN(nnx.Module):
         known = [block for block in blocks if block]
         return known if len(known) == len(blocks) else None
 
-    def trace(self) -> list[Layer]:
-        """Return the layers at the model's image size.
+    @property
+    def layers(self) -> list[Layer]:
+        """The layers at the model's image size.
 
         Raises:
             UserError: a layer was replaced by another kind of module.
         """
-        if (blocks := self.convolutions()) is None:
+        if (blocks := self.convolutions) is None:
             raise UserError("no rule describes the model: a layer is another kind of module")
         classifier = "mean" if self.linear is None else "linear"
         variant = replace(self.variant, classifier=classifier)
@@ -156,7 +159,7 @@ class NiN(nnx.Module):
                 f"images must be floating, in [0, 1], got {dtype}: divide by 255, or use "
                 "Predictor, which scales uint8 images"
             )
-        if (blocks := self.convolutions()) is not None:
+        if (blocks := self.convolutions) is not None:
             check_image_size(self.variant, shape[1:3], blocks)
         if self.linear is not None and shape[1:3] != self.image_size:
             raise UserError(

@@ -114,10 +114,10 @@ def default_micro_batch_size(model: NiN) -> int | None:
     """
     if default_device().platform != "cpu":
         return None
-    if model.convolutions() is None:  # another kind of module: its variant is near enough
+    if model.convolutions is None:  # another kind of module: its variant is near enough
         layers = trace(model.variant, model.in_channels, model.num_classes, model.image_size)
     else:
-        layers = model.trace()
+        layers = model.layers
     largest = 4 * max(math.prod(layer.out_shape) for layer in layers)  # float32
     fitting = max(1, CPU_ACTIVATION_BYTES // largest)
     return 1 << (fitting.bit_length() - 1)

@@ -134,8 +134,9 @@ def test_an_exported_program_takes_any_batch():
         np.testing.assert_allclose(exported.call(x[:count]), model(x[:count]), rtol=1e-5, atol=1e-6)
 
 
-def test_intermediates_can_be_captured():
+def test_intermediates_are_captured_and_layers_tabulated():
     model = nin_jax.create_model(TINY, image_size=32)
+    assert "NiNBlock" in nnx.tabulate(model, jnp.zeros((1, 32, 32, 1)))
     logits, _ = nnx.capture(model, nnx.Intermediate)(jnp.zeros((1, 32, 32, 1)))
     assert logits.shape == (1, 10)
 
