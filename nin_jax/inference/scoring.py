@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from nin_jax.data.datasets import Dataset
+from nin_jax.errors import UserError
 from nin_jax.inference import shipping
 from nin_jax.runs import manifest, workdir
 from nin_jax.runs.examples import load_data
@@ -24,6 +25,9 @@ class EvaluateConfig(Source):
     """Score the weights of a run, or shipped weights, on their test images, and draw
     confusion.png."""
 
+    test: bool = False
+    """Score the test images for a run with --holdout. Default: its held-out training images."""
+
     data_dir: Path | None = None
     """Folder with the dataset's files. Default: the run's, $NIN_DATA_DIR, or the user's."""
 
@@ -38,14 +42,16 @@ class EvaluateConfig(Source):
 def score_source(
     source: Source,
     *,
+    test: bool = False,
     data_dir: Path | None = None,
     out: Path | None = None,
     export: Path | None = None,
 ) -> Score:
-    """Score a trained network on its test images; print and draw the result.
+    """Score a trained network on its test or held-out images; print and draw the result.
 
     Args:
         source: where to read the network.
+        test: score the test images, although the run was evaluated on held-out images.
         data_dir: folder of the dataset's files, if they have moved.
         out: folder for confusion.png; None for the run's folder, or, for shipped weights, the
             current folder.
@@ -54,7 +60,8 @@ def score_source(
 
     Raises:
         UserError: there is no such network, the weights do not fit, the data are not those of the
-            training, a folder cannot be written, or the network cannot ship.
+            training, a folder cannot be written, the network cannot ship, or ``test`` is given for
+            a run without held-out images.
     """
     trained = source.load()
     out = out or trained.folder or Path()
@@ -62,6 +69,8 @@ def score_source(
     if export is not None:
         shipping.check(trained, export)
         trained = shipping.rounded(trained)
+    if test:
+        trained = _on_test_images(trained)
     score, dataset = score_trained(trained, data_dir)
     workdir.make_folder("--out", out)
     figure = workdir.CONFUSION if trained.step is None else f"confusion-{trained.step}.png"
@@ -70,6 +79,13 @@ def score_source(
         for path in shipping.write(trained, score, export):
             print(f"wrote {path}")
     return score
+
+
+def _on_test_images(trained: Trained) -> Trained:
+    if trained.config.holdout is None:
+        raise UserError("--test needs a run with --holdout: all others have test images only")
+    config = replace(trained.config, holdout=None, patience=None)
+    return replace(trained, config=config)
 
 
 def score_trained(trained: Trained, data_dir: Path | None = None) -> tuple[Score, Dataset]:
@@ -108,7 +124,8 @@ def _report(trained: Trained, dataset: Dataset, score: Score, path: Path) -> Non
 
     step = "" if trained.step is None else f" after step {trained.step}"
     title = f"{trained.model.variant.name} on {dataset.name}{step}: "
-    title += f"test accuracy {score.accuracy:.4f}"
+    what = "test accuracy" if trained.config.holdout is None else "accuracy on held-out images"
+    title += f"{what} {score.accuracy:.4f}"
     table = Table(title=f"{escape(title)}, loss {score.loss:.4f} nats", title_justify="left")
     for column in ("class", "precision", "recall", "images"):
         table.add_column(column, justify="left" if column == "class" else "right")
@@ -117,4 +134,4 @@ def _report(trained: Trained, dataset: Dataset, score: Score, path: Path) -> Non
         table.add_row(escape(name), *figures, f"{row['images']:,}")
     Console().print(table)
     plot_confusion(score.confusion, trained.class_names, title, path)
-    print(f"test accuracy {score.accuracy}\nwrote {path}")
+    print(f"{what} {score.accuracy}\nwrote {path}")

@@ -69,6 +69,9 @@ EVALUATE = {
     "best of shipped weights": Case(
         "evaluate", "--best goes with --workdir", ("--pretrained", "nin15", "--best")
     ),
+    "test without holdout": Case(
+        "evaluate", "--test needs a run with --holdout", (*RUN, "--test"), edits={}
+    ),
     "a checkpoint of none": Case(
         "evaluate",
         "has no checkpoint of step 3: it has none",

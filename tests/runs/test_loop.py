@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -135,7 +136,7 @@ def test_evaluate_refuses_other_data(undisturbed, script, tmp_path):
     assert (outcome.code, "the data differ from the run's" in outcome.err) == (2, True)
 
 
-def test_holdout_images_are_training_images_that_are_not_trained_on(config):
+def test_holdout_images_are_training_images_that_are_not_trained_on(config, script):
     whole = load_data(replace(config, limit_train=None, limit_test=None))
     held = load_data(replace(config, limit_train=None, limit_test=None, holdout=100))
     assert (len(held.train), len(held.test)) == (len(whole.train) - 100, 100)
@@ -145,6 +146,10 @@ def test_holdout_images_are_training_images_that_are_not_trained_on(config):
     summary = fit(replace(config, holdout=100, limit_test=None, epochs=1))
     assert summary["evaluated_on"] == "held-out training images"
     assert summary["test_images"] == 100
+    held_out = script("evaluate", "--workdir", config.workdir).out
+    assert f"accuracy on held-out images {summary['test_accuracy']}\n" in held_out
+    on_test = script("evaluate", "--workdir", config.workdir, "--test").out
+    assert re.search(r"^test accuracy 0\.\d+$", on_test, re.MULTILINE)
     with pytest.raises(UserError, match="--holdout 1442 leaves nothing to train on"):
         fit(replace(config, holdout=1442, workdir=config.workdir / "other"))
 
