@@ -4,6 +4,7 @@ import os
 import runpy
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -69,7 +70,7 @@ def config(tmp_path) -> "TrainConfig":
     """The configuration of a small run in its own folder."""
     from tests.support.disturbed import config_in
 
-    return config_in(tmp_path)
+    return replace(config_in(tmp_path), checkpoint_every="1h")  # a checkpoint takes 0.3 s
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,8 @@ from nin_jax.study import grid
 from nin_jax.training.config import TrainConfig
 from tests.bad_inputs.case import WHOLE, fails, picture, wrong
 
+WEIGHT = "net.0.0.weight"
+
 
 def _fit(**fields: Any) -> dict[str, Any]:
     options: dict[str, Any] = {"dataset": "digits"}
@@ -26,10 +28,10 @@ FILES = {
         "a state dict maps names", lambda: convert.from_torch(wrong([1]), "nin")
     ),
     "from_torch: empty": fails("missing net.0.0.weight", lambda: convert.from_torch({}, "nin")),
-    "from_torch: texts": fails("holds <U1", lambda: convert.from_torch({"a": "x"}, "nin")),
-    "from_torch: nothing": fails("holds object", lambda: convert.from_torch({"a": None}, "nin")),
+    "from_torch: texts": fails("holds <U1", lambda: convert.from_torch({WEIGHT: "x"}, "nin")),
+    "from_torch: nothing": fails("holds object", lambda: convert.from_torch({WEIGHT: None}, "nin")),
     "from_torch: ragged lists": fails(
-        "is not a plain array", lambda: convert.from_torch({"a": [[1.0], [1.0, 2.0]]}, "nin")
+        "is not a plain array", lambda: convert.from_torch({WEIGHT: [[1.0], [1.0, 2.0]]}, "nin")
     ),
     "from_torch: keys that are numbers": fails(
         "unexpected 3", lambda: convert.from_torch({wrong(3): np.ones(1)}, "nin")

@@ -14,6 +14,12 @@ from tests.support.disturbed import assert_same
 
 
 @pytest.fixture
+def config(config):
+    """Save a checkpoint after every step."""
+    return replace(config, checkpoint_every="1")
+
+
+@pytest.fixture
 def small_disk(tmp_path):
     """A file system of 3 MB."""
     folder = tmp_path / "disk"

@@ -195,7 +195,7 @@ def test_patience_ends_a_run_and_counts_over_an_interruption(config, tmp_path, m
     assert (summary["epochs"], summary["steps"]) == (3, 9)
     assert (summary["ended_by_patience"], summary["best_epoch"]["epoch"]) == (True, 1)
     kept = checkpoint.Checkpoints(whole.workdir / "checkpoints").names()
-    assert kept == ["00000003-evaluated", "00000008", "00000009-evaluated"]
+    assert kept == ["00000003-evaluated", "00000006-evaluated", "00000009-evaluated"]
     with monkeypatch.context() as patch:
         signal_at(patch, signal.SIGTERM, 8)
         with pytest.raises(Interrupted):
