@@ -21,6 +21,7 @@ os.environ |= {
     "JAX_COMPILATION_CACHE_DIR": os.environ["NIN_TEST_PROGRAMS"],
     # With a bound on its size JAX locks the folder: nobody reads what another is writing.
     "JAX_COMPILATION_CACHE_MAX_SIZE": str(2**33),
-    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    # JAX reads the whole folder whenever it adds a program, so the quickly compiled ones stay out.
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
 }

@@ -1,7 +1,7 @@
 """The ladder: every layer, every block, the logits, the loss and the gradient of every parameter.
 
-By default all variants climb it in float64, and four in float32, at one size. The slow tests add the
-others, more sizes, three channels and the identity initialization.
+By default all variants climb it in float64, and four in float32, at one size. The slow tests add
+the others, more sizes, three channels and the identity initialization.
 """
 
 from dataclasses import replace
