@@ -39,7 +39,7 @@ def _published_pipeline(images: np.ndarray) -> torch.Tensor:
     return as_nchw(np.stack(resized)[..., None].astype(np.float32) / np.float32(255)).double()
 
 
-@pytest.mark.parametrize("micro_batch_size", [6, 4])
+@pytest.mark.parametrize("micro_batch_size", [4, pytest.param(6, marks=pytest.mark.slow)])
 def test_epochs_of_the_compiled_step(micro_batch_size):
     variant = replace(nin_jax.get_variant("nin_one_1x1"), dropout=0.0)
     pair = make_pair(variant, image_size=SIZE)

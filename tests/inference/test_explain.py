@@ -11,7 +11,7 @@ from nin_jax.inference.class_maps import explain_images
 from nin_jax.runs import manifest
 
 
-@pytest.mark.parametrize("logit_relu", [True, False])
+@pytest.mark.parametrize("logit_relu", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_the_mean_of_the_maps_is_the_logits(logit_relu):
     model = nin_jax.create_model("nin_one_1x1", image_size=(131, 99), logit_relu=logit_relu)
     x = jnp.asarray(np.random.default_rng(0).random((3, 131, 99, 1), np.float32))

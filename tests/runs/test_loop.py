@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
@@ -226,3 +227,18 @@ def test_bfloat16_trains(config):
     assert np.isfinite(summary["test_loss"])
     weights = load_file(config.workdir / "model.safetensors")
     assert {array.dtype for array in weights.values()} == {np.dtype("float32")}
+
+
+@pytest.mark.slow
+def test_a_run_without_jit(config, tiny):
+    """As with JAX_DISABLE_JIT=1, for a debugger: every operation runs by itself."""
+    tiny.write_text(
+        "[[stages]]\nchannels = 4\nkernel = 3\nmlp = []\n[head]\nkernel = 1\nmlp = []\n"
+    )
+    config = replace(config, optimizer="sgd", lr=0.01, init="he", augment="none", batch_size=2)
+    config = replace(config, epochs=1, limit_train=2, limit_test=2)
+    expected = fit(config)
+    with jax.disable_jit():
+        summary = fit(replace(config, workdir=config.workdir.parent / "without"))
+    for name in ("train_loss", "test_loss"):
+        np.testing.assert_allclose(summary[name], expected[name], rtol=1e-4)

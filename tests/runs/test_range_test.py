@@ -30,6 +30,7 @@ def test_each_optimizer_is_tested_and_no_run_is_left(script, tiny, tmp_path, opt
     assert last.startswith("no suggestion: " if rate is None else f"suggested --lr {rate:g} (")
 
 
+@pytest.mark.slow
 def test_the_losses_are_those_of_the_runs_own_recipe(config, script, tmp_path):
     """At rates of 1e-12 to 1e-11 no weight changes, so the losses are a run's at such a rate."""
     options = {"limit_train": 50, "label_smoothing": 0.1, "class_weights": "balanced"}

@@ -109,10 +109,8 @@ def test_an_ignored_signal_stays_ignored():
         assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
 
 
-@pytest.mark.parametrize(
-    ("number", "code"),
-    [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_the_script_prints_its_step_and_exits_as_a_shell_expects(config, number, code):
     arguments = ["--variant", config.variant, "--dataset", "digits", "--image-size", "16"]
     arguments += ["--epochs", "100000", "--limit-test", "10", "--no-compilation-cache"]
@@ -185,6 +183,7 @@ def test_rows_after_the_checkpoint_are_replaced(config, undisturbed):
     assert_same(config.workdir, undisturbed)
 
 
+@pytest.mark.slow
 def test_patience_ends_a_run_and_counts_over_an_interruption(config, tmp_path, monkeypatch, capsys):
     """A rate of 1e-30 changes no weight, so the first epoch stays the best."""
     config = replace(config, lr=1e-30, epochs=6, holdout=30, patience=2)

@@ -95,6 +95,7 @@ def small(tiny, tmp_path):
     return [*options, "--out", tmp_path / "study"]
 
 
+@pytest.mark.slow
 def test_a_study_continues_and_repeats_no_run(script, small, tmp_path):
     outcome = script("study", *small, "--recipes", "modern", "--seeds", 1)
     assert outcome.code == 0, outcome.err
