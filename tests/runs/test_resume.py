@@ -78,7 +78,7 @@ def test_a_run_with_several_steps_per_dispatch_is_resumed(config, tmp_path, monk
     config = replace(config, steps_per_dispatch=2)
     fit(replace(config, workdir=tmp_path / "undisturbed"))
     with monkeypatch.context() as patch:
-        signal_at(patch, signal.SIGINT, 4)
+        signal_at(patch, signal.SIGINT, 5)  # dispatches end after steps 2, 3, 5 and 6
         with pytest.raises(Interrupted) as stopped:
             fit(config)
     assert stopped.value.code == 130
