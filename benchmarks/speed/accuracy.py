@@ -27,7 +27,6 @@ from nin_jax.models.variants import get_variant
 from nin_jax.runs.preparation import RunSpec, epoch_order, evaluate_run, make_feed, prepare_run
 from nin_jax.training.config import TrainConfig, recipe_of
 from nin_jax.training.recipes import Recipe
-from nin_jax.training.sharding import EVERYWHERE
 
 # Images between two evaluations: a whole number of batches of both recipes, 64 and 128.
 EVALUATE_EVERY = 3200
@@ -103,9 +102,7 @@ def train_ours(comparison: Comparison, variant: str) -> Iterator[Evaluation]:
             end = done + chunk.steps
             while done < end:
                 count = min(end - done, run.steps_per_dispatch, every - done % every)
-                placed = run.layout.place(np.int32(count), EVERYWHERE)
-                examples = chunk.images, chunk.labels, chunk.order
-                run.state, _ = run.train_steps(run.state, *examples, placed)
+                run.take_steps(chunk, count)
                 done += count
                 if done % every == 0 or done == run.steps_per_epoch:
                     jax.block_until_ready(run.state.params)

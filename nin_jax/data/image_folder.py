@@ -18,6 +18,8 @@ import numpy as np
 from nin_jax.data import listing, pictures
 from nin_jax.data.sources import OpenedDataset
 from nin_jax.errors import UserError
+from nin_jax.models.geometry import as_height_width
+from nin_jax.models.variants import ImageSize
 
 # The names that the folder of a split may have, in small or capital letters; the first is taken.
 _SPLITS = {"train": ("train",), "test": ("test", "val", "validation")}
@@ -37,7 +39,7 @@ class FolderOptions:
         needs_test: refuse a folder without test images; without it the test split is empty.
     """
 
-    image_size: int | tuple[int, int] | None = None
+    image_size: ImageSize | None = None
     crop: bool = False
     follow_links: bool = False
     needs_test: bool = True
@@ -109,8 +111,8 @@ def open_folder(
     channels if any of them has color, else one. Notes of the dataset say what is changed.
 
     Without a folder "test" the images of "val" or "validation" are the test images. Each split is
-    in a shuffled order that depends only on the file names. Sub-folders of a class
-    belong to it. Hidden files and folders are ignored; a note names other files that are left out.
+    in a shuffled order that depends only on the file names. Sub-folders of a class belong to it.
+    Hidden files and folders are ignored; a note names other files that are left out.
 
     Args:
         path: of the folder; a relative one is searched for in `data_dir` first.
@@ -214,7 +216,7 @@ def _shape(
         found = found if len(sizes) > 1 else f"pictures of {w}x{h} pixels"
         if options.image_size is None:
             raise UserError(f"{found} need an image_size to which each is resized")
-        height, width = _pair(options.image_size)
+        height, width = as_height_width(options.image_size)
         how = "scaled and cropped" if options.crop else "resized"
         notes.append(f"{found} are {how} to {width}x{height} when they are read")
     if 0 < gray < total:
@@ -222,10 +224,6 @@ def _shape(
     if animated:
         notes.append(f"{animated:,} of {total:,} pictures are animated; one frame is read")
     return (height, width, 1 if gray == total else 3), notes
-
-
-def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
-    return (size, size) if isinstance(size, int) else size
 
 
 def _locate(path: str, data_dir: Path | None) -> str:

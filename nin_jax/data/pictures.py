@@ -72,9 +72,8 @@ def decode(
     """Read an image and resize it as torchvision's ``Resize((height, width))`` does.
 
     The EXIF orientation is applied, transparent parts become black, and of 16 bits the upper 8 are
-    kept. Several threads may do this
-    at the same time; Pillow's warnings are not silenced, because Python can silence warnings only
-    for all threads at once.
+    kept. Several threads may do this at the same time; Pillow's warnings are not silenced, because
+    Python can silence warnings only for all threads at once.
 
     Args:
         path: of a file of one of the `FORMATS`, whatever its suffix. Of an animation, the first

@@ -8,8 +8,7 @@ its gradients of convolutions and max pooling take 5 to 15 times as long as nece
 times inside a loop. On the CPU, gradients are therefore written as forward convolutions and
 products, with fewer products where that is faster (`winograd`). Other platforms use XLA's own
 gradients. Forward mode and higher derivatives work too (`derivatives`). Only this file has
-platform-dependent code. ``python scripts/bench.py ops`` measures
-each choice.
+platform-dependent code. ``python scripts/bench.py ops`` measures each choice.
 """
 
 from collections.abc import Callable, Sequence
@@ -276,14 +275,13 @@ class Operations:
 
         A layer with settings that ``conv`` does not have, such as a dilation, gets XLA's operation.
         """
-        others = dict(settings, dimension_numbers=NHWC)
-        dilations = {*others.pop("lhs_dilation"), *others.pop("rhs_dilation")}
-        others = {value for value in others.values() if value not in (None, NHWC)} - {1}
-        sides, steps = set(kernel.shape[:2]), set(window_strides)
-        pads = set() if isinstance(padding, str) else {pad for pair in padding for pad in pair}
-        if others or dilations != {1} or not len(sides) == len(steps) == len(pads) == 1:
-            return lax.conv_general_dilated(x, kernel, window_strides, padding, **settings)
-        return self.conv(x, kernel, steps.pop(), pads.pop())
+        ones = *settings["lhs_dilation"], *settings["rhs_dilation"], settings["feature_group_count"]
+        precision = settings["precision"], settings.get("preferred_element_type")
+        if set(ones) == {1} and precision == (None, None) and not isinstance(padding, str):
+            pads = [pad for pair in padding for pad in pair]
+            if all(len(set(sides)) == 1 for sides in (kernel.shape[:2], window_strides, pads)):
+                return self.conv(x, kernel, window_strides[0], pads[0])
+        return lax.conv_general_dilated(x, kernel, window_strides, padding, **settings)
 
 
 FAST = Operations("FAST", conv, max_pool)

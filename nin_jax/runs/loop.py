@@ -4,7 +4,6 @@ import signal
 from dataclasses import dataclass
 
 import jax
-import numpy as np
 
 from nin_jax.errors import Interrupted
 from nin_jax.runs.agreement import Requests
@@ -12,7 +11,6 @@ from nin_jax.runs.preparation import Run, epoch_order, evaluate_run, make_feed
 from nin_jax.runs.progress import Recorder
 from nin_jax.runs.saving import Saver
 from nin_jax.runs.signals import Interruption
-from nin_jax.training.sharding import EVERYWHERE
 
 
 def train(run: Run, recorder: Recorder, saver: Saver, interruption: Interruption) -> None:
@@ -40,14 +38,7 @@ def train(run: Run, recorder: Recorder, saver: Saver, interruption: Interruption
                     count = min(
                         chunk_end - step, run.steps_per_dispatch, saver.cadence.steps_left(step)
                     )
-                    run.state, figures = run.train_steps(
-                        run.state,
-                        chunk.images,
-                        chunk.labels,
-                        chunk.order,
-                        run.layout.place(np.int32(count), EVERYWHERE),
-                    )
-                    recorder.dispatched(count, figures)
+                    recorder.dispatched(count, run.take_steps(chunk, count))
                     step += count
                     save = stop.check(within_epoch=True) or saver.is_due_by_steps(step)
                     if save and step < epoch_end:

@@ -29,7 +29,7 @@ from nin_jax.training.device import (
     devices_for,
 )
 from nin_jax.training.evaluate import EvalState, Score, evaluate, make_eval_step
-from nin_jax.training.feed import Resident, Shares, evaluation_parts
+from nin_jax.training.feed import Chunk, Resident, Shares, evaluation_parts
 from nin_jax.training.optimizer import make_schedule, optimizer_of
 from nin_jax.training.recipes import Recipe
 from nin_jax.training.sharding import EVERYWHERE, Layout, make_layout
@@ -81,6 +81,16 @@ class Run(RunSpec):
             "num_classes": self.model.num_classes,
             "image_size": self.model.image_size,
         }
+
+    def take_steps(self, chunk: Chunk, count: int) -> StepFigures:
+        """Take the next ``count`` steps of a chunk in one dispatch; ``state`` becomes the new one.
+
+        Nothing waits for the device.
+        """
+        placed = self.layout.place(np.int32(count), EVERYWHERE)
+        examples = chunk.images, chunk.labels, chunk.order
+        self.state, figures = self.train_steps(self.state, *examples, placed)
+        return figures
 
 
 def load_spec(config: TrainConfig) -> RunSpec:

@@ -28,7 +28,6 @@ from nin_jax.tables import plain_text
 from nin_jax.training.config import RecipeOptions, SetupOptions, TrainConfig, recipe_of
 from nin_jax.training.device import make_deterministic, select_device, use_compilation_cache
 from nin_jax.training.recipes import Recipe
-from nin_jax.training.sharding import EVERYWHERE
 from nin_jax.validation import FilePath, to_json, validated
 
 MEMORY = 0.9  # of the smoothed loss: the part that is kept at each step
@@ -165,14 +164,7 @@ def _figures(run: Run) -> Generator[tuple[float, float], None, None]:
             end = step + chunk.steps
             while step < end:
                 count = min(end - step, run.steps_per_dispatch)
-                run.state, figures = run.train_steps(
-                    run.state,
-                    chunk.images,
-                    chunk.labels,
-                    chunk.order,
-                    run.layout.place(np.int32(count), EVERYWHERE),
-                )
-                sums = jax.device_get(figures.sums)
+                sums = jax.device_get(run.take_steps(chunk, count).sums)
                 for loss, correct, images in zip(
                     *(each[:count].tolist() for each in (sums.loss, sums.correct, sums.count)),
                     strict=True,

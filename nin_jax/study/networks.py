@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from nin_jax.accounting.account import account
 from nin_jax.accounting.programs import Programs, abstract_model
@@ -21,7 +20,6 @@ from nin_jax.models.variants import get_variant
 from nin_jax.runs import environment
 from nin_jax.runs.preparation import RunSpec, epoch_order, make_feed, prepare_run
 from nin_jax.training.config import TrainConfig, recipe_of
-from nin_jax.training.sharding import EVERYWHERE
 
 ROUNDS = 5
 
@@ -117,11 +115,9 @@ def _step(config: TrainConfig, dataset: Dataset) -> Callable[[], None]:
     """Return a training step of a run, compiled and warmed up, that waits for its end."""
     run = prepare_run(RunSpec(config, recipe_of(config), dataset))
     chunk = next(make_feed(run).chunks(epoch_order(run, 0), 0))
-    examples = chunk.images, chunk.labels, chunk.order
-    one = run.layout.place(np.int32(1), EVERYWHERE)
 
     def step() -> None:
-        run.state, figures = run.train_steps(run.state, *examples, one)
+        figures = run.take_steps(chunk, 1)
         jax.block_until_ready((run.state, figures))
 
     step()
