@@ -153,10 +153,9 @@ def make_train_step(
         indices = order[state.step % len(order)]  # [B]
         key = jax.random.fold_in(jax.random.fold_in(state.key, NOISE), state.step)
         grads, sums = summed(state.params, images, labels, indices, key)
-        if sums.weight is None:
-            grads = jax.tree.map(lambda g: g / sums.count, grads)
-        else:
-            grads = jax.tree.map(lambda g: g / sums.weight, grads)
+        total = sums.count if sums.weight is None else sums.weight
+        grads = jax.tree.map(lambda g: g / total, grads)
+        if sums.weight is not None:
             sums = replace(sums, loss=sums.loss * (sums.count / sums.weight))
         figures = StepFigures(sums, optax.tree.norm(grads))
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
