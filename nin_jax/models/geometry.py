@@ -77,6 +77,24 @@ def _sides_after(
     return height, width
 
 
+def pooled_side(side: int, size: int, stride: int, padding: int, round_up: bool) -> int:
+    """Return a side of a pool's output; 0 or less if no window fits.
+
+    With ``round_up``, the windows reach the last pixel, but one that would start in the padding
+    behind it is left out, as in Caffe and in PyTorch's ``ceil_mode``.
+
+    Args:
+        side: of the input, in pixels.
+        size, stride, padding: of the pool.
+        round_up: whether a window may reach over the padding's edge.
+    """
+    room = side + 2 * padding - size
+    if not round_up or room < 0:
+        return room // stride + 1
+    windows = -(-room // stride) + 1
+    return windows - 1 if (windows - 1) * stride >= side + padding else windows
+
+
 def _sides_after_conv(conv: Convolution, sides: tuple[int, int]) -> tuple[int, int]:
     return _sides_after(sides, conv.kernel, conv.stride, conv.padding)
 
