@@ -89,7 +89,7 @@ def pooled_side(side: int, size: int, stride: int, padding: int, round_up: bool)
         round_up: whether a window may reach over the padding's edge.
     """
     room = side + 2 * padding - size
-    if not round_up or room < 0:
+    if not round_up:
         return room // stride + 1
     windows = -(-room // stride) + 1
     return windows - 1 if (windows - 1) * stride >= side + padding else windows
