@@ -5,6 +5,7 @@ from nin_jax.errors import UserError
 from nin_jax.inference.predictor import Predictor
 from nin_jax.models import convert
 from nin_jax.models.nin import NiN, NiNBlock, class_maps, count_params
+from nin_jax.models.preprocessing import Preprocessing
 from nin_jax.models.pretrained import create_model, list_pretrained
 from nin_jax.models.summary import describe, summary
 from nin_jax.models.variants import Stage, Variant, get_variant, list_variants
@@ -16,6 +17,7 @@ __all__ = [
     "NiN",
     "NiNBlock",
     "Predictor",
+    "Preprocessing",
     "Stage",
     "UserError",
     "Variant",

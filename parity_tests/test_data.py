@@ -7,11 +7,17 @@ import hypothesis.strategies as st
 import jax
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from PIL import Image
 
+import nin_jax
 from nin_jax.data import transforms
 from nin_jax.data.datasets import load_dataset
+from nin_jax.models import convert
+from parity_tests.frameworks import TORCH_DEVICE, as_array, as_nchw, assert_close
+from parity_tests.pairs import make_pair
+from parity_tests.tolerances import FORWARD, Precision
 
 Size = tuple[int, int]
 
@@ -98,3 +104,30 @@ def test_prepared_batches_equal_totensor(channels):
         expected = _pillow(images, size).astype(np.float32) / np.float32(255)
         assert actual.dtype == np.float32
         np.testing.assert_array_equal(actual, expected)
+
+
+@pytest.mark.parametrize("precision", ["float64", "float32"])
+@pytest.mark.parametrize("order", ["rgb", "bgr"])
+def test_a_network_with_preprocessing_is_the_reference_behind_torchs(precision: Precision, order):
+    """torchvision's Normalize subtracts a mean and divides by a deviation, as written here."""
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    network = "nin_one_1x1"
+    pair = make_pair(network, in_channels=3, image_size=(67, 67), precision=precision)
+    preprocessing = nin_jax.Preprocessing(mean=mean, std=std, channel_order=order)
+    model = convert.from_torch(
+        convert.to_torch(pair.model),
+        network,
+        in_channels=3,
+        image_size=67,
+        preprocessing=preprocessing,
+        dtype=precision,
+        param_dtype=precision,
+    )
+    actual = jax.jit(model)(pair.images)
+    x = as_nchw(pair.images)
+    x = x.flip(1) if order == "bgr" else x
+    shape, dtype = (1, 3, 1, 1), x.dtype
+    mean, std = (torch.tensor(v, dtype=dtype, device=TORCH_DEVICE).view(shape) for v in (mean, std))
+    with torch.no_grad():
+        expected = as_array(pair.reference((x - mean) / std))
+    assert_close(actual, expected, FORWARD[precision], "logits")

@@ -13,6 +13,7 @@ from nin_jax.data.datasets import list_datasets
 from nin_jax.errors import UserError
 from nin_jax.models import convert
 from nin_jax.models.nin import with_dtype
+from nin_jax.models.preprocessing import to_metadata
 from nin_jax.models.pretrained import MAX_BYTES, Card
 from nin_jax.models.variants import VARIANTS
 from nin_jax.runs import environment, manifest, workdir
@@ -88,7 +89,7 @@ def write(trained: Trained, score: Score, folder: Path) -> tuple[Path, Path]:
         UserError: the folder cannot be made, or written.
     """
     model = trained.model
-    content = save(_float16(trained))
+    content = save(_float16(trained), to_metadata(model.preprocessing))
     card = Card(
         variant=model.variant.name,
         in_channels=model.in_channels,

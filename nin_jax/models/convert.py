@@ -8,7 +8,8 @@ every parameter is set, every shape is checked, and nothing is reshaped to fit.
 torch is not needed: `numpy.asarray` must accept the arrays, which torch tensors fulfil.
 """
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from flax import nnx
 from nin_jax.errors import UserError
 from nin_jax.models.geometry import MAX_PARAMS
 from nin_jax.models.nin import NiN, count_params, new_model
+from nin_jax.models.preprocessing import Preprocessing, from_metadata, to_metadata
 from nin_jax.models.state_dict import TORCH_ORDER, check_shapes, expected_shapes, layer_names
 from nin_jax.models.variants import ImageSize, Variant
 from nin_jax.reading import check_file, is_torch, shown
@@ -190,10 +192,23 @@ def from_torch(
 
 
 def save_safetensors(model: NiN, path: str | Path) -> None:
-    """Write the state dict of `to_torch` to a ``.safetensors`` file, which PyTorch can read."""
+    """Write the state dict of `to_torch` to a ``.safetensors`` file, which PyTorch can read.
+
+    A preprocessing other than the default is in the file's metadata.
+    """
     from safetensors.numpy import save_file
 
-    save_file(to_torch(model), path)
+    save_file(to_torch(model), path, to_metadata(model.preprocessing))
+
+
+def read_preprocessing(path: str | Path) -> Preprocessing:
+    """Read what the metadata of a ``.safetensors`` file say; the default if they say nothing.
+
+    Raises:
+        UserError: the file cannot be read, or its preprocessing is damaged.
+    """
+    with _opened(path) as file:
+        return from_metadata(file.metadata(), path)
 
 
 def load_safetensors(
@@ -214,24 +229,30 @@ def load_safetensors(
         UserError: the file is missing, truncated or in another format (such as a pickle), or an
             array is not floating or does not fit.
     """
+    with _opened(path) as file:
+        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+        for name, header in slices.items():
+            if fitting is not None and name not in fitting:
+                continue  # `check_shapes` names it
+            if header.get_dtype() not in ("F16", "F32", "F64"):
+                raise UserError(
+                    f"{path}: {shown(name)} holds {header.get_dtype()}; F16, F32 or F64 can be read"
+                )
+        shapes = {name: tuple(header.get_shape()) for name, header in slices.items()}
+        if fitting is not None:
+            check_shapes(shapes, fitting, network)
+        return {name: file.get_tensor(name) for name in slices}
+
+
+@contextlib.contextmanager
+def _opened(path: str | Path) -> Iterator[Any]:
+    """Open a ``.safetensors`` file; every error while it is open becomes one line."""
     from safetensors import SafetensorError, safe_open
 
     check_file(path, MAX_FILE_BYTES, f"cannot read weights {path}")
     try:
         with safe_open(path, "numpy") as file:
-            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
-            for name, header in slices.items():
-                if fitting is not None and name not in fitting:
-                    continue  # `check_shapes` names it
-                if header.get_dtype() not in ("F16", "F32", "F64"):
-                    raise UserError(
-                        f"{path}: {shown(name)} holds {header.get_dtype()}; F16, F32 or F64 can "
-                        "be read"
-                    )
-            shapes = {name: tuple(header.get_shape()) for name, header in slices.items()}
-            if fitting is not None:
-                check_shapes(shapes, fitting, network)
-            return {name: file.get_tensor(name) for name in slices}
+            yield file
     except SafetensorError as error:
         raise _damaged(path, error) from None
     except OSError as error:

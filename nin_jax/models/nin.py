@@ -19,6 +19,7 @@ from nin_jax.models import ops
 from nin_jax.models.block import Conv, Linear, NiNBlock, convolutions_of
 from nin_jax.models.geometry import Layer, as_height_width, check_image_size, trace, trace_blocks
 from nin_jax.models.init import Init
+from nin_jax.models.preprocessing import Preprocessing
 from nin_jax.models.variants import Convolution, ImageSize, Variant, get_variant
 from nin_jax.reading import shown
 
@@ -45,6 +46,7 @@ class NiN(nnx.Module):
         variant: as for `create_model`; it gives the pools and the kind of classifier.
         in_channels, num_classes: found in the parameters, so they are right after any surgery.
         image_size: (height, width).
+        preprocessing: what the model does to its images first.
         frozen: if True, no gradient reaches the blocks, so that only the head is trained.
     """
 
@@ -59,10 +61,12 @@ class NiN(nnx.Module):
         logit_relu: bool,
         dtype: DTypeLike,
         param_dtype: DTypeLike,
+        preprocessing: Preprocessing,
         rngs: nnx.Rngs,
     ):
         layers = trace(variant, in_channels, num_classes, image_size)  # raises UserError
-        self.variant = variant
+        preprocessing.check(in_channels)
+        self.variant, self.preprocessing = variant, preprocessing
         self.image_size = as_height_width(image_size)
         self.dtype, self.operations, self.frozen = dtype, ops.FAST, False
         kw = {"init": init, "dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
@@ -83,7 +87,7 @@ class NiN(nnx.Module):
     def class_maps(self, x: jax.Array, rngs: nnx.Rngs | jax.Array | None = None) -> jax.Array:
         """Return the head's output, one map for each class: [B, H', W', num_classes]."""
         self._check(x)
-        x = ops.cast(x, self.dtype)
+        x = ops.cast(self.preprocessing.apply(x), self.dtype)
         for stage, block in zip(self.variant.stages, self.blocks, strict=True):
             x = block(x)  # [B, H, W, C]
             x = self.operations.max_pool(x) if stage.pool else x
@@ -159,6 +163,7 @@ class NiN(nnx.Module):
                 f"images must be floating, in [0, 1], got {dtype}: divide by 255, or use "
                 "Predictor, which scales uint8 images"
             )
+        self.preprocessing.check(self.in_channels)
         if (blocks := self.convolutions) is not None:
             check_image_size(self.variant, shape[1:3], blocks)
         if self.linear is not None and shape[1:3] != self.image_size:
@@ -186,6 +191,7 @@ def new_model(
     seed: int = 0,
     init: Init = "xavier",
     logit_relu: bool = True,
+    preprocessing: Preprocessing | None = None,
     dtype: DTypeLike = jnp.float32,
     param_dtype: DTypeLike = jnp.float32,
 ) -> NiN:
@@ -196,6 +202,8 @@ def new_model(
         raise UserError(f"seed must be a whole number in [0, 2**32), got {shown(seed)}")
     for name, value in (("dtype", dtype), ("param_dtype", param_dtype)):
         _check_dtype(name, value)
+    if not isinstance(preprocessing, Preprocessing | None):
+        raise UserError(f"preprocessing must be a Preprocessing, got {shown(preprocessing)}")
     return NiN(
         get_variant(variant),
         in_channels,
@@ -205,6 +213,7 @@ def new_model(
         logit_relu=logit_relu,
         dtype=dtype,
         param_dtype=param_dtype,
+        preprocessing=preprocessing or Preprocessing(),
         rngs=nnx.Rngs(params=seed),
     )
 

@@ -17,6 +17,7 @@ from nin_jax.models import convert
 from nin_jax.models.geometry import as_height_width
 from nin_jax.models.init import Init
 from nin_jax.models.nin import NiN, new_model
+from nin_jax.models.preprocessing import Preprocessing
 from nin_jax.models.variants import MAX_NAME, ImageSize, Variant, get_variant
 from nin_jax.reading import check_file, read_json, shown
 from nin_jax.validation import FAIL_FAST, Accuracy, Count, Text, from_file, validated
@@ -111,7 +112,7 @@ def read_weights(card: Card) -> dict[str, np.ndarray]:
     Raises:
         UserError: the file is missing, or its SHA-256 is not the card's.
     """
-    path = FOLDER / f"{card.name}.safetensors"
+    path = _weights_file(card)
     check_file(path, MAX_BYTES, f"cannot read weights {path}")
     if hashlib.sha256(path.read_bytes()).hexdigest() != card.sha256:
         raise UserError(f"{path} is damaged: its SHA-256 is not the one in its card; install again")
@@ -129,6 +130,7 @@ def create_model(
     seed: int | None = None,
     init: Init | None = None,
     logit_relu: bool | None = None,
+    preprocessing: Preprocessing | None = None,
     dtype: DTypeLike = jnp.float32,
     param_dtype: DTypeLike = jnp.float32,
 ) -> NiN:
@@ -153,6 +155,8 @@ def create_model(
             are 1, so that no class starts with zero gradients. Not allowed with ``pretrained``.
         logit_relu: whether ReLU follows the last convolution, as published (default True). A
             class whose map is zero everywhere then gets no gradient and cannot recover.
+        preprocessing: what the model does to its images first (default: nothing). Not allowed with
+            ``pretrained``: the weights have theirs.
         dtype: of the computation, float32 or bfloat16. Logits are float32 in both cases.
         param_dtype: of the parameters.
 
@@ -168,7 +172,7 @@ def create_model(
     """
     sizes = {"in_channels": in_channels, "num_classes": num_classes, "image_size": image_size}
     drawing = {"seed": seed, "init": init}
-    options = sizes | drawing | {"logit_relu": logit_relu}
+    options = sizes | drawing | {"logit_relu": logit_relu, "preprocessing": preprocessing}
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     if pretrained is None:
         return new_model(variant, **given, dtype=dtype, param_dtype=param_dtype)
@@ -180,6 +184,8 @@ def create_model(
         raise UserError(f"the pretrained weights {card.name} are for another {variant.name}")
     for name in drawing.keys() & given.keys():
         raise UserError(f"{name} cannot be given with pretrained: no parameter is drawn")
+    if preprocessing is not None:
+        raise UserError("preprocessing cannot be given with pretrained: the weights have theirs")
     return load_model(card, **given, dtype=dtype, param_dtype=param_dtype)
 
 
@@ -208,4 +214,9 @@ def load_model(card: Card, **given: Any) -> NiN:
             f"the pretrained weights {card.name} are for image_size={card.image_size} only, "
             f"because their classifier is a linear layer; got {sides}"
         )
-    return convert.from_torch(read_weights(card), variant, **options)
+    preprocessing = convert.read_preprocessing(_weights_file(card))
+    return convert.from_torch(read_weights(card), variant, **options, preprocessing=preprocessing)
+
+
+def _weights_file(card: Card) -> Path:
+    return FOLDER / f"{card.name}.safetensors"
