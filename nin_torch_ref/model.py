@@ -10,7 +10,7 @@ from typing import Literal, get_args
 import torch
 from torch import nn
 
-from nin_torch_ref.architectures import ARCHITECTURES, Architecture, ConvTuple, Mlp
+from nin_torch_ref.architectures import ARCHITECTURES, Architecture, ConvTuple, Mlp, PoolTuple
 
 Init = Literal["xavier", "he", "identity"]
 
@@ -23,18 +23,27 @@ def nin_block(
     [B, in_channels, H, W] -> [B, channels, H', W'].
     """
     channels, kernel, stride, padding = conv
-    channels = channels or num_classes
-    layers = [nn.Conv2d(in_channels, channels, kernel, stride, padding), nn.ReLU()]
-    for size, pad in mlp:
-        layers += [nn.Conv2d(channels, channels, size, padding=pad), nn.ReLU()]
+    before, after = in_channels, channels or num_classes
+    layers = [nn.Conv2d(before, after, kernel, stride, padding), nn.ReLU()]
+    for *width, size, pad in mlp:
+        before, after = after, (width[0] or num_classes) if width else after
+        layers += [nn.Conv2d(before, after, size, padding=pad), nn.ReLU()]
     return nn.Sequential(*(layers if last_relu else layers[:-1]))
+
+
+def pool_layer(pool: PoolTuple) -> nn.Module:
+    """Return the layer of a pool: [B, C, H, W] -> [B, C, H', W']."""
+    kind, size, stride, padding, ceil_mode, count_include_pad = pool
+    if kind == "max":
+        return nn.MaxPool2d(size, stride, padding, ceil_mode=ceil_mode)
+    return nn.AvgPool2d(size, stride, padding, ceil_mode, count_include_pad)
 
 
 class NiN(nn.Module):
     """A Network in Network; make one with `create_model`.
 
-    ``net`` contains, in order: the blocks, each with its max pool if it has one, dropout, the
-    head, and the global mean and flatten (or flatten and a linear layer). Parameters are named
+    ``net`` contains, in order: the blocks, each with its pool and dropout if it has them; dropout,
+    the head, and the global mean and flatten (or flatten and a linear layer). Parameters are named
     ``net.{layer}.{position in block}.weight`` and ``.bias``.
     """
 
@@ -50,10 +59,13 @@ class NiN(nn.Module):
         *blocks, head = zip(architecture.blocks, architecture.mlps, strict=True)
         layers: list[nn.Module] = []
         channels = in_channels
-        for (conv, mlp), pool in zip(blocks, architecture.pools, strict=True):
-            layers.append(nin_block(channels, conv, mlp, num_classes))
-            layers += [nn.MaxPool2d(3, stride=2)] if pool else []
-            channels = conv[0] or num_classes
+        dropouts = architecture.dropouts or (0.0,) * len(blocks)
+        for (conv, mlp), pool, rate in zip(blocks, architecture.pools, dropouts, strict=True):
+            block = nin_block(channels, conv, mlp, num_classes)
+            channels = _convs(block)[-1].out_channels
+            layers.append(block)
+            layers += [pool_layer(pool)] if pool else []
+            layers += [nn.Dropout(rate)] if rate else []
         layers.append(nn.Dropout(architecture.dropout))
         layers.append(nin_block(channels, *head, num_classes, last_relu=logit_relu))
         maps = _output_shape(nn.Sequential(*layers), (in_channels, *image_size))
@@ -98,14 +110,21 @@ def _initialize(model: NiN, init: Init) -> None:
         blocks = [layer for layer in model.net if isinstance(layer, nn.Sequential)]
         for block in blocks:
             identity_block(block)
-        # Every class has a gradient at the start.
-        nn.init.ones_(blocks[-1].get_parameter("0.bias"))
+        # Every class's own channel has a gradient at the start.
+        convs = _convs(blocks[-1])
+        changing = [conv for conv in convs if conv.in_channels != conv.out_channels]
+        bias = (changing[-1] if changing else convs[0]).bias
+        assert bias is not None
+        nn.init.ones_(bias)
+
+
+def _convs(block: nn.Sequential) -> list[nn.Conv2d]:
+    return [layer for layer in block if isinstance(layer, nn.Conv2d)]
 
 
 def identity_block(block: nn.Sequential) -> None:
     """Make a block's convolutions after the first the identity, where they keep the channels."""
-    _, *later = (layer for layer in block if isinstance(layer, nn.Conv2d))
-    for conv in later:
+    for conv in _convs(block)[1:]:
         if conv.in_channels == conv.out_channels:
             nn.init.dirac_(conv.weight)
 
@@ -132,7 +151,7 @@ def create_model(
         init: "xavier" (uniform weights, PyTorch's biases), "he" (normal weights, biases 0), or
             "identity" (as "he", but a block's convolutions after the first start as the identity
             where they keep the number of channels, and the biases of the head's first convolution
-            start at 1).
+            that has one channel per class start at 1).
         seed: of the initial parameters; PyTorch's global generator is not changed.
 
     Raises:

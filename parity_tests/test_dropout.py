@@ -56,7 +56,7 @@ def test_same_mask_same_logits_and_gradients(variant):
 
 @pytest.mark.parametrize("rate", [0.5, 0.3])
 def test_rate_and_scale_match_torch(rate):
-    stage = nin_jax.Stage(32, 3, padding=1, mlp=(), pool=False)
+    stage = nin_jax.Stage(32, 3, padding=1, mlp=(), pool=None)
     variant = nin_jax.Variant("tiny", (stage,), dropout=rate)
     model = nin_jax.create_model(variant, image_size=8)
     ones = np.ones((16, 32, 32, 32))

@@ -15,7 +15,7 @@ import nin_jax
 import nin_torch_ref
 from nin_jax.models.init import Init
 from nin_jax.models.nin import Conv
-from nin_jax.models.variants import Convolution
+from nin_jax.models.stages import Convolution
 from nin_torch_ref.model import identity_block
 from parity_tests.frameworks import as_array
 from parity_tests.pairs import fast
@@ -110,12 +110,12 @@ OWN = {
         nin_jax.Variant(
             "own",
             tuple(
-                nin_jax.Stage(*block, mlp=mlp, pool=False)
+                nin_jax.Stage(*block, mlp=mlp, pool=None)
                 for block, mlp in zip(OWN_BLOCKS[:-1], OWN_MLPS[:-1], strict=True)
             ),
-            nin_jax.Stage(*OWN_BLOCKS[-1], mlp=OWN_MLPS[-1], pool=False),
+            nin_jax.Stage(*OWN_BLOCKS[-1], mlp=OWN_MLPS[-1], pool=None),
         ),
-        nin_torch_ref.Architecture(OWN_BLOCKS, OWN_MLPS, (False,) * (len(OWN_BLOCKS) - 1)),
+        nin_torch_ref.Architecture(OWN_BLOCKS, OWN_MLPS, (None,) * (len(OWN_BLOCKS) - 1)),
     )
 }
 
@@ -133,15 +133,18 @@ def _states(variant: str, init: Init) -> tuple[dict[str, np.ndarray], dict[str, 
 def test_identity(variant):
     actual, expected = _states(variant, "identity")
     assert actual.keys() == expected.keys()
-    *_, head = (name for name in expected if name.endswith(".0.bias"))
+    *_, prefix = (name[: -len("0.bias")] for name in expected if name.endswith(".0.bias"))
+    heads = (name for name in expected if name.startswith(prefix) and name.endswith(".bias"))
+    own = next(name for name in heads if len(expected[name]) == 10)  # one channel per class
     for name, value in expected.items():
-        later = re.fullmatch(r"net\.\d+\.[1-9]\d*\.weight", name)
+        kernel = re.fullmatch(r"net\.\d+\.(\d+)\.weight", name)
+        later = kernel and kernel[1] != "0" and value.shape[0] == value.shape[1]
         if name.endswith(".weight") and not later:
             _assert_he(actual[name], name)
             _assert_he(value, name)
             continue
         exact = nn.init.dirac_(torch.empty(value.shape)) if later else torch.zeros(value.shape)
-        exact += name == head
+        exact += name == own
         assert actual[name].dtype == value.dtype
         np.testing.assert_array_equal(actual[name], exact, name)
         np.testing.assert_array_equal(value, exact, name)

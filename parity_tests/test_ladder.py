@@ -55,7 +55,7 @@ def test_a_3x3_identity_keeps_zeros_only_without_winograd():
     variant = nin_jax.Variant(
         "identities",
         (nin_jax.Stage(32, 5, padding=2, mlp=mlp), nin_jax.Stage(40, 3, padding=1, mlp=mlp)),
-        nin_jax.Stage(None, 3, padding=1, mlp=mlp, pool=False),
+        nin_jax.Stage(None, 3, padding=1, mlp=mlp, pool=None),
     )
     blocks = (32, 5, 1, 2), (40, 3, 1, 1), (None, 3, 1, 1)
     architecture = nin_torch_ref.Architecture(blocks, (mlp,) * 3, (True, True))

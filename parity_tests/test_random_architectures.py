@@ -47,7 +47,7 @@ def networks(draw: DrawFn) -> Network:
             nin_jax.Stage(*block, mlp=mlp, pool=pool)
             for block, mlp, pool in zip(blocks, mlps, pools, strict=True)
         ),
-        nin_jax.Stage(None, *head, mlp=head_mlp, pool=False),
+        nin_jax.Stage(None, *head, mlp=head_mlp, pool=None),
         classifier,
     )
     architecture = nin_torch_ref.Architecture(

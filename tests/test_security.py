@@ -125,7 +125,7 @@ def test_sparse_file_within_the_limit_is_rejected_by_its_header(tmp_path):
 
 def test_large_model_is_rejected_before_its_parameters_are_created():
     side = int((MAX_PARAMS / 8) ** 0.5) + 1
-    large = nin_jax.Variant("large", (nin_jax.Stage(8, side, pool=False),))
+    large = nin_jax.Variant("large", (nin_jax.Stage(8, side, pool=None),))
     grown = growth()
     with pytest.raises(UserError, match="parameters, more than"):
         nin_jax.create_model(large, image_size=16_384)

@@ -8,7 +8,8 @@ from typing import Any, Literal
 import numpy as np
 
 from nin_jax.models.geometry import Layer, as_height_width, trace
-from nin_jax.models.variants import ImageSize, get_variant
+from nin_jax.models.stages import ImageSize
+from nin_jax.models.variants import get_variant
 
 LEARNING_RATE = 0.01
 

@@ -31,7 +31,8 @@ from nin_jax.accounting.xla import (
 from nin_jax.errors import UserError, unknown_name
 from nin_jax.models.geometry import as_height_width, trace
 from nin_jax.models.nin import NiN
-from nin_jax.models.variants import ImageSize, Variant, get_variant
+from nin_jax.models.stages import ImageSize
+from nin_jax.models.variants import Variant, get_variant
 from nin_jax.training.config import Precision
 from nin_jax.training.recipes import RECIPES, Recipe
 

@@ -7,7 +7,7 @@ from nin_jax.accounting.account_tables import title
 from nin_jax.accounting.layers import LayerCost
 from nin_jax.accounting.step_parts import NEWTON_SCHULZ_ITERATIONS
 from nin_jax.models.geometry import Layer, trace
-from nin_jax.models.variants import POOL_SIZE, POOL_STRIDE, Variant
+from nin_jax.models.variants import Variant
 
 
 def derivation(account: Account, variant: Variant) -> str:
@@ -48,10 +48,12 @@ def _steps(layer: Layer, cost: LayerCost) -> list[str]:
         case "conv":
             return _convolution(layer)
         case "pool":
+            assert layer.pool is not None
+            size = layer.pool.size
             outputs = " x ".join(map(str, layer.out_shape))
             return [
-                f"map: {_side(layer, POOL_SIZE, POOL_STRIDE, 0)}",
-                f"comparisons: {outputs} outputs x ({POOL_SIZE} x {POOL_SIZE} - 1) = "
+                f"map: {_side(layer, size, layer.pool.stride, layer.pool.padding)}",
+                f"comparisons: {outputs} outputs x ({size} x {size} - 1) = "
                 f"{cost.pool_comparisons:,}",
             ]
         case "dropout":

@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from nin_jax.models.geometry import Layer
-from nin_jax.models.variants import POOL_SIZE
 
 
 @dataclass(frozen=True)
@@ -143,7 +142,8 @@ def _product(layer: Layer, macs_on_pixels: int) -> dict[str, int]:
 
 
 def _pool(layer: Layer) -> dict[str, int]:
-    return {"pool_comparisons": (POOL_SIZE**2 - 1) * math.prod(layer.out_shape)}
+    size = layer.pool.size if layer.pool else 0
+    return {"pool_comparisons": (size**2 - 1) * math.prod(layer.out_shape)}
 
 
 def _dropout(layer: Layer) -> dict[str, int]:

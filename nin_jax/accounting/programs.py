@@ -17,7 +17,8 @@ from nin_jax.inference.predictor import Predictor
 from nin_jax.models import ops
 from nin_jax.models.geometry import Layer
 from nin_jax.models.nin import NiN, new_model, with_operations
-from nin_jax.models.variants import ImageSize, Variant
+from nin_jax.models.stages import ImageSize
+from nin_jax.models.variants import Variant
 from nin_jax.training.config import Precision
 from nin_jax.training.device import default_micro_batch_size
 from nin_jax.training.optimizer import make_optimizer

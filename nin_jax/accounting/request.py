@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from nin_jax.errors import UserError
-from nin_jax.models.variants import ImageSize
+from nin_jax.models.stages import ImageSize
 
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}

@@ -19,7 +19,7 @@ from nin_jax.data import listing, pictures
 from nin_jax.data.sources import OpenedDataset
 from nin_jax.errors import UserError
 from nin_jax.models.geometry import as_height_width
-from nin_jax.models.variants import ImageSize
+from nin_jax.models.stages import ImageSize
 
 # The names that the folder of a split may have, in small or capital letters; the first is taken.
 _SPLITS = {"train": ("train",), "test": ("test", "val", "validation")}

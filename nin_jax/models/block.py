@@ -7,7 +7,7 @@ from flax import nnx
 
 from nin_jax.models import ops
 from nin_jax.models.init import Init, bias_init, identity_kernel, kernel_init
-from nin_jax.models.variants import Convolution, Stage
+from nin_jax.models.stages import Convolution, Stage
 
 
 class Conv(nnx.Conv):

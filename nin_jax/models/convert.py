@@ -21,8 +21,9 @@ from nin_jax.errors import UserError
 from nin_jax.models.geometry import MAX_PARAMS
 from nin_jax.models.nin import NiN, count_params, new_model
 from nin_jax.models.preprocessing import Preprocessing, from_metadata, to_metadata
+from nin_jax.models.stages import ImageSize
 from nin_jax.models.state_dict import TORCH_ORDER, check_shapes, expected_shapes, layer_names
-from nin_jax.models.variants import ImageSize, Variant
+from nin_jax.models.variants import Variant
 from nin_jax.reading import check_file, is_torch, shown
 
 MAX_FILE_BYTES = 8 * MAX_PARAMS + 2**20  # the largest network in float64, and the header

@@ -9,15 +9,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from nin_jax.errors import UserError
-from nin_jax.models.variants import (
-    MAX_SIDE,
-    POOL_SIZE,
-    POOL_STRIDE,
-    Convolution,
-    ImageSize,
-    Stage,
-    Variant,
-)
+from nin_jax.models.stages import MAX_SIDE, Convolution, ImageSize, Pool, Stage
+from nin_jax.models.variants import Variant
 from nin_jax.reading import shown
 
 # Upper bounds for a network's parameters, and for the numbers in one layer's maps for one image:
@@ -38,6 +31,7 @@ class Layer:
         params: number of weights and biases.
         macs: multiply-adds of one image, with those on padding, without biases.
         convolution: channels, kernel, stride and padding if the kind is "conv".
+        pool: size, stride and so on if the kind is "pool".
     """
 
     name: str
@@ -48,6 +42,7 @@ class Layer:
     params: int = 0
     macs: int = 0
     convolution: Convolution | None = None
+    pool: Pool | None = None
 
 
 def as_height_width(image_size: ImageSize) -> tuple[int, int]:
@@ -69,14 +64,6 @@ def as_height_width(image_size: ImageSize) -> tuple[int, int]:
     return pair[0], pair[1]
 
 
-def _sides_after(
-    sides: tuple[int, int], kernel: int, stride: int, padding: int = 0
-) -> tuple[int, int]:
-    """Return the sides of a layer's output; 0 or less if the kernel does not fit."""
-    height, width = ((side + 2 * padding - kernel) // stride + 1 for side in sides)
-    return height, width
-
-
 def pooled_side(side: int, size: int, stride: int, padding: int, round_up: bool) -> int:
     """Return a side of a pool's output; 0 or less if no window fits.
 
@@ -95,8 +82,26 @@ def pooled_side(side: int, size: int, stride: int, padding: int, round_up: bool)
     return windows - 1 if (windows - 1) * stride >= side + padding else windows
 
 
-def _sides_after_conv(conv: Convolution, sides: tuple[int, int]) -> tuple[int, int]:
-    return _sides_after(sides, conv.kernel, conv.stride, conv.padding)
+def _sides_after(layer: Convolution | Pool, sides: tuple[int, int]) -> tuple[int, int]:
+    """Return the sides of a layer's output; 0 or less if the kernel or window does not fit."""
+    height, width = (_side_after(layer, side) for side in sides)
+    return height, width
+
+
+def _side_after(layer: Convolution | Pool, side: int) -> int:
+    if isinstance(layer, Pool):
+        return pooled_side(side, layer.size, layer.stride, layer.padding, layer.round_up)
+    return (side + 2 * layer.padding - layer.kernel) // layer.stride + 1
+
+
+def _side_before(layer: Convolution | Pool, side: int) -> int:
+    """Return the smallest side of an input whose output has at least this side."""
+    size = layer.size if isinstance(layer, Pool) else layer.kernel
+    before = (side - 1) * layer.stride + size - 2 * layer.padding
+    if isinstance(layer, Pool) and layer.round_up:
+        # The last window may have one row of pixels, but may not start in the padding behind them.
+        before = max(before - layer.stride + 1, (side - 1) * layer.stride + 1 - layer.padding)
+    return max(1, before)
 
 
 Blocks = Sequence[Sequence[Convolution]]  # the convolutions of each block, the head last
@@ -108,7 +113,7 @@ def blocks_of(variant: Variant, in_channels: int = 1, num_classes: int = 1) -> B
     channels = in_channels
     for stage in (*variant.stages, variant.head):
         blocks.append(list(stage.convolutions(channels, num_classes)))
-        channels = stage.channels or num_classes
+        channels = stage.widths(num_classes)[-1]
     return blocks
 
 
@@ -121,11 +126,11 @@ def _first_vanishing(variant: Variant, blocks: Blocks, sides: tuple[int, int]) -
     """Return the name of the first block, or its pool, whose map has no pixels; else None."""
     for name, stage, convolutions in _stages(variant, blocks):
         for conv in convolutions:
-            sides = _sides_after_conv(conv, sides)
+            sides = _sides_after(conv, sides)
             if min(sides) < 1:
                 return name
         if stage.pool:
-            sides = _sides_after(sides, POOL_SIZE, POOL_STRIDE)
+            sides = _sides_after(stage.pool, sides)
             if min(sides) < 1:
                 return f"{name}'s pool"
     return None
@@ -135,10 +140,8 @@ def smallest_image(variant: Variant, blocks: Blocks | None = None) -> int:
     """Return the side of the smallest square image for which every map has pixels."""
     side = 1
     for _, stage, convolutions in reversed(list(_stages(variant, blocks or blocks_of(variant)))):
-        if stage.pool:
-            side = (side - 1) * POOL_STRIDE + POOL_SIZE
-        for conv in reversed(convolutions):
-            side = max(1, (side - 1) * conv.stride + conv.kernel - 2 * conv.padding)
+        for layer in [*([stage.pool] if stage.pool else []), *reversed(convolutions)]:
+            side = _side_before(layer, side)
     return side
 
 
@@ -204,17 +207,17 @@ def trace_blocks(
     channels = blocks[0][0].in_channels
     for block, stage, convolutions in _stages(variant, blocks):
         if stage is variant.head:
-            shape = (*sides, channels)
-            layers.append(Layer("dropout", "dropout", f"p={variant.dropout:g}", shape, shape))
+            layers.append(_dropout_layer("dropout", variant.dropout, (*sides, channels)))
         for i, conv in enumerate(convolutions, start=1):
             layers.append(_conv_layer(f"{block}.conv{i}", conv, sides))
-            sides = _sides_after_conv(conv, sides)
+            sides = _sides_after(conv, sides)
             channels = conv.out_channels
         if stage.pool:
-            before, sides = sides, _sides_after(sides, POOL_SIZE, POOL_STRIDE)
-            shapes = (*before, channels), (*sides, channels)
-            detail = f"max {POOL_SIZE}x{POOL_SIZE} /{POOL_STRIDE}"
-            layers.append(Layer(f"{block}.pool", "pool", detail, *shapes))
+            layers.append(_pool_layer(f"{block}.pool", stage.pool, sides, channels))
+            sides = _sides_after(stage.pool, sides)
+        if stage.dropout:
+            shape = (*sides, channels)
+            layers.append(_dropout_layer(f"{block}.dropout", stage.dropout, shape))
     layers.append(_classifier_layer(variant, sides, channels, num_classes))
     _check_sizes(variant, layers)
     return layers
@@ -237,7 +240,7 @@ def _check_sizes(variant: Variant, layers: list[Layer]) -> None:
 
 
 def _conv_layer(name: str, conv: Convolution, in_sides: tuple[int, int]) -> Layer:
-    sides = _sides_after_conv(conv, in_sides)
+    sides = _sides_after(conv, in_sides)
     weights = conv.kernel**2 * conv.in_channels * conv.out_channels
     detail = f"{conv.kernel}x{conv.kernel}, {conv.in_channels} -> {conv.out_channels}"
     detail += f" /{conv.stride}" if conv.stride > 1 else ""
@@ -252,6 +255,20 @@ def _conv_layer(name: str, conv: Convolution, in_sides: tuple[int, int]) -> Laye
         macs=weights * math.prod(sides),
         convolution=conv,
     )
+
+
+def _pool_layer(name: str, pool: Pool, in_sides: tuple[int, int], channels: int) -> Layer:
+    detail = f"{pool.kind} {pool.size}x{pool.size} /{pool.stride}"
+    detail += f" pad {pool.padding}" if pool.padding else ""
+    detail += " rounded up" if pool.round_up else ""
+    if pool.kind == "average" and pool.padding and not pool.count_padding:
+        detail += " without padding"  # in the divisor
+    shapes = (*in_sides, channels), (*_sides_after(pool, in_sides), channels)
+    return Layer(name, "pool", detail, *shapes, pool=pool)
+
+
+def _dropout_layer(name: str, rate: float, shape: tuple[int, int, int]) -> Layer:
+    return Layer(name, "dropout", f"p={rate:g}", shape, shape)
 
 
 def _classifier_layer(

@@ -20,19 +20,27 @@ from nin_jax.models.block import Conv, Linear, NiNBlock, convolutions_of
 from nin_jax.models.geometry import Layer, as_height_width, check_image_size, trace, trace_blocks
 from nin_jax.models.init import Init
 from nin_jax.models.preprocessing import Preprocessing
-from nin_jax.models.variants import Convolution, ImageSize, Variant, get_variant
+from nin_jax.models.stages import Convolution, ImageSize
+from nin_jax.models.variants import Variant, get_variant
 from nin_jax.reading import shown
 
 
-def drop(dropout: nnx.Dropout, x: jax.Array, rngs: nnx.Rngs | jax.Array | None) -> jax.Array:
-    """Apply dropout with ``rngs``, with one key an example [B], or not at all (None): [B, ...]."""
+def drop(
+    dropout: nnx.Dropout, x: jax.Array, rngs: nnx.Rngs | jax.Array | None, stage: int = 0
+) -> jax.Array:
+    """Apply dropout with ``rngs``, with one key an example [B], or not at all (None): [B, ...].
+
+    Dropouts of several stages fold their number into the keys, so that their masks differ.
+    """
     if not isinstance(rngs, jax.Array):
         return dropout(x, deterministic=rngs is None, rngs=rngs)
+    if stage:
+        rngs = jax.vmap(lambda key: jax.random.fold_in(key, stage))(rngs)
     return jax.vmap(lambda x, key: dropout(x, deterministic=False, rngs=key))(x, rngs)
 
 
 class NiN(nnx.Module):
-    """A Network in Network: blocks with max pools between them, dropout, the head, the mean.
+    """A Network in Network: blocks with pools between them, dropout, the head, the mean.
 
     Make one with `create_model`. The call takes float images [B, H, W, C] in [0, 1] and returns
     logits [B, num_classes]. It refuses integers, which only `Predictor` scales. Dropout is on if
@@ -41,7 +49,8 @@ class NiN(nnx.Module):
 
     Attributes:
         blocks: the NiN blocks before the head.
-        head: the last block, with one channel for each class.
+        dropouts: after the pools of the blocks; most have a rate of 0 and do nothing.
+        head: the last block, which ends with one channel for each class.
         linear: the linear layer of a "linear" classifier, else None.
         variant: as for `create_model`; it gives the pools and the kind of classifier.
         in_channels, num_classes: found in the parameters, so they are right after any surgery.
@@ -74,11 +83,14 @@ class NiN(nnx.Module):
         channels = in_channels
         for stage in variant.stages:
             self.blocks.append(NiNBlock(stage, channels, num_classes, **kw))
-            channels = stage.channels or num_classes
+            channels = stage.widths(num_classes)[-1]
+        self.dropouts = nnx.List([nnx.Dropout(stage.dropout) for stage in variant.stages])
         self.dropout = nnx.Dropout(variant.dropout)
         self.head = NiNBlock(variant.head, channels, num_classes, last_relu=logit_relu, **kw)
-        if init == "identity":  # every class has a gradient at the start
-            bias = self.head.convs[0].bias
+        if init == "identity":  # every class's own channel has a gradient at the start
+            widths = [conv.kernel.shape[2:] for conv in self.head.convs]
+            changing = [i for i, (inputs, outputs) in enumerate(widths) if inputs != outputs]
+            bias = self.head.convs[max(changing, default=0)].bias
             bias[...] = jnp.ones_like(bias[...])
         features = math.prod(layers[-2].out_shape)  # of the head's maps
         is_linear = variant.classifier == "linear"
@@ -88,9 +100,11 @@ class NiN(nnx.Module):
         """Return the head's output, one map for each class: [B, H', W', num_classes]."""
         self._check(x)
         x = ops.cast(self.preprocessing.apply(x), self.dtype)
-        for stage, block in zip(self.variant.stages, self.blocks, strict=True):
+        stages = zip(self.variant.stages, self.blocks, self.dropouts, strict=True)
+        for i, (stage, block, dropout) in enumerate(stages):
             x = block(x)  # [B, H, W, C]
-            x = self.operations.max_pool(x) if stage.pool else x
+            x = self.operations.pool(x, stage.pool) if stage.pool else x
+            x = drop(dropout, x, rngs, i + 1) if dropout.rate else x
         x = jax.lax.stop_gradient(x) if self.frozen else x
         maps = self.head(drop(self.dropout, x, rngs))  # [B, H, W, num_classes]
         if 0 in maps.shape[1:3]:  # only if other modules hid their geometry from the check

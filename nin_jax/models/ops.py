@@ -25,6 +25,7 @@ from jax.typing import DTypeLike
 from nin_jax.models import winograd
 from nin_jax.models.derivatives import linear
 from nin_jax.models.pooling import max_pool, plain_max_pool
+from nin_jax.models.stages import Pool
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 
@@ -262,6 +263,12 @@ class Operations:
 
     def __reduce__(self) -> str:
         return self.name
+
+    def pool(self, x: jax.Array, pool: Pool) -> jax.Array:
+        """Return the pool of images: float [B, H, W, C] -> [B, H', W', C]."""
+        if pool == Pool():
+            return self.max_pool(x)
+        raise NotImplementedError
 
     def conv_general_dilated(
         self,

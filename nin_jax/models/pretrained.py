@@ -18,7 +18,8 @@ from nin_jax.models.geometry import as_height_width
 from nin_jax.models.init import Init
 from nin_jax.models.nin import NiN, new_model
 from nin_jax.models.preprocessing import Preprocessing
-from nin_jax.models.variants import MAX_NAME, ImageSize, Variant, get_variant
+from nin_jax.models.stages import ImageSize
+from nin_jax.models.variants import MAX_NAME, Variant, get_variant
 from nin_jax.reading import check_file, read_json, shown
 from nin_jax.validation import FAIL_FAST, Accuracy, Count, Text, from_file, validated
 

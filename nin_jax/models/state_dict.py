@@ -5,7 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from nin_jax.errors import UserError
 from nin_jax.models.geometry import trace
-from nin_jax.models.variants import ImageSize, Variant
+from nin_jax.models.stages import ImageSize
+from nin_jax.models.variants import Variant
 from nin_jax.reading import shown
 
 MAX_LISTED_ERRORS = 30
@@ -16,7 +17,7 @@ TORCH_ORDER = {4: (3, 2, 0, 1), 2: (1, 0)}
 def layer_names(variant: Variant, depths: Sequence[int] = ()) -> Iterator[str]:
     """Yield the state dict's name of each layer that the variant's network can have, in order.
 
-    The indices count pools, dropout, mean and flatten too, and in a block the ReLUs.
+    The indices count pools, dropouts, mean and flatten too, and in a block the ReLUs.
 
     Args:
         variant: gives the blocks and pools.
@@ -28,7 +29,7 @@ def layer_names(variant: Variant, depths: Sequence[int] = ()) -> Iterator[str]:
     for stage, depth in zip(stages, depths, strict=True):
         index += 1 if stage is stages[-1] else 0  # dropout
         yield from (f"net.{index}.{2 * j}" for j in range(depth))
-        index += 2 if stage.pool else 1
+        index += 1 + (stage.pool is not None) + (stage.dropout > 0)
     yield f"net.{index + 1}"  # the linear layer, after the flatten
 
 

@@ -1,7 +1,8 @@
 """A network at one image size, as text: one line, or a row for each layer."""
 
 from nin_jax.models.geometry import as_height_width, trace
-from nin_jax.models.variants import VARIANTS, ImageSize, Variant, get_variant
+from nin_jax.models.stages import ImageSize
+from nin_jax.models.variants import VARIANTS, Variant, get_variant
 from nin_jax.tables import plain_text
 
 

@@ -2,97 +2,33 @@
 
 A network is a list of stages. A stage is one NiN block (Lin, Chen and Yan, "Network in
 Network", 2013, section 3.1: a convolution and a small perceptron slid over its map, which is
-a chain of 1x1 convolutions; ReLU after each) and, usually, a 3x3 max pool of stride 2.
-Dropout stands before the last block, the head, which has one channel per class; its maps are
-averaged (section 3.2) or, in ``nin_fc``, flattened into a linear layer.
+a chain of 1x1 convolutions; ReLU after each) and, usually, a pool. Dropout stands before the last
+block, the head, which ends with one channel per class; its maps are averaged (section 3.2) or, in
+``nin_fc``, flattened into a linear layer.
 
 This file imports no deep-learning framework.
 """
 
 import tomllib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, Field
 
 from nin_jax.errors import UserError, unknown_name
+from nin_jax.models.stages import TWO_1X1, ImageSize, Pool, Stage
 from nin_jax.reading import parse_json, read_text, shown
 from nin_jax.validation import FAIL_FAST, Fraction, from_json, to_json, validated
 
-POOL_SIZE, POOL_STRIDE = 3, 2
-
-# Bounds far above any sensible network, so that a slip or a hostile file gives an error instead of
-# filling the memory. A side is an image's, a kernel's, a stride's or a padding's, in pixels.
-MAX_SIDE, MAX_CHANNELS = 2**14, 2**16
+# Bounds far above any sensible network, so that a slip or a hostile file gives an error.
 MAX_CONVOLUTIONS = 1000
 MAX_NAME, MAX_RATE = 100, 1e30
 MAX_FILE_BYTES = 2**18
 # The memory of Python's TOML reader grows with the square of the number of parts in a dotted key: a
 # quarter of a megabyte of "a.a.a..." fills any machine. A variant's keys have at most two parts.
 MAX_DOTS = 16
-
-TWO_1X1 = ((1, 0), (1, 0))
-
-
-def _side_or_sides(size: object) -> object:
-    """Return the size, a list as a tuple; pydantic's message would name one member of the union."""
-    sides = tuple(size) if isinstance(size, list) else size
-    types = [type(side) for side in sides] if isinstance(sides, tuple) else type(sides)
-    if types in (int, [int, int], type(None)):
-        return sides
-    raise ValueError("must be a whole number, or a height and a width")
-
-
-ImageSize = Annotated[int | tuple[int, int], BeforeValidator(_side_or_sides)]
-
-Side = Annotated[int, Field(ge=1, le=MAX_SIDE)]
-Padding = Annotated[int, Field(ge=0, le=MAX_SIDE)]
-
-
-@validated()
-class Stage:
-    """One NiN block and the max pool after it.
-
-    Attributes:
-        channels: output channels of every convolution in the block; None in a head, where it
-            is the number of classes.
-        kernel: side of the first convolution's square kernel, in pixels.
-        stride: stride of the first convolution.
-        padding: zeros added on each side before the first convolution.
-        mlp: (kernel, padding) of each convolution that follows, all of stride 1; the paper's
-            1x1 convolutions are ``(1, 0)``.
-        pool: whether a 3x3 max pool of stride 2 follows the block; never after a head.
-
-    Raises:
-        UserError: a field is not a whole number in its range.
-    """
-
-    channels: Annotated[int, Field(ge=1, le=MAX_CHANNELS)] | None
-    kernel: Side
-    stride: Side = 1
-    padding: Padding = 0
-    mlp: Annotated[tuple[tuple[Side, Padding], ...], FAIL_FAST] = TWO_1X1
-    pool: bool = True
-
-    def convolutions(self, in_channels: int, num_classes: int) -> Iterator["Convolution"]:
-        """Return the block's convolutions in order, with every channel count filled in."""
-        channels = self.channels or num_classes
-        yield Convolution(in_channels, channels, self.kernel, self.stride, self.padding)
-        for kernel, padding in self.mlp:
-            yield Convolution(channels, channels, kernel, 1, padding)
-
-
-@dataclass(frozen=True)
-class Convolution:
-    """One square convolution with bias: input and output channels, kernel, stride, padding."""
-
-    in_channels: int
-    out_channels: int
-    kernel: int
-    stride: int
-    padding: int
 
 
 def _file_name(name: str) -> str:
@@ -113,11 +49,13 @@ class Variant:
     Attributes:
         name: used in reports and file names: one line of at most 100 characters, no slash.
         stages: the blocks before the head, in order.
-        head: the last block; its ``channels`` is None, for the number of classes.
+        head: the last block, without a pool; its last convolution has one channel per class.
         classifier: "mean", the global mean of each of the head's maps, or "linear", the maps
             flattened in channel, row, column order into a linear layer.
         dropout: rate of the dropout before the head, in [0, 1).
         published_lr: learning rate that the published exercise gives for plain SGD.
+        image_size: side in pixels, or (height, width), of the images that it was published for:
+            what the recipes resize to.
 
     Raises:
         UserError: a field is out of range, or there are more than 1,000 convolutions.
@@ -125,23 +63,38 @@ class Variant:
 
     name: Annotated[str, AfterValidator(_file_name)]
     stages: Annotated[tuple[Stage, ...], FAIL_FAST]
-    head: Stage = Stage(None, 3, padding=1, pool=False)
+    head: Stage = Stage(None, 3, padding=1, pool=None)
     classifier: Literal["mean", "linear"] = "mean"
     dropout: Fraction = 0.5
     published_lr: Annotated[float, Field(gt=0, lt=MAX_RATE)] = 0.1
+    image_size: ImageSize = 224
 
     def __post_init__(self) -> None:
-        if any(stage.channels is None for stage in self.stages):
-            raise UserError(f"variant {self.name!r}: every stage before the head needs channels")
-        if self.head.channels is not None or self.head.pool:
+        for i, stage in enumerate(self.stages):
+            self._check_widths(stage, f"stage {i}", 1 + len(stage.mlp))
+            if stage.channels is None:
+                raise UserError(
+                    f"variant {self.name!r}: every stage before the head needs channels"
+                )
+        self._check_widths(self.head, "the head", len(self.head.mlp))
+        if isinstance(self.head.channels, int) or self.head.pool or self.head.dropout:
             raise UserError(
-                f"variant {self.name!r}: the head must be a Stage with channels=None and pool=False"
+                f"variant {self.name!r}: the head must have channels=None, or one number for each "
+                "convolution but the last, and neither pool nor dropout"
             )
         convolutions = sum(1 + len(stage.mlp) for stage in (*self.stages, self.head))
         if convolutions > MAX_CONVOLUTIONS:
             raise UserError(
                 f"variant {self.name!r}: {convolutions:,} convolutions are more than "
                 f"{MAX_CONVOLUTIONS:,}"
+            )
+
+    def _check_widths(self, stage: Stage, where: str, wanted: int) -> None:
+        given = len(stage.channels) if isinstance(stage.channels, tuple) else wanted
+        if given != wanted:
+            raise UserError(
+                f"variant {self.name!r}: {where} has {1 + len(stage.mlp)} convolutions, so its "
+                f"channels must be one number or {wanted} of them, got {given}"
             )
 
 
@@ -155,7 +108,7 @@ def _d2l_family(name: str, **changes: Any) -> Variant:
             Stage(256, 5, padding=2, mlp=mlp),
             Stage(384, 3, padding=1, mlp=mlp),
         ),
-        head=Stage(None, 3, padding=1, mlp=mlp, pool=False),
+        head=Stage(None, 3, padding=1, mlp=mlp, pool=None),
         **changes,
     )
 
@@ -172,15 +125,57 @@ def _vgg_family(name: str, depths: tuple[int, int, int, int]) -> Variant:
     for channels, depth in zip((64, 256, 256, 384), depths, strict=True):
         for i in range(depth):
             stride = 1 if stages else 2
-            stages.append(Stage(channels, 3, stride, padding=1, pool=i == depth - 1))
+            stages.append(
+                Stage(channels, 3, stride, padding=1, pool=Pool() if i == depth - 1 else None)
+            )
     return Variant(name, stages=tuple(stages), published_lr=0.05)
 
 
 def _gradual(name: str, kernel: int) -> Variant:
     """Build a network that goes from 384 channels to one per class in three steps: question 5."""
     nin = _d2l_family(name, published_lr=0.03)
-    steps = [Stage(n, kernel, padding=kernel // 2, pool=False) for n in (192, 48)]
+    steps = [Stage(n, kernel, padding=kernel // 2, pool=None) for n in (192, 48)]
     return replace(nin, stages=(*nin.stages, *steps))
+
+
+def _cifar_family(name: str, first: Pool, second: Pool) -> Variant:
+    """Build the paper's network for CIFAR-10, CIFAR-100 and SVHN (section 4), for images of 32x32.
+
+    The widths differ within a block: the source is the authors' definition for cuda-convnet.
+    """
+    return Variant(
+        name,
+        stages=(
+            Stage((192, 160, 96), 5, padding=2, pool=first, dropout=0.5),
+            Stage((192, 192, 192), 5, padding=2, pool=second),
+        ),
+        head=Stage((192, 192), 3, padding=1, pool=None),
+        image_size=32,
+    )
+
+
+def _pytorchcv_family(name: str) -> Variant:
+    """Build the same network as pytorchcv has it: padded pools, rounded down."""
+    return _cifar_family(name, Pool(padding=1), Pool("average", padding=1))
+
+
+def _paper(name: str) -> Variant:
+    """Build the network as published: pools without padding, rounded up."""
+    return _cifar_family(name, Pool(round_up=True), Pool("average", round_up=True))
+
+
+def _imagenet(name: str) -> Variant:
+    """Build the authors' network for ImageNet, as in the Caffe model zoo: its pools round up."""
+    pool = Pool(round_up=True)
+    return Variant(
+        name,
+        stages=(
+            Stage(96, 11, stride=4, pool=pool),
+            Stage(256, 5, padding=2, pool=pool),
+            Stage(384, 3, padding=1, pool=pool),
+        ),
+        head=Stage((1024, 1024), 3, padding=1, pool=None),
+    )
 
 
 VARIANTS: Mapping[str, Variant] = {
@@ -196,6 +191,11 @@ VARIANTS: Mapping[str, Variant] = {
         _vgg_family("nin15", (1, 1, 1, 1)),
         _vgg_family("nin21", (1, 1, 2, 2)),
         _vgg_family("nin27", (1, 1, 3, 3)),
+        _pytorchcv_family("nin_cifar10"),
+        _pytorchcv_family("nin_cifar100"),
+        _pytorchcv_family("nin_svhn"),
+        _paper("nin_paper"),
+        _imagenet("nin_imagenet"),
     )
 }
 
@@ -237,11 +237,17 @@ def variant_from_dict(data: Mapping[str, Any]) -> Variant:
     plain: dict[str, Any] = {"stages": [], **data}
     if isinstance(plain["stages"], list | tuple):
         for i, stage in enumerate(plain["stages"]):
-            _check_fields(Stage, stage, f"stage {i}")
+            _check_stage(stage, f"stage {i}")
     if "head" in plain:  # TOML has no null, so a head may leave its channels out
-        _check_fields(Stage, plain["head"], "head")
-        plain["head"] = {"channels": None, "pool": False, **plain["head"]}
+        _check_stage(plain["head"], "head")
+        plain["head"] = {"channels": None, "pool": None, **plain["head"]}
     return from_json(Variant, plain)
+
+
+def _check_stage(stage: object, what: str) -> None:
+    _check_fields(Stage, stage, what)
+    if isinstance(stage, Mapping) and isinstance(stage.get("pool"), Mapping):
+        _check_fields(Pool, stage["pool"], f"{what}'s pool")
 
 
 def _check_fields(cls: type, plain: object, what: str) -> None:

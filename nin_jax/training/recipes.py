@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from nin_jax.models.init import Init
-from nin_jax.models.variants import ImageSize, Variant
+from nin_jax.models.stages import ImageSize
+from nin_jax.models.variants import Variant
 from nin_jax.validation import Count, Fraction, NotNegative, validated
 
 Optimizer = Literal["sgd", "adam", "muon"]

@@ -149,7 +149,7 @@ def test_intermediates_are_captured_and_layers_tabulated():
 
 @pytest.mark.slow
 def test_gradients_without_jit():
-    variant = Variant("v", stages=(Stage(4, 3, mlp=()),), head=Stage(None, 1, mlp=(), pool=False))
+    variant = Variant("v", stages=(Stage(4, 3, mlp=()),), head=Stage(None, 1, mlp=(), pool=None))
     model = nin_jax.create_model(variant, image_size=8)
     x = jax.random.uniform(jax.random.key(0), (2, 8, 8, 1))
 

@@ -11,7 +11,8 @@ import nin_jax
 from nin_jax import Stage, UserError, Variant, get_variant
 from nin_jax.models import summary
 from nin_jax.models.geometry import check_image_size, smallest_image, trace
-from nin_jax.models.variants import MAX_SIDE, VARIANTS, variant_from_dict, variant_to_dict
+from nin_jax.models.stages import MAX_SIDE
+from nin_jax.models.variants import VARIANTS, variant_from_dict, variant_to_dict
 
 TINY = Variant("tiny", stages=(Stage(8, 5, padding=2), Stage(16, 3, padding=1)))
 
@@ -26,9 +27,9 @@ def test_smallest_image(variant, side):
 
 
 def test_smallest_image_of_a_huge_network():
-    stage = Stage(1, MAX_SIDE, stride=2, mlp=(), pool=False)
+    stage = Stage(1, MAX_SIDE, stride=2, mlp=(), pool=None)
     assert smallest_image(Variant("huge", stages=(stage,))) == MAX_SIDE
-    deep = Variant("deep", stages=(stage,) * 500, head=Stage(None, 1, pool=False))
+    deep = Variant("deep", stages=(stage,) * 500, head=Stage(None, 1, pool=None))
     assert smallest_image(deep).bit_length() > 500
     with pytest.raises(UserError, match="no size up to 16,384 works"):
         check_image_size(deep, MAX_SIDE)
@@ -71,12 +72,15 @@ def test_the_error_of_a_small_image_names_the_block():
         ({"channels": 0}, "channels must be >= 1, got 0"),
         ({"channels": True}, "channels"),
         ({"channels": 2.0}, "channels"),
+        ({"channels": (8, 0)}, "channels must be >= 1"),
+        ({"channels": (8, None)}, "channels must be a whole number, or one for each layer"),
         ({"kernel": 0}, "kernel must be >= 1"),
         ({"stride": 0}, "stride must be >= 1"),
         ({"padding": -1}, "padding must be >= 0"),
         ({"mlp": ((1,),)}, "mlp.0.1 is missing"),
         ({"mlp": 1}, "mlp must be"),
-        ({"pool": 1}, "pool must be"),
+        ({"pool": 1}, "pool must be a Pool, or true or false"),
+        ({"dropout": 1.0}, "dropout must be < 1"),
     ],
 )
 def test_a_stage_out_of_range_raises(fields, message):
@@ -90,8 +94,11 @@ def test_a_stage_out_of_range_raises(fields, message):
         ({"name": ""}, "name"),
         ({"stages": [Stage(8, 3)]}, "stages must be a tuple"),
         ({"stages": (Stage(None, 3),)}, "needs channels"),
-        ({"head": Stage(10, 3, pool=False)}, "the head must be"),
-        ({"head": Stage(None, 3)}, "the head must be"),
+        ({"stages": (Stage((8, 8), 3),)}, "stage 0 has 3 convolutions, so its channels must be"),
+        ({"head": Stage((8, 8, 8), 3, pool=None)}, "the head has 3 convolutions"),
+        ({"head": Stage(10, 3, pool=None)}, "the head must have channels=None"),
+        ({"head": Stage(None, 3)}, "neither pool nor dropout"),
+        ({"head": Stage(None, 3, pool=None, dropout=0.5)}, "neither pool nor dropout"),
         ({"classifier": "max"}, "classifier"),
         ({"dropout": 1.0}, "dropout"),
         ({"published_lr": float("nan")}, "published_lr"),
