@@ -90,7 +90,8 @@ def _recording_torch(
     hooks = [
         module.register_forward_hook(keep(blocks if isinstance(module, nn.Sequential) else layers))
         for module in model.net.modules()
-        if isinstance(module, nn.ReLU | nn.MaxPool2d | nn.Sequential) and module is not model.net
+        if isinstance(module, nn.ReLU | nn.MaxPool2d | nn.AvgPool2d | nn.Sequential)
+        and module is not model.net
     ]
     try:
         yield layers, blocks
@@ -107,15 +108,16 @@ def _recording_flax() -> Iterator[tuple[list[jax.Array], list[jax.Array]]]:
 
     def keep(function: Callable[..., jax.Array], outputs: list[jax.Array]):
         @wraps(function)
-        def wrapper(*args: Any) -> jax.Array:
-            outputs.append(function(*args))
+        def wrapper(*args: Any, **options: Any) -> jax.Array:
+            outputs.append(function(*args, **options))
             return outputs[-1]
 
         return wrapper
 
+    pools = {name: keep(vars(ops.FAST)[name], layers) for name in ("max_pool", "avg_pool")}
     with (
         mock.patch.object(nnx, "relu", keep(nnx.relu, layers)),
-        mock.patch.dict(vars(ops.FAST), max_pool=keep(ops.max_pool, layers)),
+        mock.patch.dict(vars(ops.FAST), pools),
         mock.patch.object(nin_jax.NiNBlock, "__call__", keep(nin_jax.NiNBlock.__call__, blocks)),
     ):
         yield layers, blocks

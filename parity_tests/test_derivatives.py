@@ -14,7 +14,6 @@ import nin_jax
 from nin_jax import Stage, Variant
 from nin_jax.models import ops
 from nin_jax.models.nin import with_operations
-from nin_jax.models.pooling import plain_max_pool
 from parity_tests.frameworks import assert_close
 from parity_tests.tolerances import CONV, GRADIENT
 
@@ -40,9 +39,11 @@ def _conv(case: tuple[int, ...]) -> tuple[Function, Function, list[jax.Array]]:
     return fast, plain, [jnp.asarray(x), jnp.asarray(kernel)]
 
 
-def _pool() -> tuple[Function, Function, list[jax.Array]]:
+def _pool(kind: str) -> tuple[Function, Function, list[jax.Array]]:
     x = np.random.default_rng(0).normal(size=(2, 9, 10, 3))
-    return ops.max_pool, plain_max_pool, [jnp.maximum(x, 0)]  # many ties
+    pools = (vars(way)[kind] for way in (ops.FAST, ops.PLAIN))
+    fast, plain = (partial(pool, stride=2, padding=1, round_up=True) for pool in pools)
+    return fast, plain, [jnp.maximum(x, 0)]  # many ties
 
 
 def _derivatives(function: Function, arrays: list[jax.Array]) -> dict[str, Any]:
@@ -73,9 +74,9 @@ def _assert_same(actual: Any, expected: Any, bound: float) -> None:
         assert_close(np.asarray(a), np.asarray(e), bound, jax.tree_util.keystr(path))
 
 
-@pytest.mark.parametrize("operation", [*CONVS, "pool"], ids=str)
+@pytest.mark.parametrize("operation", [*CONVS, "max_pool", "avg_pool"], ids=str)
 def test_every_mode(operation):
-    fast, plain, arrays = _pool() if operation == "pool" else _conv(operation)
+    fast, plain, arrays = _pool(operation) if isinstance(operation, str) else _conv(operation)
     actual, expected = (jax.jit(partial(_derivatives, f))(arrays) for f in (fast, plain))
     _assert_same(actual, expected, CONV)
 

@@ -44,6 +44,13 @@ BFLOAT16_LOGITS = 0.04
 # Convolutions of a few hundred products each, one layer deep.
 CONV = 1e-13
 
+# A window's average is a sum of at most 25 numbers of one sign and a division, a pixel's gradient a
+# sum of as many quotients: 25 roundings of half an eps in either framework, so 25 eps.
+AVERAGE: dict[Precision, float] = {"float64": 5.6e-15, "float32": 3e-6}
+
+# The sum is in float32, and the result is rounded to bfloat16 once: half an eps.
+AVERAGE_BFLOAT16 = 3.91e-3
+
 # Probability that any of n two-sample tests fails although all distributions are equal. Each test
 # has level / n (Bonferroni). The seeds are fixed, so a test that passes always passes, unless a
 # random generator changes.

@@ -21,7 +21,7 @@ def linear(
     transpose: Callable[..., jax.Array],
     constants: tuple[jax.Array, ...],
     x: jax.Array,
-    out: jax.Array,
+    out: jax.Array | jax.ShapeDtypeStruct,
 ) -> jax.Array:
     """Return ``function(*constants, x)``, which is linear in x.
 

@@ -1,10 +1,10 @@
-"""Convolution and max pooling with gradients that are fast on every platform.
+"""Convolution and pooling with gradients that are fast on every platform.
 
 Images are NHWC and kernels HWIO. Values and gradients equal those of the plain XLA operations up
 to rounding, and PyTorch's, also for ties in max pooling.
 
 XLA's CPU back end computes forward convolutions and matrix products near the machine's peak, but
-its gradients of convolutions and max pooling take 5 to 15 times as long as necessary, and 100
+its gradients of convolutions and pooling take 5 to 15 times as long as necessary, and 100
 times inside a loop. On the CPU, gradients are therefore written as forward convolutions and
 products, with fewer products where that is faster (`winograd`). Other platforms use XLA's own
 gradients. Forward mode and higher derivatives work too (`derivatives`). Only this file has
@@ -24,7 +24,7 @@ from jax.typing import DTypeLike
 
 from nin_jax.models import winograd
 from nin_jax.models.derivatives import linear
-from nin_jax.models.pooling import max_pool, plain_max_pool
+from nin_jax.models.pooling import avg_pool, max_pool, plain_avg_pool, plain_max_pool
 from nin_jax.models.stages import Pool
 
 NHWC = ("NHWC", "HWIO", "NHWC")
@@ -254,21 +254,24 @@ class Operations:
     Attributes:
         name: of the constant in this file.
         conv: convolution without bias, with the arguments of `conv`.
-        max_pool: max pooling, as `max_pool`.
+        max_pool: max pooling, with the arguments of `max_pool`.
+        avg_pool: average pooling, with the arguments of `avg_pool`.
     """
 
     name: str
     conv: Callable[[jax.Array, jax.Array, int, int], jax.Array]
-    max_pool: Callable[[jax.Array], jax.Array]
+    max_pool: Callable[..., jax.Array]
+    avg_pool: Callable[..., jax.Array]
 
     def __reduce__(self) -> str:
         return self.name
 
     def pool(self, x: jax.Array, pool: Pool) -> jax.Array:
         """Return the pool of images: float [B, H, W, C] -> [B, H', W', C]."""
-        if pool == Pool():
-            return self.max_pool(x)
-        raise NotImplementedError
+        window = pool.size, pool.stride, pool.padding, pool.round_up
+        if pool.kind == "average":
+            return self.avg_pool(x, *window, pool.count_padding)
+        return self.max_pool(x, *window)
 
     def conv_general_dilated(
         self,
@@ -291,8 +294,8 @@ class Operations:
         return lax.conv_general_dilated(x, kernel, window_strides, padding, **settings)
 
 
-FAST = Operations("FAST", conv, max_pool)
+FAST = Operations("FAST", conv, max_pool, avg_pool)
 
 # One XLA operation each, with XLA's own gradients. The accounting counts these, and the benchmarks
 # compare the fast ones with them.
-PLAIN = Operations("PLAIN", _plain_conv, plain_max_pool)
+PLAIN = Operations("PLAIN", _plain_conv, plain_max_pool, plain_avg_pool)
