@@ -14,7 +14,7 @@ class PrepareConfig:
     out: Path
     """Folder for the tensorflow-datasets dataset."""
     dataset: str = "fashion_mnist"
-    """Name of the dataset: digits, or one of the MNIST family, such as mnist or kmnist."""
+    """Name of the dataset: any that scripts/train.py knows by name, such as digits or cifar10."""
     data_dir: Path | None = None
     """Folder of the dataset's files; by default NIN_DATA_DIR, then the user's data folder."""
 

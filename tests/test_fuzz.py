@@ -14,6 +14,7 @@ import math
 import os
 import time
 import warnings
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,15 +28,16 @@ from safetensors.numpy import save
 import nin_jax
 import nin_torch_ref
 from nin_jax import UserError
-from nin_jax.data import idx, pictures
+from nin_jax.data import cifar, emnist, idx, pictures, svhn
 from nin_jax.models import convert, variants
 from nin_jax.models.variants import variant_to_dict
 from nin_jax.runs import manifest, writers
 from nin_jax.study import grid
 from tests.bad_inputs.case import picture, safetensors, saved
 from tests.conftest import TINY_TOML
-from tests.support.mutations import as_toml, damaged, damaged_json, damaged_tree
+from tests.support.mutations import as_toml, damaged, damaged_json, damaged_tree, mutate
 from tests.support.resident_memory import forget_peak, growth
+from tests.support.small_archives import mat_file, tar_gz, zipped
 from tests.support.study_results import row
 from tests.support.synthetic_idx import idx_bytes
 from tests.test_bad_input import finished
@@ -116,12 +118,49 @@ def test_idx_in_an_intact_gzip_file(data):
             assert found.nbytes == len(data) - 4 * (1 + ndim)
 
 
-VARIANT = variant_to_dict(nin_jax.get_variant("nin_fc"))
-
-
 @pytest.fixture(scope="module")
 def file(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("fuzz") / "file"
+
+
+CIFAR10 = tar_gz({"data_batch_1.bin": bytes(3073 * 2), "test_batch.bin": bytes(3073)})
+SVHN = mat_file(np.zeros((2, 32, 32, 3), np.uint8), np.ones(2))
+PARTS = {"images-idx3": IMAGES[:, :, :3], "labels-idx1": IMAGES[0, 0, :2]}
+EMNIST = zipped({f"emnist-mnist-train-{n}-ubyte.gz": idx_bytes(a) for n, a in PARTS.items()})
+
+
+@fuzz(0.08)
+@given(damaged(CIFAR10))
+def test_cifar_archives(file, data):
+    inside = gzip.decompress(CIFAR10)
+    for content in (data, gzip.compress(mutate(inside, zlib.crc32(data)), 1, mtime=0)):
+        file.write_bytes(content)
+        with survives("CIFAR archives"):
+            found = cifar.read_archive(file, ("data_batch_1.bin", "test_batch.bin"), 2**20)
+            for records in found.values():
+                images, labels = cifar.parse_records(records, "x", cifar.CIFAR_SETS["cifar10"])
+                assert images.shape == (len(labels), 32, 32, 3)
+
+
+@fuzz(0.08)
+@given(damaged(SVHN, mat_file(IMAGES[..., None], np.ones(2), compressed=False)))
+def test_svhn_files(file, data):
+    file.write_bytes(data)
+    with survives("SVHN files"):
+        images, labels = svhn.read_mat(file)
+        assert images.shape == (len(labels), 32, 32, 3)
+
+
+@fuzz(0.08)
+@given(damaged(EMNIST))
+def test_emnist_archives(file, data):
+    file.write_bytes(data)
+    with survives("EMNIST archives"):
+        images, labels = emnist.read_part(file, emnist.EMNIST_SPLITS["emnist:mnist"], "train")
+        assert images.shape == (len(labels), 3, 3)
+
+
+VARIANT = variant_to_dict(nin_jax.get_variant("nin_fc"))
 
 
 def read_variant(path: Path, data: bytes) -> None:

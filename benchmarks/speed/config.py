@@ -61,7 +61,7 @@ class BenchConfig:
     """Processes of PyTorch's DataLoader, for epoch."""
 
     dataset: str = "fashion_mnist"
-    """For accuracy: fashion_mnist, mnist, kmnist, digits, tfds:NAME or folder:PATH."""
+    """For accuracy: a name as for scripts/train.py."""
 
     data_dir: Path | None = None
     """Folder with the dataset's files. Default: $NIN_DATA_DIR, or the user's data folder."""

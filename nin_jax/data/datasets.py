@@ -1,17 +1,17 @@
 """Image-classification datasets as uint8 arrays on the host, without torch or TensorFlow."""
 
-import functools
 import hashlib
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, Protocol, Self, TypeVar
 
 import numpy as np
 
-from nin_jax.data import idx, idx_sets, image_folder, tfds
+from nin_jax.data import download, image_folder, tfds
+from nin_jax.data.built_in import BUILT_IN
 from nin_jax.data.image_folder import DEFAULT, FolderOptions
 from nin_jax.data.sources import OpenedDataset
 from nin_jax.errors import UserError, unknown_name
@@ -136,7 +136,7 @@ class Dataset(Generic[SplitT]):
 
 def list_datasets() -> tuple[str, ...]:
     """Return the names that `load_dataset` knows, besides `tfds:NAME` and `folder:PATH`."""
-    return tuple(_LOADERS)
+    return tuple(BUILT_IN)
 
 
 def load_dataset(
@@ -147,7 +147,7 @@ def load_dataset(
     """Load a dataset by name into the host's memory.
 
     Args:
-        name: one of `list_datasets()`; or `tfds:NAME` for a dataset prepared by
+        name: one of `list_datasets()`, such as "cifar10"; or `tfds:NAME` for a dataset prepared by
             tensorflow-datasets; or `folder:PATH` for images in PATH/train/CLASS/ and
             PATH/test/CLASS/ (a relative path is searched for in the data folder first, then in
             the current one). None means Fashion-MNIST, or scikit-learn's digits if Fashion-MNIST
@@ -175,8 +175,8 @@ def load_dataset(
         return _load_default(folder)
     if not isinstance(name, str):
         raise UserError(f"the name of a dataset must be text, got {shown(name)}")
-    if name in _LOADERS:
-        return _LOADERS[name](folder)
+    if name in BUILT_IN:
+        return _load_built_in(name, folder)
     opened = open_dataset_files(name, folder, options)
     train, test = Split(*opened.train.arrays()), Split(*opened.test.arrays())
     # An image folder has the same checksum whether it is loaded or streamed, because a run may
@@ -219,8 +219,8 @@ def given_folder(data_dir: str | Path | None) -> Path | None:
 
 def _load_default(folder: Path | None) -> Dataset[Split]:
     try:
-        return _load_idx("fashion_mnist", folder)
-    except idx.DownloadError as error:
+        return _load_built_in("fashion_mnist", folder)
+    except download.DownloadError as error:
         # Only a failed download leads to the fallback. An error in a folder that the user named
         # is raised.
         warnings.warn(
@@ -229,36 +229,20 @@ def _load_default(folder: Path | None) -> Dataset[Split]:
             FallbackWarning,
             stacklevel=3,
         )
-        return _load_digits(None)
+        return _load_built_in("digits", None)
 
 
-def _load_idx(name: str, folder: Path | None) -> Dataset[Split]:
-    idx_set = idx.IDX_SETS[name]
-    train_images, train_labels, test_images, test_labels = idx.load_idx(idx_set, folder)
-    train = Split(train_images[..., np.newaxis], train_labels.astype(np.int32))
-    test = Split(test_images[..., np.newaxis], test_labels.astype(np.int32))
-    return Dataset(name, train, test, idx_set.class_names, _checksum(train, test), "idx files")
+def _load_built_in(name: str, folder: Path | None) -> Dataset[Split]:
+    built_in = BUILT_IN[name]
+    train_images, train_labels, test_images, test_labels = built_in.load(folder)
+    train, test = _split(train_images, train_labels), _split(test_images, test_labels)
+    checksum = _checksum(train, test)
+    return Dataset(name, train, test, built_in.class_names, checksum, built_in.source)
 
 
-def _load_digits(folder: Path | None) -> Dataset[Split]:
-    """Load scikit-learn's 1,797 handwritten digits, 8x8, with 0..16 scaled to 0..255.
-
-    The dataset has no official split. Here every fifth image of each class, in scikit-learn's
-    order, is a test image: 1,442 for training and 355 for testing, stratified, always the same.
-    """
-    del folder
-    from sklearn.datasets import load_digits
-
-    values, labels = load_digits(return_X_y=True)
-    images = np.rint(values * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8, 1)
-    labels = labels.astype(np.int32)
-    is_test = np.zeros(len(labels), bool)
-    for label in range(10):
-        is_test[np.flatnonzero(labels == label)[4::5]] = True
-    train, test = Split(images[~is_test], labels[~is_test]), Split(images[is_test], labels[is_test])
-    return Dataset(
-        "digits", train, test, idx_sets.DIGIT_NAMES, _checksum(train, test), "scikit-learn"
-    )
+def _split(images: np.ndarray, labels: np.ndarray) -> Split:
+    images = images if images.ndim == 4 else images[..., np.newaxis]
+    return Split(images, labels.astype(np.int32))
 
 
 def _checksum(train: Split, test: Split) -> str:
@@ -267,10 +251,3 @@ def _checksum(train: Split, test: Split) -> str:
         digest.update(repr(array.shape).encode())
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
-
-
-# How each dataset is loaded from the data folder that the user named, if any.
-_LOADERS: dict[str, Callable[[Path | None], Dataset[Split]]] = {
-    **{name: functools.partial(_load_idx, name) for name in idx.IDX_SETS},
-    "digits": _load_digits,
-}

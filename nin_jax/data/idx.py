@@ -13,19 +13,17 @@ import re
 import struct
 import zlib
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, Any, NamedTuple, cast
 
 import numpy as np
 
 from nin_jax.data import download
 from nin_jax.data.idx_sets import FILE_NAMES, IDX_SETS, IdxSet
+from nin_jax.data.official import check_folder, names_in, plain, ways
 from nin_jax.errors import UserError
 
 _GZIP = b"\x1f\x8b"  # how a gzip file begins
-
-
-class DownloadError(UserError):
-    """The files are not in the user's data folder and could not be downloaded."""
+_CHUNK = 2**20
 
 
 def load_idx(idx_set: IdxSet, given_folder: Path | None) -> tuple[np.ndarray, ...]:
@@ -43,7 +41,7 @@ def load_idx(idx_set: IdxSet, given_folder: Path | None) -> tuple[np.ndarray, ..
         DownloadError: no folder was given, and the download failed.
     """
     if given_folder is None:
-        folder = locate(idx_set, user_folder())
+        folder = locate(idx_set, download.user_folder())
         _download_missing(idx_set, folder)
     else:
         folder = locate(idx_set, given_folder)
@@ -53,18 +51,12 @@ def load_idx(idx_set: IdxSet, given_folder: Path | None) -> tuple[np.ndarray, ..
     arrays = tuple(
         parse_idx(data, path, ndim) for (path, data), ndim in zip(read, (3, 1, 3, 1), strict=True)
     )
-    _check_pair(idx_set, paths[:2], *arrays[:2])
-    _check_pair(idx_set, paths[2:], *arrays[2:])
+    where = [repr(str(path)) for path in paths]
+    check_pair(idx_set.title, len(idx_set.class_names), where[:2], *arrays[:2])
+    check_pair(idx_set.title, len(idx_set.class_names), where[2:], *arrays[2:])
     if arrays[0].shape[1:] != arrays[2].shape[1:]:
         raise UserError(f"{str(paths[0])!r} and {str(paths[2])!r} hold images of different sizes")
     return arrays
-
-
-def user_folder() -> Path:
-    """Return this user's folder for downloaded data, by the convention of the platform."""
-    import platformdirs
-
-    return Path(platformdirs.user_data_dir("nin_jax"))
 
 
 def locate(idx_set: IdxSet, root: Path) -> Path:
@@ -73,11 +65,7 @@ def locate(idx_set: IdxSet, root: Path) -> Path:
     Below `root` these are the folders with the name of the dataset, such as "fashion-mnist" and
     "FashionMNIST", and "raw" in them.
     """
-
-    def plain(name: str) -> str:
-        return name.lower().replace("-", "").replace("_", "")
-
-    named = [root / name for name in _names(root) if plain(name) == plain(idx_set.folder)]
+    named = [root / name for name in names_in(root) if plain(name) == plain(idx_set.folder)]
     below = [folder for each in named for folder in (each, each / "raw")]
     # Subfolders come first, because `root` itself may hold another dataset's files.
     folders = (root / idx_set.folder, *below, root)
@@ -90,16 +78,9 @@ def found(folder: Path, file_name: str) -> list[Path]:
     Names may begin with the dataset's name, have dots or underscores, and lack ".gz".
     """
     pattern = re.sub("[-.]", "[-._]", file_name.removesuffix(".gz")) + r"(\.gz)?"
-    names = [name for name in _names(folder) if re.search(f"{pattern}$", name, re.IGNORECASE)]
+    names = [name for name in names_in(folder) if re.search(f"{pattern}$", name, re.IGNORECASE)]
     paths = [folder / name for name in sorted(names, key=lambda name: (name != file_name, name))]
     return [path for path in paths if os.path.isfile(path)]
-
-
-def _names(folder: Path) -> list[str]:
-    try:
-        return sorted(os.listdir(folder))
-    except OSError:
-        return []
 
 
 class Official(NamedTuple):
@@ -142,18 +123,13 @@ def recognized(path: Path) -> Official | None:
 
 
 def _require_complete(idx_set: IdxSet, given_folder: Path, folder: Path) -> None:
-    ways = (
-        f"to get {idx_set.title}, either leave out --data-dir and NIN_DATA_DIR to download it, "
-        f"or put {', '.join(FILE_NAMES)} from {idx_set.url} there"
-    )
-    if not os.path.isdir(given_folder):
-        problem = "is not a folder" if os.path.lexists(given_folder) else "does not exist"
-        raise UserError(f"data folder {str(given_folder)!r} {problem}; {ways}")
+    remedy = ways(idx_set.title, f"{', '.join(FILE_NAMES)} from {idx_set.url}")
+    check_folder(given_folder, remedy)
     missing = [name for name in FILE_NAMES if not found(folder, name)]
     if len(missing) == len(FILE_NAMES):
-        raise UserError(f"{str(given_folder)!r} has no {idx_set.title} files; {ways}")
+        raise UserError(f"{str(given_folder)!r} has no {idx_set.title} files; {remedy}")
     if missing:
-        raise UserError(f"{str(folder)!r} lacks {', '.join(missing)}; {ways}")
+        raise UserError(f"{str(folder)!r} lacks {', '.join(missing)}; {remedy}")
 
 
 def _download_missing(idx_set: IdxSet, folder: Path) -> None:
@@ -165,10 +141,8 @@ def _download_missing(idx_set: IdxSet, folder: Path) -> None:
         }
         download.download_missing(idx_set.url, wanted, folder)
     except (OSError, ValueError) as error:
-        raise DownloadError(
-            f"{idx_set.title} is not on this machine and cannot be downloaded from "
-            f"{idx_set.url} ({download.root_cause(error)}); either try again with a network, or "
-            f"put {', '.join(FILE_NAMES)} into a folder and name it with --data-dir or NIN_DATA_DIR"
+        raise download.DownloadError.of(
+            idx_set.title, idx_set.url, ", ".join(FILE_NAMES), error
         ) from error
 
 
@@ -218,17 +192,32 @@ def _problem(idx_set: IdxSet, path: Path, file_name: str, known: Official | None
 def parse_idx(data: bytes, path: Path, ndim: int) -> np.ndarray:
     """Return the contents of an IDX file, gzipped or not: uint8, with `ndim` dimensions.
 
-    The size in the header is checked against `download.MAX_BYTES` before memory is allocated, and
-    then against the number of bytes in the file.
+    Raises:
+        UserError: as `read_idx`; the message names `path`.
+    """
+    return read_idx(io.BytesIO(data), repr(str(path)), ndim, download.MAX_BYTES)
+
+
+def read_idx(file: IO[bytes], where: str, ndim: int, limit: int) -> np.ndarray:
+    """Read an IDX file, gzipped or not: uint8, with `ndim` dimensions.
+
+    The size in the header is checked before memory is allocated, and then against the number of
+    bytes in the file.
+
+    Args:
+        file: at its start; it can be read only forward.
+        where: the start of every message.
+        ndim: number of dimensions.
+        limit: the most bytes of the array.
 
     Raises:
-        UserError: the file is damaged or has other contents; the message names `path`.
+        UserError: the file is damaged or has other contents.
     """
-    where = repr(str(path))
     header_bytes = 4 * (1 + ndim)
+    buffered = io.BufferedReader(cast(Any, file))  # any file has what it needs
     try:
-        packed = data.startswith(_GZIP)
-        with gzip.open(io.BytesIO(data)) if packed else io.BytesIO(data) as stream:
+        packed = buffered.peek(2).startswith(_GZIP)
+        with gzip.open(buffered) if packed else buffered as stream:
             header = stream.read(header_bytes)
             if len(header) < header_bytes:
                 raise UserError(f"{where} ends inside its IDX header")
@@ -236,10 +225,13 @@ def parse_idx(data: bytes, path: Path, ndim: int) -> np.ndarray:
             if magic != 0x0800 + ndim:  # 0x08 is the element type, uint8
                 raise UserError(f"{where} is not an IDX file of {ndim}-dimensional bytes")
             size = math.prod(shape)
-            if not 0 < size <= download.MAX_BYTES:
+            if not 0 < size <= limit:
                 raise UserError(f"{where} claims the shape {tuple(shape)} in its IDX header")
             array = np.empty(size, np.uint8)
-            filled = stream.readinto(array.data)  # up to size bytes
+            filled = 0
+            # In parts: to fill all at once, gzip would take the memory twice.
+            while count := stream.readinto(array.data[filled : filled + _CHUNK]):
+                filled += count
             surplus = stream.read(1)  # at the end of the file gzip checks its CRC
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{where} is not a complete gzip file: {error}") from error
@@ -249,14 +241,24 @@ def parse_idx(data: bytes, path: Path, ndim: int) -> np.ndarray:
     return array.reshape(shape)
 
 
-def _check_pair(idx_set: IdxSet, paths: list[Path], images: np.ndarray, labels: np.ndarray) -> None:
+def check_pair(
+    title: str, classes: int, where: list[str], images: np.ndarray, labels: np.ndarray
+) -> None:
+    """Check that each image has a label of one of the classes.
+
+    Args:
+        title: of the dataset.
+        classes: their number.
+        where: the images' and the labels' file, for messages.
+        images: uint8 [N, H, W].
+        labels: uint8 [N].
+
+    Raises:
+        UserError: the numbers differ, or a label is out of range.
+    """
     if len(images) != len(labels):
         raise UserError(
-            f"{str(paths[0])!r} holds {len(images)} images, "
-            f"but {str(paths[1])!r} holds {len(labels)} labels"
+            f"{where[0]} holds {len(images)} images, but {where[1]} holds {len(labels)} labels"
         )
-    if labels.max() >= len(idx_set.class_names):
-        raise UserError(
-            f"{str(paths[1])!r} holds label {labels.max()}, "
-            f"but {idx_set.title} has {len(idx_set.class_names)} classes"
-        )
+    if labels.max() >= classes:
+        raise UserError(f"{where[1]} holds label {labels.max()}, but {title} has {classes} classes")

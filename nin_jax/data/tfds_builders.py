@@ -14,7 +14,8 @@ from typing import Any
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from nin_jax.data import datasets, idx_sets
+from nin_jax.data import datasets
+from nin_jax.data.built_in import BUILT_IN, BuiltIn
 from nin_jax.errors import UserError, unknown_name
 
 
@@ -60,18 +61,26 @@ class _NinBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _generate_examples(self, split: datasets.Split) -> Iterator[tuple[int, dict[str, Any]]]:
         for i, (image, label) in enumerate(zip(split.images, split.labels, strict=True)):
             # tensorflow-datasets encodes arrays with TensorFlow, but Pillow images with Pillow.
-            yield i, {"image": Image.fromarray(image[..., 0]), "label": int(label)}
+            pixels = image[..., 0] if image.shape[-1] == 1 else image
+            yield i, {"image": Image.fromarray(pixels), "label": int(label)}
 
 
-def _builder(name: str, class_names: tuple[str, ...], side: int) -> type[_NinBuilder]:
-    """Create and register a builder: `fashion_mnist` becomes NinFashionMnist, nin_fashion_mnist."""
-    fields = {"DATASET": name, "CLASS_NAMES": class_names, "IMAGE_SHAPE": (side, side, 1)}
-    documentation = {"__doc__": f"The dataset `{name}` as nin_jax reads it."}
-    return type(f"Nin{name.title().replace('_', '')}", (_NinBuilder,), fields | documentation)
+def _builder(name: str, built_in: BuiltIn) -> type[_NinBuilder]:
+    """Create and register a builder: `fashion_mnist` becomes NinFashionMnist, nin_fashion_mnist.
+
+    `emnist:letters` becomes nin_emnist_letters.
+    """
+    fields = {
+        "DATASET": name,
+        "CLASS_NAMES": built_in.class_names,
+        "IMAGE_SHAPE": built_in.image_shape,
+        "__doc__": f"The dataset `{name}` as nin_jax reads it.",
+    }
+    title = name.replace(":", "_").title().replace("_", "")
+    return type(f"Nin{title}", (_NinBuilder,), fields)
 
 
-_BUILDERS = {name: _builder(name, each.class_names, 28) for name, each in idx_sets.IDX_SETS.items()}
-_BUILDERS["digits"] = _builder("digits", idx_sets.DIGIT_NAMES, 8)
+_BUILDERS = {name: _builder(name, each) for name, each in BUILT_IN.items()}
 
 
 def prepare(name: str, data_dir: str | Path | None, out: str | Path) -> tuple[str, Path]:

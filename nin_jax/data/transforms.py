@@ -94,8 +94,25 @@ def prepare(images: jax.Array, size: tuple[int, int]) -> jax.Array:
     return jnp.asarray(UNIT_INTERVAL)[resize(images, size)]
 
 
+# How far an augmentation may shift an image: a side's whole pixels divided by this; 0 means never.
+SHIFTS = {"none": 0, "flip": 0, "flip_shift": 14, "pad_crop": 8}
+
+
+def largest_shift(augmentation: str, size: tuple[int, int]) -> int:
+    """Return how many pixels an augmentation may shift images of this height and width.
+
+    >>> largest_shift("pad_crop", (32, 32)), largest_shift("pad_crop", (28, 28))
+    (4, 3)
+    """
+    divisor = SHIFTS[augmentation]
+    return max(size) // divisor if divisor else 0
+
+
 def augment(images: jax.Array, keys: jax.Array, shift: int) -> jax.Array:
     """Flip each image horizontally with probability 1/2 and shift it by up to ``shift`` pixels.
+
+    This is the same as padding it with ``shift`` zeros on every side and cropping it at random to
+    its size, each place with the same probability.
 
     Args:
         images: uint8 [B, H, W, C].

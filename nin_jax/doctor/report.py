@@ -9,7 +9,9 @@ from typing import Any, Literal
 from nin_jax.accounting.account import account
 from nin_jax.accounting.memory import PaperMemory
 from nin_jax.accounting.programs import abstract_model
-from nin_jax.data import datasets, idx
+from nin_jax.data import datasets, download, idx
+from nin_jax.data.built_in import official_sets
+from nin_jax.data.official import OfficialSet, find
 from nin_jax.doctor import checks, facts
 from nin_jax.doctor.checks import Check, folder_problem, format_size, warning
 from nin_jax.doctor.facts import Nvidia
@@ -128,10 +130,12 @@ def _print_table(rows: list[tuple[str, ...]], conclusion: str) -> None:
 
 
 def data_checks(data_dir: Path | None) -> list[Check]:
-    """Check each dataset of IDX files where `load_dataset` would look for it. Download nothing."""
+    """Check each dataset of files where `load_dataset` would look for it. Download nothing."""
     given = datasets.given_folder(data_dir)
-    folder = given or idx.user_folder()
+    folder = given or download.user_folder()
     found = [dataset_check(name, folder, given is not None) for name in idx.IDX_SETS]
+    for name, official in official_sets().items():
+        found.append(official_check(name, official, folder, given is not None))
     if given is not None and not os.path.isdir(folder):
         problem = f"{folder} is not a folder"
         return [warning("folder", problem, "correct --data-dir or NIN_DATA_DIR"), *found]
@@ -153,11 +157,30 @@ def dataset_check(name: str, root: Path, is_given: bool) -> Check:
     if not problems:
         return Check(name, f"4 files with the official MD5s in {folder}")
     if not {"intact", "damaged", "unreadable"}.isdisjoint(states.values()):
-        advice = f"get it from {idx_set.url}" if is_given else "the next run downloads it"
-        return warning(name, f"in {folder}: {', '.join(problems)}", advice)
+        return _damaged(name, f"in {folder}: {', '.join(problems)}", idx_set.url, is_given)
+    return _not_found(name, idx_set.url, is_given)
+
+
+def official_check(name: str, official: OfficialSet, root: Path, is_given: bool) -> Check:
+    """Check that a dataset's official files are in or below a folder, as `dataset_check`."""
+    found = find(official, root)
+    if found.paths:
+        (folder, *_) = {path.parent for path in found.paths.values()}
+        files = f"{len(found.paths)} file{'' if len(found.paths) == 1 else 's'}"
+        return Check(name, f"{files} with the official checksums in {folder}")
+    if found.problem:
+        return _damaged(name, found.problem, official.url, is_given)
+    return _not_found(name, official.url, is_given)
+
+
+def _damaged(name: str, problem: str, url: str, is_given: bool) -> Check:
+    return warning(name, problem, f"get it from {url}" if is_given else "the next run downloads it")
+
+
+def _not_found(name: str, url: str, is_given: bool) -> Check:
     if not is_given:
         return Check(name, "not found", "ok", "the first run that needs it downloads it")
-    advice = f"put it there from {idx_set.url}, or name no folder to download it"
+    advice = f"put it there from {url}, or name no folder to download it"
     # A run that names no dataset needs Fashion-MNIST; the others are used only on request.
     return Check(name, "not found", "warning" if name == "fashion_mnist" else "ok", advice)
 

@@ -30,8 +30,9 @@ class SetupOptions:
     """How to train: d2l (as published) or modern (more accurate in less time)."""
 
     dataset: str | None = None
-    """fashion_mnist, mnist, kmnist, digits, tfds:NAME or folder:PATH. Default: fashion_mnist, or
-    digits if fashion_mnist is not on this machine and cannot be downloaded."""
+    """fashion_mnist, mnist, kmnist, digits, cifar10, cifar100, svhn, emnist (emnist:letters and the
+    like), tfds:NAME or folder:PATH. Default: fashion_mnist, or digits if fashion_mnist is not on
+    this machine and cannot be downloaded."""
 
     data_dir: FilePath | None = None
     """Folder with the dataset's files. Default: $NIN_DATA_DIR, or the user's data folder."""

@@ -12,7 +12,7 @@ from nin_jax.validation import Count, Fraction, NotNegative, validated
 
 Optimizer = Literal["sgd", "adam", "muon"]
 Schedule = Literal["constant", "cosine"]
-Augment = Literal["none", "flip", "flip_shift"]
+Augment = Literal["none", "flip", "flip_shift", "pad_crop"]
 ClassWeights = Literal["none", "balanced"]
 
 
@@ -74,8 +74,9 @@ class Recipe:
     """ReLU after the last convolution (d2l: yes, modern: no)."""
 
     augment: Augment = "none"
-    """Augmentation: random left-right flips, and shifts by up to 1/14 of the side in whole pixels,
-    which is 0 below 14 pixels (recipes: none)."""
+    """Augmentation: random left-right flips; flip_shift also shifts by up to 1/14 of the side in
+    whole pixels, pad_crop by up to 1/8: at 32 pixels it pads 4 zeros on every side and crops at
+    random, as is usual for CIFAR (recipes: none)."""
 
 
 def d2l(variant: Variant) -> Recipe:

@@ -182,13 +182,12 @@ def _make_batch_gradient(
 
     ``indices`` are their positions in the dataset, ``positions`` in the batch, both int32 [B].
     """
-    shift = 14 if recipe.augment == "flip_shift" else None
 
     def loss_sum(params, images, labels, weights, keys):
         keys = jax.vmap(jax.random.split)(keys)  # [M, 2]: of dropout, of augmentation
         if recipe.augment != "none":
-            pixels = max(images.shape[1:3]) // shift if shift else 0
-            images = transforms.augment(images, keys[:, 1], pixels)
+            shift = transforms.largest_shift(recipe.augment, images.shape[1:3])
+            images = transforms.augment(images, keys[:, 1], shift)
         model = nnx.merge(graphdef, params)
         x = transforms.prepare(images, image_size)  # [M, h, w, C]
         logits = model(x, rngs=keys[:, 0])  # [M, classes]

@@ -161,6 +161,32 @@ TRAIN = {
     "unknown option": _train("unknown option", "--bathc-size", "3"),
     "option without value": _train("--lr must be", "--lr"),
     "a word too many": _train("unknown option nin", "nin"),
+    "CIFAR-10 pickled": _train(
+        "'set/cifar-10-python.tar.gz' is CIFAR-10's Python version, which is pickled: reading it "
+        "could run any code, so only the binary version is read; to get CIFAR-10, either leave out "
+        "--data-dir and NIN_DATA_DIR to download it, or put cifar-10-binary.tar.gz from "
+        "https://www.cs.toronto.edu/~kriz/ there",
+        *("--dataset", "cifar10", "--data-dir", "set"),
+        files={"set/cifar-10-python.tar.gz": b"\x80\x04N."},
+    ),
+    "CIFAR-100 half loaded": _train(
+        "cifar-100-binary.tar.gz' is damaged or not CIFAR-100's: it has 4 bytes, and its MD5",
+        *("--dataset", "cifar100", "--data-dir", "set"),
+        files={"set/cifar-100-binary.tar.gz": b"\x1f\x8b\x08\x00"},
+    ),
+    "SVHN's other format": _train(
+        "'set/train.tar.gz' is SVHN's format 1, whole pictures",
+        *("--dataset", "svhn", "--data-dir", "set"),
+        files={"set/train.tar.gz": b""},
+    ),
+    "EMNIST missing": _train(
+        "'set' has no EMNIST files; to get EMNIST",
+        *("--dataset", "emnist:letters", "--data-dir", "set"),
+        files={"set/": ""},
+    ),
+    "EMNIST's split unknown": _train(
+        "did you mean emnist:letters", "--dataset", "emnist:letter", files={}
+    ),
     "data folder missing": _train("none", "--dataset", "mnist", "--data-dir", "none"),
     "data folder empty": _train(
         "has no MNIST files", "--dataset", "mnist", "--data-dir", "empty", files={"empty/": ""}

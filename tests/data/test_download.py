@@ -4,7 +4,6 @@ No test uses the network: a server on the loopback address replaces the official
 """
 
 import gzip
-import http.server
 import socket
 import threading
 import time
@@ -16,6 +15,7 @@ import pytest
 from nin_jax.data import download, idx
 from nin_jax.data.datasets import FallbackWarning, load_dataset
 from tests.support import synthetic_idx
+from tests.support.file_server import serving
 from tests.support.synthetic_idx import (
     TEST_IMAGES,
     TRAIN_IMAGES,
@@ -33,33 +33,10 @@ pytestmark = pytest.mark.usefixtures("no_network_no_home")
 @pytest.fixture
 def official_host(monkeypatch, fashion) -> Iterator[tuple[dict[str, bytes], list[str]]]:
     """A server for Fashion-MNIST: the files it serves, and the paths that were requested."""
-    served, requested = dict(fashion), []
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            requested.append(self.path)
-            data = served.get(self.path.removeprefix("/fashion/"))
-            if data is None:
-                self.send_error(404)
-                return
-            self.send_response(200)
-            if "gzip" in self.headers.get("Accept-Encoding", ""):  # as some servers label .gz files
-                self.send_header("Content-Encoding", "x-gzip")
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        url = f"http://127.0.0.1:{server.server_port}/fashion/"
+    served = dict(fashion)
+    with serving(served) as (url, requested):
         change(monkeypatch, "fashion_mnist", url=url)
         yield served, requested
-        server.shutdown()
-        thread.join()
 
 
 def stored(folder: Path) -> list[str]:
@@ -71,8 +48,8 @@ def test_downloads_once(official_host, name):
     _, requested = official_host
     first = load_dataset(name)
     assert first.name == "fashion_mnist"
-    assert requested == [f"/fashion/{file_name}" for file_name in idx.FILE_NAMES]
-    assert stored(idx.user_folder()) == sorted(idx.FILE_NAMES)
+    assert requested == list(idx.FILE_NAMES)
+    assert stored(download.user_folder()) == sorted(idx.FILE_NAMES)
     assert load_dataset(name).checksum == first.checksum
     assert len(requested) == 4
 
@@ -80,19 +57,19 @@ def test_downloads_once(official_host, name):
 def test_damaged_file_is_downloaded_again(official_host):
     _, requested = official_host
     load_dataset("fashion_mnist")
-    (idx.user_folder() / "fashion-mnist" / TEST_IMAGES).write_bytes(b"half a fi")
+    (download.user_folder() / "fashion-mnist" / TEST_IMAGES).write_bytes(b"half a fi")
     load_dataset("fashion_mnist")
-    assert requested[4:] == [f"/fashion/{TEST_IMAGES}"]
+    assert requested[4:] == [TEST_IMAGES]
 
 
 def test_unpacked_files_are_not_downloaded_again(official_host):
     served, requested = official_host
     write_files(
-        idx.user_folder() / "FashionMNIST" / "raw",
+        download.user_folder() / "FashionMNIST" / "raw",
         {name[:-3]: gzip.decompress(data) for name, data in served.items() if name != TEST_IMAGES},
     )
     load_dataset("fashion_mnist")
-    assert requested == [f"/fashion/{TEST_IMAGES}"]
+    assert requested == [TEST_IMAGES]
 
 
 def test_nothing_is_downloaded_into_a_given_folder(official_host, tmp_path):
@@ -110,7 +87,7 @@ def test_failed_download_leaves_no_file_behind(official_host, answer):
     message = error_of("fashion_mnist", None)
     assert "cannot be downloaded" in message
     assert ("404" if answer is None else "does not match the known hash") in message
-    assert stored(idx.user_folder()) == [TRAIN_IMAGES, TRAIN_LABELS]
+    assert stored(download.user_folder()) == [TRAIN_IMAGES, TRAIN_LABELS]
 
 
 def test_download_is_retried(official_host, monkeypatch):
@@ -123,13 +100,13 @@ def test_download_is_retried(official_host, monkeypatch):
     monkeypatch.setattr(download, "RETRIES", 1)
     monkeypatch.setattr(time, "sleep", repair)  # pooch waits before it tries again
     assert load_dataset("fashion_mnist").name == "fashion_mnist"
-    assert requested[:2] == [f"/fashion/{TRAIN_IMAGES}"] * 2
+    assert requested[:2] == [TRAIN_IMAGES] * 2
 
 
 def test_download_of_a_file_that_is_too_large_is_stopped(official_host, monkeypatch):
     monkeypatch.setattr(download, "MAX_BYTES", 100)
     assert f"{TRAIN_IMAGES} sends more than 100 bytes" in error_of("fashion_mnist", None)
-    assert stored(idx.user_folder()) == []
+    assert stored(download.user_folder()) == []
 
 
 def test_server_that_does_not_speak_http(fashion, monkeypatch):

@@ -9,9 +9,11 @@ import jax
 import pytest
 
 from nin_jax.data import download, idx
+from nin_jax.data.built_in import official_sets
 from nin_jax.doctor import checks, facts, report
 from nin_jax.doctor.facts import Devices, Gpu, Nvidia
 from tests.support.doctor_fakes import CUDA_TORCH, GPU, ONE_GPU, by_name, is_ok, warns
+from tests.support.small_archives import make_official
 from tests.support.synthetic_idx import change, fashion, no_network_no_home, write_files
 
 __all__ = ["fashion", "no_network_no_home"]  # fixtures
@@ -24,16 +26,16 @@ TOPICS += ["data", "memory and disk"]
 def test_intact_data(fashion, tmp_path, monkeypatch):
     write_files(tmp_path / "data" / "fashion-mnist", fashion)
     found = by_name(report.data_checks(tmp_path / "data"))
-    assert list(found) == ["folder", *idx.IDX_SETS]
+    assert list(found) == ["folder", *idx.IDX_SETS, *official_sets()]
     assert is_ok(found["folder"], str(tmp_path / "data"))
     assert is_ok(found["fashion_mnist"], "official MD5s", str(tmp_path / "data" / "fashion-mnist"))
     assert is_ok(found["mnist"], "not found", idx.IDX_SETS["mnist"].url)
     monkeypatch.setenv("NIN_DATA_DIR", str(tmp_path / "data"))
     assert by_name(report.data_checks(None)) == found
-    write_files(idx.user_folder() / "fashion-mnist", fashion)
+    write_files(download.user_folder() / "fashion-mnist", fashion)
     monkeypatch.delenv("NIN_DATA_DIR")
     check = by_name(report.data_checks(None))["fashion_mnist"]
-    assert is_ok(check, str(idx.user_folder()))
+    assert is_ok(check, str(download.user_folder()))
 
 
 @pytest.mark.usefixtures("no_network_no_home")
@@ -49,7 +51,7 @@ def test_no_data(tmp_path):
     found = by_name(report.data_checks(None))
     assert all(is_ok(check) for check in found.values())
     assert is_ok(found["fashion_mnist"], "not found", "downloads it")
-    assert not idx.user_folder().exists()
+    assert not download.user_folder().exists()
     given = by_name(report.data_checks(tmp_path / "none"))
     assert warns(given["folder"], "is not a folder")
     assert warns(given["fashion_mnist"], "not found", idx.IDX_SETS["fashion_mnist"].url)
@@ -70,6 +72,19 @@ def test_damaged_data(fashion, tmp_path, monkeypatch):
     assert fourth not in check.found
     check = report.dataset_check("fashion_mnist", tmp_path, False)
     assert warns(check, "the next run downloads it")
+
+
+@pytest.mark.usefixtures("no_network_no_home")
+def test_archives(tmp_path, monkeypatch):
+    made = make_official(monkeypatch, "svhn")
+    first, second = made.files
+    write_files(tmp_path / "svhn", made.files)
+    write_files(tmp_path, {"cifar-10-python.tar.gz": b"of use to another program"})
+    found = by_name(report.data_checks(tmp_path))
+    assert is_ok(found["svhn"], "2 files with the official checksums", str(tmp_path / "svhn"))
+    assert is_ok(found["cifar10"], "not found", "put it there from")
+    (tmp_path / "svhn" / second).write_bytes(made.files[first])
+    assert warns(by_name(report.data_checks(tmp_path))["svhn"], f"{second}' is damaged", "get it")
 
 
 def test_states_of_a_file(fashion, tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 
 from benchmarks.soak.small_run import rows_of
 from nin_jax import UserError
-from nin_jax.data import datasets, idx
+from nin_jax.data import datasets, download, idx
 from nin_jax.models.nin import new_model
 from nin_jax.runs import manifest, preparation, writers
 from nin_jax.runs.examples import load_data
@@ -207,9 +207,9 @@ def test_without_network_or_files_training_falls_back_to_digits(config, monkeypa
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
 
     def unreachable(*_):
-        raise idx.DownloadError("no network")
+        raise download.DownloadError("no network")
 
-    monkeypatch.setattr(datasets.idx, "load_idx", unreachable)
+    monkeypatch.setattr(idx, "load_idx", unreachable)
     with pytest.warns(datasets.FallbackWarning):
         summary = fit(replace(config, dataset=None))
     assert summary["dataset"] == "digits"

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 from nin_jax.data import download, idx
+from nin_jax.data.built_in import official_sets
 from nin_jax.data.datasets import load_dataset
 from nin_jax.errors import UserError
 
@@ -68,13 +69,17 @@ def no_network_no_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Hide the developer's folders and make every official host unreachable."""
     monkeypatch.delenv("NIN_DATA_DIR", raising=False)
     monkeypatch.setenv("no_proxy", "*")
-    monkeypatch.setattr(idx, "user_folder", lambda: tmp_path / "user data")
+    monkeypatch.setattr(download, "user_folder", lambda: tmp_path / "user data")
     monkeypatch.setattr(download, "RETRIES", 0)
     with socket.socket() as unused:  # a port that was free and refuses connections when closed
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}/"
     for name in idx.IDX_SETS:
         change(monkeypatch, name, url=url)
+    from tests.support.small_archives import change_official
+
+    for name in official_sets():
+        change_official(monkeypatch, name, url=url)
 
 
 @pytest.fixture

@@ -206,6 +206,27 @@ def test_augment_flips_and_shifts_whole_images():
     assert set(np.unique(moved)) == set(range(65))  # 0 comes in at the edge
 
 
+@pytest.mark.parametrize(("size", "padding"), [((32, 32), 4), ((28, 28), 3), ((24, 40), 5)])
+def test_pad_crop_pads_with_zeros_and_crops_at_random(size, padding):
+    """Every place of the crop occurs, with and without a flip, as in this statement in NumPy."""
+    assert transforms.largest_shift("pad_crop", size) == padding
+    image = np.random.default_rng(0).integers(1, 256, (*size, 3), np.uint8)
+    places, possible = range(2 * padding + 1), {}
+    for flip in (False, True):
+        padded = np.pad(image[:, ::-1] if flip else image, ((padding,) * 2, (padding,) * 2, (0, 0)))
+        for row in places:
+            for column in places:
+                crop = padded[row : row + size[0], column : column + size[1]]
+                possible[crop.tobytes()] = 0
+    keys = jax.random.split(jax.random.key(1), 20 * len(possible))
+    batch = jnp.broadcast_to(jnp.asarray(image), (len(keys), *image.shape))
+    for crop in np.asarray(jax.jit(transforms.augment, static_argnums=2)(batch, keys, padding)):
+        possible[crop.tobytes()] += 1  # a KeyError means that it is none of them
+    # Of 20 on average, fewer than 3 anywhere would happen with one key in 10,000.
+    assert min(possible.values()) > 2
+    assert max(possible.values()) < 50
+
+
 def test_balanced_weights_are_scikit_learns():
     labels = np.repeat([0, 1, 3, 4], [1, 7, 30, 2])
     present = np.unique(labels)

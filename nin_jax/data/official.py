@@ -1,0 +1,178 @@
+"""Official files of a dataset: found in a folder by their checksums, or downloaded once."""
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from nin_jax.data import download
+from nin_jax.errors import UserError
+
+
+@dataclass(frozen=True)
+class OfficialSet:
+    """The files of a dataset, as its authors distribute them.
+
+    The checksums protect against damage, not against an attacker.
+
+    Attributes:
+        title: of the dataset, for messages.
+        url: of the folder that has the files; ends in "/".
+        folder: below a data folder, for downloads.
+        md5: of each file, by its name.
+        limit: the most bytes that a file may hold, packed or unpacked.
+        inner: the folder inside the archive, if it may also be unpacked.
+        unpacked: SHA-1 of each file that is read there, by its name.
+        others: other versions by the name of their file or folder: their MD5, if it is a file, and
+            what they are.
+    """
+
+    title: str
+    url: str
+    folder: str
+    md5: Mapping[str, str]
+    limit: int
+    inner: str = ""
+    unpacked: Mapping[str, str] = field(default_factory=dict)
+    others: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+
+    @property
+    def source(self) -> str:
+        """The files' names and where they are."""
+        return f"{', '.join(self.md5)} from {self.url}"
+
+
+class Found(NamedTuple):
+    """What a folder holds of a dataset.
+
+    Attributes:
+        paths: of the intact files, by their official names; empty if they are not complete.
+        problem: why not; empty if nothing of the dataset is there.
+    """
+
+    paths: dict[str, Path]
+    problem: str = ""
+
+
+def files_of(official: OfficialSet, given_folder: Path | None) -> dict[str, Path]:
+    """Return the paths of a dataset's files, all of ``md5`` or all of ``unpacked``, by their names.
+
+    Without a given folder, the user's data folder is searched, and what is missing or damaged there
+    is downloaded.
+
+    Raises:
+        UserError: a file is missing or damaged, or is another version.
+        DownloadError: no folder was given, and the download failed.
+    """
+    if given_folder is not None:
+        check_folder(given_folder, ways(official.title, official.source))
+    root = download.user_folder() if given_folder is None else given_folder
+    found = find(official, root)
+    if found.paths:
+        return found.paths
+    if given_folder is None:
+        return _downloaded(official, root / official.folder)
+    nothing = f"{str(root)!r} has no {official.title} files"
+    problem = found.problem or next(_other_versions(official, root), nothing)
+    raise UserError(f"{problem}; {ways(official.title, official.source)}")
+
+
+def find(official: OfficialSet, root: Path) -> Found:
+    """Search a folder, and those in it with the usual names, for a dataset's files."""
+    places = _places(official, root)
+    problems = []
+    for checksums in (official.md5, official.unpacked):
+        best = max(places, key=lambda place: sum((place / name).is_file() for name in checksums))
+        paths = {name: best / name for name in checksums if (best / name).is_file()}
+        if not paths:
+            continue
+        wrong = [_problem(official, path, checksums[name]) for name, path in paths.items()]
+        wrong = [problem for problem in wrong if problem]
+        missing = [name for name in checksums if name not in paths]
+        if not wrong and not missing:
+            return Found(paths)
+        problems += wrong or [f"{str(best)!r} lacks {', '.join(missing)}"]
+    return Found({}, problems[0] if problems else "")
+
+
+def ways(title: str, source: str) -> str:
+    """Return the end of a message: how to get a dataset.
+
+    Args:
+        title: of the dataset.
+        source: the names of its files and where they are.
+    """
+    return (
+        f"to get {title}, either leave out --data-dir and NIN_DATA_DIR to download it, "
+        f"or put {source} there"
+    )
+
+
+def check_folder(folder: Path, remedy: str) -> None:
+    """Raise a `UserError` with this remedy if a data folder is not a folder."""
+    if not os.path.isdir(folder):
+        problem = "is not a folder" if os.path.lexists(folder) else "does not exist"
+        raise UserError(f"data folder {str(folder)!r} {problem}; {remedy}")
+
+
+def names_in(folder: Path) -> list[str]:
+    """Return the sorted names in a folder; none if it cannot be read."""
+    try:
+        return sorted(os.listdir(folder))
+    except OSError:
+        return []
+
+
+def plain(name: str) -> str:
+    """Return a folder's name in lower case without dashes: CIFAR-10 as cifar10."""
+    return name.lower().replace("-", "").replace("_", "")
+
+
+def _places(official: OfficialSet, root: Path) -> list[Path]:
+    """Return the folders that may hold the files: two levels of the usual names, and the root."""
+    usual = {plain(official.folder), plain(official.inner), "raw"}
+
+    def below(folder: Path) -> list[Path]:
+        return [folder / name for name in names_in(folder) if plain(name) in usual]
+
+    inside = below(root)
+    return [*(place for each in inside for place in below(each)), *inside, root]
+
+
+def _problem(official: OfficialSet, path: Path, checksum: str) -> str:
+    """Say what is wrong with a file; nothing if it has its checksum."""
+    where, kind = repr(str(path)), "MD5" if len(checksum) == 32 else "SHA-1"
+    try:
+        size = path.stat().st_size
+        # A file that is too large is not read.
+        found = download.checksum_of(path, kind) if size <= official.limit else ""
+    except OSError as error:
+        return f"cannot read {where}: {error.strerror or error}"
+    if found == checksum:
+        return ""
+    for md5, what in official.others.values():
+        if md5 and found == md5:
+            return f"{where} is {official.title}'s {what}"
+    return (
+        f"{where} is damaged or not {official.title}'s: it has {size:,} bytes, "
+        f"and its {kind} is not {checksum}"
+    )
+
+
+def _other_versions(official: OfficialSet, root: Path) -> Iterator[str]:
+    """Yield a message for each other version that a folder holds."""
+    for place in _places(official, root):
+        for name, (_, what) in official.others.items():
+            if (place / name).exists():
+                yield f"{str(place / name)!r} is {official.title}'s {what}"
+
+
+def _downloaded(official: OfficialSet, folder: Path) -> dict[str, Path]:
+    try:
+        download.download_missing(official.url, official.md5, folder, official.limit)
+    except (OSError, ValueError) as error:
+        raise download.DownloadError.of(
+            official.title, official.url, ", ".join(official.md5), error
+        ) from error
+    return {name: folder / name for name in official.md5}
