@@ -1,23 +1,27 @@
 """Read a PyTorch weights file without executing code in it."""
 
 import os
+import re
 import stat
 import warnings
 import zipfile
 from collections.abc import Mapping
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import torch
 
 
-def load_state_dict_file(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
+def load_state_dict_file(path: str | os.PathLike[str]) -> dict[Any, Any]:
     """Return the state dict of a ``.pt`` or ``.pth`` file, on the CPU.
+
+    A checkpoint is returned whole: the state dict may be one of its entries.
 
     A ``.pt`` file is a pickle, and unpickling can execute code; ``weights_only`` allows only
     tensors and plain containers.
 
     Raises:
-        ValueError: the file is truncated, not a PyTorch file, or contains more than named tensors.
+        ValueError: the file is truncated, not a PyTorch file, or contains more than plain tensors,
+            containers and numbers.
         FileNotFoundError: the file does not exist.
     """
     if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would block
@@ -27,15 +31,21 @@ def load_state_dict_file(path: str | os.PathLike[str]) -> dict[str, torch.Tensor
             _refuse_compressed(file)
             with warnings.catch_warnings():  # for other pickles, which fail below anyway
                 warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
-                state_dict = torch.load(file, map_location="cpu", weights_only=True)
+                content = torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:  # a broken pickle can raise any exception
-            raise ValueError(f"{path} is truncated or holds more than plain tensors") from error
-    if not isinstance(state_dict, Mapping) or not all(
-        isinstance(name, str) and isinstance(value, torch.Tensor)
-        for name, value in state_dict.items()
-    ):
+            raise ValueError(f"{path} {_reason(error)}") from error
+    if not isinstance(content, Mapping):
         raise ValueError(f"{path} holds something other than a state dict of named tensors")
-    return dict(state_dict)
+    return dict(content)
+
+
+def _reason(error: Exception) -> str:
+    """Return why a file was not read; of PyTorch's message only the name of a class is kept."""
+    if found := re.search(r"GLOBAL ([\w.]{1,100}) was not an allowed global", str(error)):
+        return (
+            f"holds a {found[1]}, which is not unpickled: save the network's state_dict() instead"
+        )
+    return "is truncated or holds more than plain tensors"
 
 
 def _refuse_compressed(file: BinaryIO) -> None:

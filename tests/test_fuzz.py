@@ -30,6 +30,7 @@ import nin_torch_ref
 from nin_jax import UserError
 from nin_jax.data import cifar, emnist, idx, pictures, svhn
 from nin_jax.models import convert, variants
+from nin_jax.models.recognition import recognize
 from nin_jax.models.variants import variant_to_dict
 from nin_jax.runs import manifest, writers
 from nin_jax.study import grid
@@ -237,13 +238,18 @@ def test_safetensors(file, data):
         convert.load_safetensors(file)
     with survives("safetensors"):
         expected = convert.expected_shapes(TINY, **SIZES)
-        found = convert.load_safetensors(file, expected, "tiny")
+        found = recognize(convert.load_safetensors(file, expected, "tiny"), expected).arrays
         assert {name: array.shape for name, array in found.items()} == expected
 
 
 def pt_file(**options: Any) -> bytes:
     arrays = tiny_weights()
-    return saved(lambda torch: {n: torch.from_numpy(a) for n, a in arrays.items()}, **options)()
+
+    def checkpoint(torch: Any) -> dict[str, object]:
+        state = {f"module.{name}": torch.from_numpy(array) for name, array in arrays.items()}
+        return {"epoch": 3, "state_dict": state}
+
+    return saved(checkpoint, **options)()
 
 
 @fuzz(0.12)
@@ -256,8 +262,9 @@ def test_state_dicts(file, data):
         except ValueError as error:  # scripts/convert.py turns it into a UserError
             raise UserError(str(error)) from None
         expected = convert.expected_shapes(TINY, **SIZES)
-        arrays = {name: convert._as_array(name, value) for name, value in state.items()}
-        convert.check_shapes({n: a.shape for n, a in arrays.items()}, expected, "tiny")
+        found = recognize(state, expected)
+        convert.check_shapes({n: a.shape for n, a in found.arrays.items()}, expected, "tiny")
+        assert "\n" not in found.note("float32")
 
 
 @fuzz(0.06)

@@ -32,7 +32,7 @@ def rounded(trained: Trained) -> Trained:
     if not all(np.isfinite(array).all() for array in weights.values()):
         raise UserError(f"a weight of {trained.origin} is too large for float16")
     model = with_dtype(trained.model, "float32")
-    convert.load_state_dict(model, weights)
+    convert.load_state_dict(model, {n: array.astype(np.float32) for n, array in weights.items()})
     return replace(trained, model=model)
 
 

@@ -2,31 +2,44 @@
 
 A state dict maps ``net.{i}.{j}.weight`` and ``.bias``, the names that nested ``nn.Sequential``
 gives, to arrays. Kernels are [O, C, K, K] there and [K, K, C, O] here. The linear layer's weight is
-[M, N] there and [N, M] here, with its inputs in C, H, W order on both sides. Every key is used,
-every parameter is set, every shape is checked, and nothing is reshaped to fit.
+[M, N] there and [N, M] here, with its inputs in C, H, W order on both sides. Every parameter is
+set, every shape is checked, and nothing is reshaped to fit. What others put around the names or use
+instead of them is recognized (`recognition`); one line on standard error says what was done.
 
 torch is not needed: `numpy.asarray` must accept the arrays, which torch tensors fulfil.
 """
 
-import contextlib
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from nin_jax.errors import UserError
-from nin_jax.models.geometry import MAX_PARAMS
+from nin_jax.errors import UserError, unknown_name
 from nin_jax.models.nin import NiN, count_params, new_model
-from nin_jax.models.preprocessing import Preprocessing, from_metadata, to_metadata
+from nin_jax.models.preprocessing import to_metadata
+from nin_jax.models.recognition import Recognized, pytorchcv_names, recognize
 from nin_jax.models.stages import ImageSize
 from nin_jax.models.state_dict import TORCH_ORDER, check_shapes, expected_shapes, layer_names
 from nin_jax.models.variants import Variant
-from nin_jax.reading import check_file, is_torch, shown
+from nin_jax.models.weight_files import load_safetensors, read_preprocessing
 
-MAX_FILE_BYTES = 8 * MAX_PARAMS + 2**20  # the largest network in float64, and the header
+__all__ = [
+    "check_shapes",
+    "expected_shapes",
+    "from_torch",
+    "load_safetensors",
+    "load_state_dict",
+    "read_preprocessing",
+    "save_safetensors",
+    "to_torch",
+    "transfer",
+]
 
 
 def _layers(model: NiN) -> list[tuple[str, nnx.Conv | nnx.Linear]]:
@@ -66,46 +79,47 @@ def _from_torch_layout(weight: np.ndarray) -> np.ndarray:
     return weight.transpose((2, 3, 1, 0) if weight.ndim == 4 else (1, 0))
 
 
-def to_torch(model: NiN) -> dict[str, np.ndarray]:
-    """Return the model's parameters as a state dict of arrays in the parameters' dtype.
+def to_torch(
+    model: NiN, naming: Literal["sequential", "pytorchcv"] = "sequential"
+) -> dict[str, np.ndarray]:
+    """Return the model's parameters as a state dict of arrays.
 
-    PyTorch's ``load_state_dict`` takes
+    They have the parameters' dtype; bfloat16 ones are float32, as NumPy and PyTorch have no
+    bfloat16 in common. PyTorch's ``load_state_dict`` takes
     ``{name: torch.from_numpy(array) for name, array in to_torch(model).items()}``.
 
+    Args:
+        model: whose parameters are wanted.
+        naming: the names: "sequential" as above, or "pytorchcv" as that package has them, such as
+            ``features.stage1.unit1.conv.weight``.
+
     Raises:
-        UserError: a layer was replaced by one that a state dict has no name for.
+        UserError: a layer was replaced by one that a state dict has no name for, or pytorchcv has
+            no name for a linear layer.
     """
+    state = {
+        name: array.astype(np.float32) if array.dtype == jnp.bfloat16 else array
+        for name, array in _arrays(model).items()
+    }
+    if naming == "sequential":
+        return state
+    if naming != "pytorchcv":
+        raise unknown_name("naming", str(naming), ("sequential", "pytorchcv"))
+    names = pytorchcv_names(list(dict.fromkeys(name.rpartition(".")[0] for name in state)))
+    if not names:
+        raise UserError(f"pytorchcv has no name for the linear layer of {model.variant.name}")
+    parts = [(name.rpartition("."), array) for name, array in state.items()]
+    return {f"{names[layer]}.{kind}": array for (layer, _, kind), array in parts}
+
+
+def _arrays(model: NiN) -> dict[str, np.ndarray]:
+    """Return the parameters by name, in their own dtype."""
     state = {}
     for name, layer in _layers(model):
         state[f"{name}.weight"] = _to_torch_layout(np.asarray(layer.kernel[...]))
         if layer.bias is not None:
             state[f"{name}.bias"] = np.array(layer.bias[...])
     return state
-
-
-def _as_arrays(state_dict: Mapping[str, Any], expected: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Return the arrays; one that is not expected may hold anything, so it becomes an empty one."""
-    if not isinstance(state_dict, Mapping):
-        raise UserError(f"a state dict maps names to arrays, got {shown(state_dict)}")
-    return {
-        name: _as_array(name, value) if name in expected else np.zeros(0)
-        for name, value in state_dict.items()
-    }
-
-
-def _as_array(name: str, value: Any) -> np.ndarray:
-    """Return an array or tensor as a floating array, which shares its memory if possible."""
-    if hasattr(value, "detach"):  # a tensor may require a gradient, or be on a GPU
-        value = value.detach().cpu()
-    try:
-        array = np.asarray(value)
-    except Exception as error:  # sparse, quantized and bfloat16 tensors raise various types
-        raise UserError(f"{shown(name)} is not a plain array: {shown(error)}") from None
-    if array.dtype.kind != "f":
-        raise UserError(
-            f"{shown(name)} holds {array.dtype}; float16, float32 or float64 can be read"
-        )
-    return array
 
 
 def _shapes(arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[int, ...]]:
@@ -115,18 +129,32 @@ def _shapes(arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[int, ...]]:
 def load_state_dict(model: NiN, state_dict: Mapping[str, Any]) -> None:
     """Replace all parameters of the model by the state dict's, cast to the parameters' dtype.
 
+    Args:
+        model: to change.
+        state_dict: as for `from_torch`.
+
     Raises:
-        UserError: keys are missing or unexpected, or have another shape (the first 30 are listed),
-            a value is not a floating array, or as for `to_torch`. The model is unchanged.
+        UserError: no key has a known name; keys of the network are missing or have another shape,
+            or there are those of a larger one (the first 30 are listed); a value is not a floating
+            array; or as for `to_torch`. The model is unchanged.
     """
     expected = _model_shapes(model)
-    arrays = _as_arrays(state_dict, expected)
-    check_shapes(_shapes(arrays), expected, model.variant.name)
-    for name, layer in _layers(model):
-        weight = _from_torch_layout(arrays[f"{name}.weight"])
-        layer.kernel.set_value(jnp.asarray(weight, layer.kernel.dtype))
-        if layer.bias is not None:
-            layer.bias.set_value(jnp.asarray(arrays[f"{name}.bias"], layer.bias.dtype))
+    found = recognize(state_dict, expected)
+    check_shapes(_shapes(found.arrays), expected, model.variant.name)
+    _set(model, found)
+
+
+def _set(model: NiN, found: Recognized) -> None:
+    """Replace the parameters of the layers that are found, and say what was done, if anything."""
+    layers = _layers(model)
+    for name, layer in layers:
+        if (kernel := found.arrays.get(f"{name}.weight")) is not None:
+            layer.kernel.set_value(jnp.asarray(_from_torch_layout(kernel), layer.kernel.dtype))
+        if layer.bias is not None and (bias := found.arrays.get(f"{name}.bias")) is not None:
+            layer.bias.set_value(jnp.asarray(bias, layer.bias.dtype))
+    note = found.note(layers[0][1].kernel.dtype)
+    if note and jax.process_index() == 0:
+        print(f"note: weights: {note}", file=sys.stderr)
 
 
 def transfer(model: NiN, state_dict: Mapping[str, Any]) -> list[str]:
@@ -143,8 +171,8 @@ def transfer(model: NiN, state_dict: Mapping[str, Any]) -> list[str]:
     """
     variant, size = model.variant, model.image_size
     expected = _model_shapes(model)
-    arrays = _as_arrays(state_dict, expected)
-    shapes = _shapes(arrays)
+    found = recognize(state_dict, expected)
+    shapes = _shapes(found.arrays)
     names = list(dict.fromkeys(name.rpartition(".")[0] for name in expected))
     kernel, bias = (shapes.get(n, ()) for n in (f"{names[0]}.weight", f"{names[-1]}.bias"))
     channels = kernel[1] if len(kernel) == 4 else model.in_channels
@@ -157,8 +185,8 @@ def transfer(model: NiN, state_dict: Mapping[str, Any]) -> list[str]:
         for name, layer in zip(names, own_names, strict=True)
         if shapes[f"{name}.weight"] != expected[f"{name}.weight"]
     }
-    loaded = {name: a for name, a in arrays.items() if name.rpartition(".")[0] not in skipped}
-    load_state_dict(model, to_torch(model) | loaded)
+    kept = {n: array for n, array in found.arrays.items() if n.rpartition(".")[0] not in skipped}
+    _set(model, replace(found, arrays=kept))
     return list(skipped.values())
 
 
@@ -174,7 +202,11 @@ def from_torch(
     """Return a model with the state dict's parameters.
 
     Args:
-        state_dict: maps ``net.{i}.{j}.weight`` and ``.bias`` to arrays or tensors.
+        state_dict: maps ``net.{i}.{j}.weight`` and ``.bias`` to arrays or tensors: float16,
+            bfloat16, float32 or float64. pytorchcv's names and the prefixes ``module.``,
+            ``_orig_mod.``, ``model.`` and ``net.`` are recognized. The whole may be a checkpoint
+            with it under ``state_dict``, ``model_state_dict``, ``model`` or ``params``. Entries
+            that no network has, such as ``num_batches_tracked``, are named and not used.
         variant, in_channels, num_classes, image_size: as for `create_model`.
         options: further arguments of `create_model`, such as ``logit_relu`` or ``dtype``.
 
@@ -199,72 +231,4 @@ def save_safetensors(model: NiN, path: str | Path) -> None:
     """
     from safetensors.numpy import save_file
 
-    save_file(to_torch(model), path, to_metadata(model.preprocessing))
-
-
-def read_preprocessing(path: str | Path) -> Preprocessing:
-    """Read what the metadata of a ``.safetensors`` file say; the default if they say nothing.
-
-    Raises:
-        UserError: the file cannot be read, or its preprocessing is damaged.
-    """
-    with _opened(path) as file:
-        return from_metadata(file.metadata(), path)
-
-
-def load_safetensors(
-    path: str | Path, fitting: Mapping[str, tuple[int, ...]] | None = None, network: str = ""
-) -> dict[str, np.ndarray]:
-    """Read a ``.safetensors`` file.
-
-    Args:
-        path: of the file.
-        fitting: result of `expected_shapes`; if given, the file's header is compared with it
-            before any array is read.
-        network: name of that network, for the error message.
-
-    Returns:
-        float16, float32 or float64 arrays by name.
-
-    Raises:
-        UserError: the file is missing, truncated or in another format (such as a pickle), or an
-            array is not floating or does not fit.
-    """
-    with _opened(path) as file:
-        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
-        for name, header in slices.items():
-            if fitting is not None and name not in fitting:
-                continue  # `check_shapes` names it
-            if header.get_dtype() not in ("F16", "F32", "F64"):
-                raise UserError(
-                    f"{path}: {shown(name)} holds {header.get_dtype()}; F16, F32 or F64 can be read"
-                )
-        shapes = {name: tuple(header.get_shape()) for name, header in slices.items()}
-        if fitting is not None:
-            check_shapes(shapes, fitting, network)
-        return {name: file.get_tensor(name) for name in slices}
-
-
-@contextlib.contextmanager
-def _opened(path: str | Path) -> Iterator[Any]:
-    """Open a ``.safetensors`` file; every error while it is open becomes one line."""
-    from safetensors import SafetensorError, safe_open
-
-    check_file(path, MAX_FILE_BYTES, f"cannot read weights {path}")
-    try:
-        with safe_open(path, "numpy") as file:
-            yield file
-    except SafetensorError as error:
-        raise _damaged(path, error) from None
-    except OSError as error:
-        raise UserError(f"cannot read weights {path}: {error.strerror or error}") from None
-    except UserError:
-        raise
-    except ValueError as error:  # an empty array with sides too large for NumPy
-        raise _damaged(path, error) from None
-
-
-def _damaged(path: str | Path, error: Exception) -> UserError:
-    reason = " ".join(str(error).split())[:300]  # it may quote the file
-    hint = "; it is a PyTorch file: convert it with scripts/convert.py" if is_torch(path) else ""
-    return UserError(f"{path} is not a complete safetensors file: {reason}{hint}")
+    save_file(_arrays(model), path, to_metadata(model.preprocessing))

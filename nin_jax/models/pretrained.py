@@ -108,7 +108,7 @@ def find(name: str) -> Card:
 
 
 def read_weights(card: Card) -> dict[str, np.ndarray]:
-    """Read the weights of a card: float16 arrays by name.
+    """Read the weights of a card: float32 arrays by name, with the file's float16 values.
 
     Raises:
         UserError: the file is missing, or its SHA-256 is not the card's.
@@ -118,7 +118,8 @@ def read_weights(card: Card) -> dict[str, np.ndarray]:
     if hashlib.sha256(path.read_bytes()).hexdigest() != card.sha256:
         raise UserError(f"{path} is damaged: its SHA-256 is not the one in its card; install again")
     expected = convert.expected_shapes(get_variant(card.variant), **card.sizes)
-    return convert.load_safetensors(path, expected, card.variant)
+    arrays = convert.load_safetensors(path, expected, card.variant)
+    return {name: array.astype(np.float32) for name, array in arrays.items()}
 
 
 def create_model(
@@ -215,8 +216,10 @@ def load_model(card: Card, **given: Any) -> NiN:
             f"the pretrained weights {card.name} are for image_size={card.image_size} only, "
             f"because their classifier is a linear layer; got {sides}"
         )
+    dtype = jnp.dtype(options.get("param_dtype", jnp.float32))
+    weights = {name: array.astype(dtype) for name, array in read_weights(card).items()}
     preprocessing = convert.read_preprocessing(_weights_file(card))
-    return convert.from_torch(read_weights(card), variant, **options, preprocessing=preprocessing)
+    return convert.from_torch(weights, variant, **options, preprocessing=preprocessing)
 
 
 def _weights_file(card: Card) -> Path:

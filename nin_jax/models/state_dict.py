@@ -54,7 +54,7 @@ def expected_shapes(
     return shapes
 
 
-def _shown_key(name: object) -> str:
+def shown_key(name: object) -> str:
     """Return a key as a message shows it, without quotes if that is safe."""
     return name if isinstance(name, str) and name.isprintable() and len(name) < 60 else shown(name)
 
@@ -73,7 +73,7 @@ def check_shapes(
         UserError: keys are missing or unexpected, or have another shape; the first 30 are listed.
     """
     errors = [f"missing {name}" for name in expected if name not in found]
-    errors += [f"unexpected {_shown_key(name)}" for name in found if name not in expected]
+    errors += [f"unexpected {shown_key(name)}" for name in found if name not in expected]
     errors += [
         f"{name} has shape {shown(list(found[name]))}, not {list(shape)}"
         for name, shape in expected.items()

@@ -27,14 +27,15 @@ FILES = {
     "from_torch: a list": fails(
         "a state dict maps names", lambda: convert.from_torch(wrong([1]), "nin")
     ),
-    "from_torch: empty": fails("missing net.0.0.weight", lambda: convert.from_torch({}, "nin")),
+    "from_torch: empty": fails("a known kind: none", lambda: convert.from_torch({}, "nin")),
     "from_torch: texts": fails("holds <U1", lambda: convert.from_torch({WEIGHT: "x"}, "nin")),
     "from_torch: nothing": fails("holds object", lambda: convert.from_torch({WEIGHT: None}, "nin")),
     "from_torch: ragged lists": fails(
         "is not a plain array", lambda: convert.from_torch({WEIGHT: [[1.0], [1.0, 2.0]]}, "nin")
     ),
     "from_torch: keys that are numbers": fails(
-        "unexpected 3", lambda: convert.from_torch({wrong(3): np.ones(1)}, "nin")
+        "the first are 3; known are 0.0.weight",
+        lambda: convert.from_torch({wrong(3): np.ones(1)}, "nin"),
     ),
     "load_safetensors: missing": fails("No such file", lambda: convert.load_safetensors("none")),
     "load_safetensors: no path": fails(

@@ -5,6 +5,12 @@ import pickle
 from tests.bad_inputs.case import WHOLE, Case, Content, packed, safetensors, saved
 
 
+def _endless(torch: object) -> dict[str, object]:
+    found: dict[str, object] = {}
+    found["model"] = found
+    return found
+
+
 def _convert(text: str, content: Content | None, *more: str, name: str = "a.pt") -> Case:
     files = {} if content is None else {name: content}
     return Case("convert", text, (name, "out.safetensors", *more), files)
@@ -21,13 +27,26 @@ CONVERT = {
         "convert", "a.pt is not a file", ("a.pt", "out.safetensors"), {"a.pt|": ""}
     ),
     "source with code": _convert(NO_TENSORS, pickle.dumps(print)),
+    "source a whole module": _convert(
+        "torch.nn.modules.linear.Linear, which is not unpickled: save the network's state_dict()",
+        saved(lambda torch: torch.nn.Linear(1, 1)),
+    ),
     "source a bomb": _convert(NO_TENSORS, packed),
     "source a zip": _convert(NO_TENSORS, b"PK\x03\x04", name="a.safetensors"),
     "source of random bytes": _convert(WHOLE, b"\xff" * 100, name="a.bin"),
-    "source with a counter of batches": _convert(
-        "; unexpected net.1.num_batches_tracked",
+    "source with nothing but a counter of batches": _convert(
+        "the first are net.1.num_batches_tracked; known are 0.0.weight (nn.Sequential)",
         saved(lambda torch: {"net.1.num_batches_tracked": torch.tensor(5)}),
     ),
+    "source with one tensor twice": _convert(
+        "both 0.0.bias and net.0.0.bias stand for net.0.0.bias",
+        saved(lambda torch: {"0.0.bias": torch.ones(96), "net.0.0.bias": torch.ones(96)}),
+    ),
+    "source a checkpoint of another network": _convert(
+        "the first are layer.weight; known",
+        saved(lambda torch: {"epoch": 1, "state_dict": {"layer.weight": torch.ones(1)}}),
+    ),
+    "source a checkpoint in itself": _convert("the first are model; known", saved(_endless)),
     "best of a file": _convert("need the folder of a run, not a.pt", b"", "--best"),
     "a run of another variant": Case(
         "convert", "leave out --variant", ("run", "o.safetensors", "--variant", "nin"), edits={}
@@ -42,11 +61,7 @@ CONVERT = {
         "convert", "no intact checkpoint", ("run", "o.safetensors", "--best"), edits={}
     ),
     "source a list": _convert("other than a state dict", saved(lambda torch: [torch.ones(1)])),
-    "source with numbers": _convert("other than a state dict", saved(lambda torch: {"epoch": 3})),
-    "source of bfloat16": _convert(
-        "'net.0.0.bias' is not a plain array",
-        saved(lambda torch: {"net.0.0.bias": torch.ones(1, dtype=torch.bfloat16)}),
-    ),
+    "source with numbers": _convert("the first are epoch", saved(lambda torch: {"epoch": 3})),
     "source of whole numbers": _convert(
         "'net.0.0.bias' holds int64",
         saved(lambda torch: {"net.0.0.bias": torch.ones(1, dtype=torch.int64)}),
@@ -56,11 +71,11 @@ CONVERT = {
         saved(lambda t: {"net.0.0.bias": t.eye(3).to_sparse()}),
     ),
     "source of exabytes in a number": _convert(
-        "unexpected a",
-        saved(lambda torch: {"a": torch.zeros(1).expand(2**40)}),
+        "net.0.0.bias has shape [1099511627776], not [96]",
+        saved(lambda torch: {"net.0.0.bias": torch.zeros(1).expand(2**40)}),
     ),
     "source of another network": _convert(
-        "the weights do not fit nin", saved(lambda torch: {"a": torch.nn.Parameter(torch.ones(1))})
+        "the first are a; known", saved(lambda torch: {"a": torch.nn.Parameter(torch.ones(1))})
     ),
     "target there already": Case(
         "convert", "exists already", ("a.pt", "b.safetensors"), {"b.safetensors": "mine"}

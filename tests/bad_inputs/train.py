@@ -10,6 +10,8 @@ from tests.bad_inputs.case import (
     on_digits,
     other_weights,
     picture,
+    safetensors,
+    tensor,
 )
 
 _train = functools.partial(on_digits, "train")
@@ -35,6 +37,16 @@ TRAIN = {
     "initial weights a pickle": _from(WHOLE, "w", w=b"\x80\x04N."),
     "initial weights of another network": _from(
         "the weights do not fit nin (8 keys): missing net.0.4.weight", "w", w=other_weights
+    ),
+    "initial weights of whole numbers": _from(
+        "'net.0.0.bias' holds int64; float16,",
+        "w",
+        w=safetensors({"net.0.0.bias": tensor("I64", [1], 0, 8)}, b"12345678"),
+    ),
+    "initial weights of eight bits": _from(
+        "'net.0.0.bias' holds F8_E4M3; float16,",
+        "w",
+        w=safetensors({"net.0.0.bias": tensor("F8_E4M3", [1], 0, 1)}, b"1"),
     ),
     "initial weights of no run": _from("x is not a run", "x", x__y=""),
     "initial weights of no name": _from(

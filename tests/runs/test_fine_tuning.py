@@ -153,6 +153,20 @@ def test_layers_that_do_not_fit_are_drawn_at_random_and_the_others_kept(tmp_path
         np.testing.assert_array_equal(after[name], weights[name])
 
 
+def test_weights_under_other_names_are_kept_too(tmp_path, capsys):
+    weights = read_weights(str(make_run(tmp_path / "run")))
+    half = {f"module.{name}": array.astype(np.float16) for name, array in weights.items()}
+    model = nin_jax.create_model("small", image_size=16, num_classes=4)
+    drawn = convert.transfer(model, {"epoch": 3, "model": half})
+    assert capsys.readouterr().err == (
+        "note: weights: taken from model; module.net.0.0.weight is net.0.0.weight, and so on; "
+        "not used: epoch; float16 cast to float32\n"
+    )
+    assert drawn == DRAWN["classes"][2]
+    kept = convert.to_torch(model)["net.0.0.weight"]
+    np.testing.assert_array_equal(kept, half["module.net.0.0.weight"].astype(np.float32))
+
+
 def test_weights_of_another_network_change_nothing(tmp_path):
     weights = read_weights(str(make_run(tmp_path / "run", "linear")))
     model = nin_jax.create_model("small", image_size=16)
