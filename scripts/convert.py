@@ -3,7 +3,7 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -36,7 +36,11 @@ class ConvertConfig:
     """Number of its classes. Default: 10."""
 
     image_size: int | tuple[int, int] | None = None
-    """Side of its images, or height and width, in pixels; only nin_fc needs it. Default: 224."""
+    """Side of its images, or height and width, in pixels; only nin_fc needs it. Default: the
+    variant's."""
+
+    naming: Literal["sequential", "pytorchcv"] = "sequential"
+    """Names in the file to write: net.0.0.weight, or those of the package pytorchcv."""
 
     best: bool = False
     """From a run: take the weights of the best epoch, by test accuracy."""
@@ -58,7 +62,9 @@ def run(config: ConvertConfig) -> None:
         raise UserError(f"{config.target}: there is no folder {config.target.parent}")
     model = _of_run(config) if os.path.isdir(config.source) else _of_file(config)
     try:
-        convert.save_safetensors(model, config.target)
+        convert.save_safetensors(model, config.target, config.naming)
+    except UserError:
+        raise
     except Exception as error:  # safetensors has its own error types
         raise UserError(f"cannot write {config.target}: {error}") from None
     print(f"wrote {config.target}: {model.variant.name}, {count_params(model):,} parameters")
@@ -87,7 +93,7 @@ def _of_file(config: ConvertConfig):
     sizes: dict[str, Any] = {
         "in_channels": 1 if config.in_channels is None else config.in_channels,
         "num_classes": 10 if config.num_classes is None else config.num_classes,
-        "image_size": 224 if config.image_size is None else config.image_size,
+        "image_size": variant.image_size if config.image_size is None else config.image_size,
     }
     if is_torch(config.source):
         state_dict = _read_pt(config.source)

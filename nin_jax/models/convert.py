@@ -13,7 +13,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -79,9 +79,10 @@ def _from_torch_layout(weight: np.ndarray) -> np.ndarray:
     return weight.transpose((2, 3, 1, 0) if weight.ndim == 4 else (1, 0))
 
 
-def to_torch(
-    model: NiN, naming: Literal["sequential", "pytorchcv"] = "sequential"
-) -> dict[str, np.ndarray]:
+Naming = Literal["sequential", "pytorchcv"]
+
+
+def to_torch(model: NiN, naming: Naming = "sequential") -> dict[str, np.ndarray]:
     """Return the model's parameters as a state dict of arrays.
 
     They have the parameters' dtype; bfloat16 ones are float32, as NumPy and PyTorch have no
@@ -90,35 +91,32 @@ def to_torch(
 
     Args:
         model: whose parameters are wanted.
-        naming: the names: "sequential" as above, or "pytorchcv" as that package has them, such as
+        naming: "sequential" for the names above, or "pytorchcv" for that package's, such as
             ``features.stage1.unit1.conv.weight``.
 
     Raises:
         UserError: a layer was replaced by one that a state dict has no name for, or pytorchcv has
             no name for a linear layer.
     """
-    state = {
+    return {
         name: array.astype(np.float32) if array.dtype == jnp.bfloat16 else array
-        for name, array in _arrays(model).items()
+        for name, array in _arrays(model, naming).items()
     }
-    if naming == "sequential":
-        return state
-    if naming != "pytorchcv":
-        raise unknown_name("naming", str(naming), ("sequential", "pytorchcv"))
-    names = pytorchcv_names(list(dict.fromkeys(name.rpartition(".")[0] for name in state)))
-    if not names:
-        raise UserError(f"pytorchcv has no name for the linear layer of {model.variant.name}")
-    parts = [(name.rpartition("."), array) for name, array in state.items()]
-    return {f"{names[layer]}.{kind}": array for (layer, _, kind), array in parts}
 
 
-def _arrays(model: NiN) -> dict[str, np.ndarray]:
+def _arrays(model: NiN, naming: Naming) -> dict[str, np.ndarray]:
     """Return the parameters by name, in their own dtype."""
+    if naming not in get_args(Naming):
+        raise unknown_name("naming", str(naming), get_args(Naming))
+    layers = _layers(model)
+    names = {name: name for name, _ in layers}
+    if naming == "pytorchcv" and not (names := pytorchcv_names(list(names))):
+        raise UserError(f"pytorchcv has no name for the linear layer of {model.variant.name}")
     state = {}
-    for name, layer in _layers(model):
-        state[f"{name}.weight"] = _to_torch_layout(np.asarray(layer.kernel[...]))
+    for name, layer in layers:
+        state[f"{names[name]}.weight"] = _to_torch_layout(np.asarray(layer.kernel[...]))
         if layer.bias is not None:
-            state[f"{name}.bias"] = np.array(layer.bias[...])
+            state[f"{names[name]}.bias"] = np.array(layer.bias[...])
     return state
 
 
@@ -224,11 +222,18 @@ def from_torch(
     return model
 
 
-def save_safetensors(model: NiN, path: str | Path) -> None:
-    """Write the state dict of `to_torch` to a ``.safetensors`` file, which PyTorch can read.
+def save_safetensors(model: NiN, path: str | Path, naming: Naming = "sequential") -> None:
+    """Write the parameters to a ``.safetensors`` file, which PyTorch can read.
 
-    A preprocessing other than the default is in the file's metadata.
+    They keep their dtype. A preprocessing other than the default is in the file's metadata.
+
+    Args:
+        model, naming: as for `to_torch`.
+        path: of the file.
+
+    Raises:
+        UserError: as for `to_torch`.
     """
     from safetensors.numpy import save_file
 
-    save_file(_arrays(model), path, to_metadata(model.preprocessing))
+    save_file(_arrays(model, naming), path, to_metadata(model.preprocessing))

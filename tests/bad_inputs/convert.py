@@ -1,7 +1,12 @@
 """Bad PyTorch files and options of scripts/convert.py."""
 
 import pickle
+import tomllib
 
+import numpy as np
+
+from nin_jax.models import convert
+from nin_jax.models.variants import variant_from_dict
 from tests.bad_inputs.case import WHOLE, Case, Content, packed, safetensors, saved
 
 
@@ -9,6 +14,21 @@ def _endless(torch: object) -> dict[str, object]:
     found: dict[str, object] = {}
     found["model"] = found
     return found
+
+
+LINEAR = """image_size = 4
+classifier = "linear"
+stages = [{channels = 1, kernel = 3, padding = 1, pool = false}]
+"""
+
+
+def _linear() -> bytes:
+    """Weights of that network."""
+    from safetensors.numpy import save
+
+    variant = variant_from_dict({"name": "linear", **tomllib.loads(LINEAR)})
+    shapes = convert.expected_shapes(variant, 1, 10, 4)
+    return save({name: np.zeros(shape, np.float32) for name, shape in shapes.items()})
 
 
 def _convert(text: str, content: Content | None, *more: str, name: str = "a.pt") -> Case:
@@ -83,6 +103,15 @@ CONVERT = {
     "source's name too long": _convert("cannot read weights", None, name="x" * 300),
     "target of another format": Case("convert", "must end in .safetensors", ("a.pt", "b.npz")),
     "target in no folder": Case("convert", "there is no folder", ("a.pt", "none/b.safetensors")),
+    "names that a linear layer does not have": Case(
+        "convert",
+        "pytorchcv has no name for the linear layer of linear",
+        ("a", "b.safetensors", "--variant", "linear.toml", "--naming", "pytorchcv"),
+        {"a": _linear, "linear.toml": LINEAR},
+    ),
+    "unknown naming": _convert(
+        "--naming must be one of sequential, pytorchcv", b"", "--naming", "keras"
+    ),
     "unknown variant": _convert("or nin15", b"", "--variant", "nin51"),
     "no channels": _convert("in_channels must be", safetensors({}), "--in-channels", "0", name="a"),
     "image too small": _convert("too small", safetensors({}), "--image-size", "9", name="a"),
