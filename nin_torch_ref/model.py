@@ -12,7 +12,7 @@ from torch import nn
 
 from nin_torch_ref.architectures import ARCHITECTURES, Architecture, ConvTuple, Mlp, PoolTuple
 
-Init = Literal["xavier", "he", "identity"]
+Init = Literal["xavier", "he", "gaussian", "identity"]
 
 
 def nin_block(
@@ -97,11 +97,13 @@ def _output_shape(layers: nn.Module, image_shape: tuple[int, int, int]) -> torch
 def _initialize(model: NiN, init: Init) -> None:
     """Draw the initial parameters, in place.
 
-    "xavier" leaves biases as PyTorch drew them; "he" and "identity" set them to 0.
+    "xavier" leaves biases as PyTorch drew them; the others set them to 0.
     """
     for parameter in model.parameters():
         if parameter.ndim > 1 and init == "xavier":  # Glorot and Bengio 2010, eq. 16
             nn.init.xavier_uniform_(parameter)
+        elif parameter.ndim > 1 and init == "gaussian":  # Lin et al. 2013, their cuda-convnet files
+            nn.init.normal_(parameter, std=0.05)
         elif parameter.ndim > 1:  # He et al. 2015, eq. 10
             nn.init.kaiming_normal_(parameter, nonlinearity="relu")
         elif init != "xavier":
@@ -148,7 +150,8 @@ def create_model(
         image_size: side in pixels, or (height, width). With a "mean" classifier the network
             also takes other sizes.
         logit_relu: whether ReLU follows the last convolution, as published.
-        init: "xavier" (uniform weights, PyTorch's biases), "he" (normal weights, biases 0), or
+        init: "xavier" (uniform weights, PyTorch's biases), "he" (normal weights, biases 0),
+            "gaussian" (normal weights of standard deviation 0.05, biases 0), or
             "identity" (as "he", but a block's convolutions after the first start as the identity
             where they keep the number of channels, and the biases of the head's first convolution
             that has one channel per class start at 1).

@@ -83,8 +83,12 @@ def test_uniform_bounds(variant):
 
 def _assert_he(weights: np.ndarray, name: str) -> None:
     """Assert the mean and variance of He's distribution; weights [O, C, K, K] or [M, N]."""
-    weights = weights.astype(np.float64)
-    n, variance = weights.size, 2 / math.prod(weights.shape[1:])
+    _assert_moments(weights, 2 / math.prod(weights.shape[1:]), name)
+
+
+def _assert_moments(weights: np.ndarray, variance: float, name: str) -> None:
+    """Assert that values come from a distribution of mean 0 and this variance."""
+    weights, n = weights.astype(np.float64), weights.size
     assert abs(weights.mean()) < MOMENT_STANDARD_ERRORS * math.sqrt(variance / n), name
     # The sample variance of n normal values has a standard error of variance * sqrt(2 / n).
     error = abs(weights.var() - variance) / variance
@@ -97,6 +101,15 @@ def test_he_moments(variant):
         for name, value in state.items():
             if name.endswith(".weight"):
                 _assert_he(value, name)
+            else:
+                assert not value.any(), name
+
+
+def test_gaussian_moments():
+    for state in _states("nin_fc", "gaussian"):
+        for name, value in state.items():
+            if name.endswith(".weight"):
+                _assert_moments(value, 0.05**2, name)
             else:
                 assert not value.any(), name
 

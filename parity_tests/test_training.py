@@ -13,7 +13,7 @@ import pytest
 import torch
 from flax import nnx
 from torch import nn
-from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
+from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, MultiStepLR, SequentialLR
 
 import nin_jax
 import nin_torch_ref
@@ -181,6 +181,33 @@ def test_the_learning_rates_of_modern_match_pytorch():
     schedule = make_schedule(recipe, steps)
     actual = np.array([schedule(step) for step in range(steps)], np.float64)
     assert_close(actual, expected, RATES, "learning rates")
+
+
+@pytest.mark.parametrize("warmup", [0, 5])
+@pytest.mark.parametrize("epochs", [1, 26, 260])
+def test_the_learning_rates_of_paper_match_pytorch(epochs, warmup):
+    """260 epochs of some batches; a short run has its steps at the same fractions."""
+    per_epoch, steps = 3, 3 * epochs
+    warmup = min(warmup, steps // 2)
+    recipe = RECIPES["paper"](nin_jax.get_variant("nin_cifar10"))
+    recipe = replace(recipe, warmup=(warmup + 0.5) / steps if warmup else 0.0)
+    milestones = [round(fraction * steps) for fraction in (200 / 260, 230 / 260)]
+    if epochs == 260:
+        assert milestones == [200 * per_epoch, 230 * per_epoch]
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], recipe.lr)
+    falls: Any = MultiStepLR(optimizer, [at - warmup for at in milestones], recipe.lr_factor)
+    if warmup:
+        warm = LinearLR(optimizer, 1 / warmup, total_iters=warmup)
+        falls = SequentialLR(optimizer, [warm, falls], [warmup])
+    expected = []
+    for _ in range(steps):
+        expected.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        falls.step()
+    schedule = jax.vmap(make_schedule(recipe, steps))
+    assert_close(
+        np.array(schedule(np.arange(steps)), np.float64), expected, RATES, "learning rates"
+    )
 
 
 # Kernels [K, K, C, O] with more inputs than outputs and the reverse, and a linear layer's [N, M].

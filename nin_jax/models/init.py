@@ -1,4 +1,4 @@
-"""Initializers of kernels and biases: Xavier, He, and the identity."""
+"""Initializers of kernels and biases: Xavier, He, the paper's, and the identity."""
 
 import math
 from collections.abc import Callable
@@ -10,7 +10,9 @@ import numpy as np
 from jax.typing import DTypeLike
 
 Initializer = Callable[..., jax.Array]
-Init = Literal["xavier", "he", "identity"]
+Init = Literal["xavier", "he", "gaussian", "identity"]
+
+GAUSSIAN = 0.05  # standard deviation
 
 
 def kernel_init(init: Init) -> Initializer:
@@ -18,6 +20,7 @@ def kernel_init(init: Init) -> Initializer:
 
     Xavier: U(-a, a), a = sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio 2010, eq. 16).
     He: N(0, 2 / fan_in) (He et al. 2015, eq. 10).
+    Gaussian: N(0, 0.05²), as in the settings of Lin et al. (2013).
     """
 
     def draw(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike) -> jax.Array:
@@ -26,7 +29,8 @@ def kernel_init(init: Init) -> Initializer:
         if init == "xavier":
             bound = math.sqrt(6 / (fan_in + fan_out))
             return jax.random.uniform(key, shape, dtype, -bound, bound)
-        return math.sqrt(2 / fan_in) * jax.random.normal(key, shape, dtype)
+        deviation = GAUSSIAN if init == "gaussian" else math.sqrt(2 / fan_in)
+        return deviation * jax.random.normal(key, shape, dtype)
 
     return draw
 

@@ -151,7 +151,8 @@ def create_model(
             the model also takes other sizes, pretrained or not.
         seed: of the initial parameters (default 0); not allowed with ``pretrained``.
         init: "xavier" (the default: uniform weights and PyTorch's biases, as in the published
-            exercise), "he" (normal weights, zero biases), or "identity": in each block, the
+            exercise), "he" (normal weights, zero biases), "gaussian" (normal weights of standard
+            deviation 0.05, zero biases: the paper), or "identity": in each block, the
             convolutions after the first that keep the number of channels start as the identity.
             Other kernels are drawn as with "he", and the biases of the head's first convolution
             are 1, so that no class starts with zero gradients. Not allowed with ``pretrained``.

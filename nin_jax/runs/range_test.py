@@ -36,7 +36,7 @@ FALL = 0.05  # the loss must fall by this share for a suggestion
 LINES = 15  # of the table
 RULE = "a tenth of the rate at which the smoothed loss was lowest"
 # The test sets these itself.
-REPLACED = ("epochs", "lr", "schedule", "warmup")
+REPLACED = ("epochs", "lr", "schedule", "lr_steps", "lr_factor", "warmup")
 
 Rate = Annotated[float, Field(ge=1e-12, le=1e6)]
 
@@ -120,8 +120,8 @@ def _checked(config: FindLrConfig) -> TrainConfig:
     for name in REPLACED:
         if getattr(config, name) is not None:
             raise UserError(
-                f"--{name} has no effect here: the test sets the learning rates, from --lr-from to "
-                "--lr-to, and takes --test-steps"
+                f"--{name.replace('_', '-')} has no effect here: the test sets the learning rates, "
+                "from --lr-from to --lr-to, and takes --test-steps"
             )
     if not config.lr_from < config.lr_to:
         raise UserError(f"--lr-from {config.lr_from:g} must be below --lr-to {config.lr_to:g}")

@@ -27,7 +27,8 @@ class SetupOptions:
     """Network: a built-in name (see --list-variants), or a .json or .toml file."""
 
     recipe: str = "d2l"
-    """How to train: d2l (as published) or modern (more accurate in less time)."""
+    """How to train: d2l (as the book), modern (more accurate in less time) or paper (as the authors
+    of Network in Network: 260 epochs with steps of the learning rate)."""
 
     dataset: str | None = None
     """fashion_mnist, mnist, kmnist, digits, cifar10, cifar100, svhn, emnist (emnist:letters and the
@@ -188,9 +189,21 @@ def recipe_of(config: TrainConfig) -> Recipe:
         value = getattr(config, option)
         if value is not None and value is not False and not acts(config, recipe):
             raise UserError(f"--{option.replace('_', '-')} needs {needs}")
+    if recipe.schedule == "steps":
+        _check_steps(recipe)
     if recipe.nesterov and recipe.optimizer != "adam" and recipe.momentum == 0:
         raise UserError("--nesterov needs --momentum above 0")
     return recipe
+
+
+def _check_steps(recipe: Recipe) -> None:
+    if not recipe.lr_steps:
+        raise UserError("--schedule steps needs --lr-steps, the fractions of the run, as 0.5 0.75")
+    if recipe.warmup >= recipe.lr_steps[0]:
+        raise UserError(
+            f"--warmup {recipe.warmup:g} must end before the first of --lr-steps, "
+            f"{recipe.lr_steps[0]:g}"
+        )
 
 
 class _Need(NamedTuple):
@@ -234,6 +247,8 @@ _NEEDS = (
         lambda _, recipe: recipe.optimizer != "adam",
         "--optimizer sgd or muon: adam has no Nesterov momentum here",
     ),
+    _Need("lr_steps", lambda _, recipe: recipe.schedule == "steps", "--schedule steps"),
+    _Need("lr_factor", lambda _, recipe: recipe.schedule == "steps", "--schedule steps"),
     _Need("crop", lambda config, _: _is_folder(config), f"--dataset {FOLDER_PREFIX}PATH"),
     _Need("follow_links", lambda config, _: _is_folder(config), f"--dataset {FOLDER_PREFIX}PATH"),
     _Need("coordinator", lambda config, _: config.distributed, "--distributed"),

@@ -9,15 +9,24 @@ from nin_jax.training.recipes import Recipe
 
 
 def make_schedule(recipe: Recipe, total_steps: int) -> optax.Schedule:
-    """Return the learning rate by step: warm-up to ``lr``, then constant or cosine decay to 0.
+    """Return the learning rate by step: warm-up to ``lr``, then what ``schedule`` says.
 
-    The warm-up takes a fraction ``warmup`` of the run, rounded down to whole steps.
+    The warm-up takes a fraction ``warmup`` of the run, rounded down to whole steps. After it, the
+    rate is constant, or decays along a cosine to 0, or is multiplied by ``lr_factor`` at each of
+    ``lr_steps``, rounded to whole steps.
     """
     warmup = int(recipe.warmup * total_steps)
-    if recipe.schedule == "constant":
-        after: optax.Schedule = optax.constant_schedule(recipe.lr)
-    else:
-        after = optax.cosine_decay_schedule(recipe.lr, max(1, total_steps - warmup))
+    match recipe.schedule:
+        case "constant":
+            after: optax.Schedule = optax.constant_schedule(recipe.lr)
+        case "cosine":
+            after = optax.cosine_decay_schedule(recipe.lr, max(1, total_steps - warmup))
+        case "steps":
+            factors: dict[int, float] = {}
+            for fraction in recipe.lr_steps:  # in a short run, two may be at the same step
+                at = round(fraction * total_steps) - warmup
+                factors[at] = factors.get(at, 1.0) * recipe.lr_factor
+            after = optax.piecewise_constant_schedule(recipe.lr, factors)
     if warmup == 0:
         return after
     # The first step has the learning rate lr / warmup, not 0, so that it has an effect.

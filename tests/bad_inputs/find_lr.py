@@ -9,6 +9,7 @@ _find = functools.partial(on_digits, "find_lr")
 FIND_LR = {
     "a rate": _find("--lr has no effect here", "--lr", "0.1"),
     "a schedule": _find("--schedule has no effect here", "--schedule", "cosine"),
+    "steps of the rate": _find("--lr-steps has no effect here", "--lr-steps", "0.5"),
     "epochs": _find("--epochs has no effect here", "--epochs", "2"),
     "first rate zero": _find("--lr-from must be >= 0.000", "--lr-from", "0"),
     "last rate too large": _find("--lr-to must be <= 1000000", "--lr-to", "1e9"),

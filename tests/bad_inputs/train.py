@@ -137,6 +137,27 @@ TRAIN = {
     "nesterov of adam": _train(
         "--nesterov needs --optimizer", "--nesterov", "True", "--optimizer", "adam"
     ),
+    "steps of the rate for no schedule": _train(
+        "--lr-steps needs --schedule steps", "--lr-steps", "0.5"
+    ),
+    "factor of the rate for no schedule": _train(
+        "--lr-factor needs --schedule steps", "--recipe", "modern", "--lr-factor", "0.5"
+    ),
+    "no steps of the rate": _train("--schedule steps needs --lr-steps", "--schedule", "steps"),
+    "steps of the rate that fall": _train(
+        "--lr-steps must rise, from above 0 to below 1, got (0.8, 0.5)",
+        *("--recipe", "paper", "--lr-steps", "0.8", "0.5"),
+    ),
+    "step of the rate at the end": _train(
+        "--lr-steps must be < 1", "--recipe", "paper", "--lr-steps", "1"
+    ),
+    "factor of the rate one": _train(
+        "--lr-factor must be < 1", "--recipe", "paper", "--lr-factor", "1"
+    ),
+    "warm-up past the first step of the rate": _train(
+        "--warmup 0.8 must end before the first of --lr-steps, 0.769231",
+        *("--recipe", "paper", "--warmup", "0.8"),
+    ),
     "process index alone": _train("--process-index needs --distributed", "--process-index", "0"),
     "initialization of no layer": _train(
         "--init has no effect",
