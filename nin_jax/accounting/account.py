@@ -182,7 +182,8 @@ def account(
         in_channels, num_classes: as for `create_model`.
         batch_size: for memory and for the training step; counts are of one image.
         precision: of the computation.
-        recipe: "d2l", "modern" or a `Recipe`, for the optimizer, the loss and the last ReLU.
+        recipe: "d2l", "modern", "paper" or a `Recipe`, for the optimizer, the loss and the last
+            ReLU.
         train: also count and compile the training step, which takes a few seconds.
         xla: False returns figures by formula only, at once.
         memory_bytes: if given, also find the largest batches that fit into it.

@@ -43,7 +43,7 @@ class ReportConfig:
     """Precision of the computation."""
 
     recipe: str = "d2l"
-    """d2l or modern; sets the optimizer, the loss and the last ReLU."""
+    """d2l, modern or paper; sets the optimizer, the loss and the last ReLU."""
 
     per_layer: bool = False
     """Add a table with a row for each layer."""

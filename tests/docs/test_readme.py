@@ -54,6 +54,18 @@ def test_the_toml_is_the_variant_defined_in_python():
     assert variant_from_dict({"name": "mine", **tomllib.loads(toml)}) == names["mine"]
 
 
+def test_the_networks_of_the_classics_page_are_variants():
+    found = {}
+    for block in blocks("classics.md", "toml"):
+        name, fields = block.split("\n")[0].removeprefix("# "), tomllib.loads(block)
+        found[name] = variant_from_dict({"name": name.removesuffix(".toml"), **fields})
+    used = set(re.findall(r"--variant (\S+\.toml)", PAGES["classics.md"]))
+    assert found.keys() == used
+    sides = {"nin_svhn_2013.toml": "8x8", "nin_mnist_2013.toml": "7x7"}  # the authors' last maps
+    for name, variant in found.items():
+        assert f"mean {sides[name]}" in nin_jax.summary(variant, image_size=variant.image_size)
+
+
 def has(help_text, option):
     return re.search(rf"(?<![\w-]){option}(?![\w-])", help_text)
 

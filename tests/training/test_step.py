@@ -15,14 +15,16 @@ import nin_jax
 from nin_jax import Stage, UserError, Variant
 from nin_jax.data import transforms
 from nin_jax.data.datasets import Split
+from nin_jax.models.variants import get_variant
 from nin_jax.training.class_weights import weights_of_classes
 from nin_jax.training.config import TrainConfig, recipe_of
 from nin_jax.training.evaluate import evaluate, make_eval_step
 from nin_jax.training.feed import evaluation_parts
 from nin_jax.training.optimizer import make_optimizer, make_schedule
-from nin_jax.training.recipes import Recipe
+from nin_jax.training.recipes import RECIPES, Recipe
 from nin_jax.training.sharding import make_layout
 from nin_jax.training.step import cross_entropy, init_train_state, make_train_step
+from nin_jax.validation import from_json, to_json
 
 TINY = Variant("tiny", stages=(Stage(4, 3, padding=1), Stage(8, 3, padding=1)), dropout=0.0)
 SIZE = (16, 16)
@@ -258,6 +260,17 @@ def test_schedule_warms_up_from_its_first_step_and_ends_at_zero():
     assert rates[1000] == pytest.approx(0, abs=1e-7)
     assert max(rates_of(recipe, 20, 20)) == pytest.approx(1.0)
     assert rates_of(recipe_of(TrainConfig(variant="nin")), 10, 10)[9] == pytest.approx(0.03)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_is_the_same_after_a_file_and_has_the_variants_size(name):
+    for variant in ("nin", "nin_cifar10"):
+        recipe = recipe_of(TrainConfig(variant=variant, recipe=name))
+        assert from_json(Recipe, to_json(recipe)) == recipe
+        assert recipe.image_size == get_variant(variant).image_size
+    assert (
+        recipe_of(TrainConfig(variant="nin_cifar10", recipe=name, image_size=40)).image_size == 40
+    )
 
 
 def test_weight_decay_spares_biases():
