@@ -99,7 +99,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "nin_paper": Architecture(
         CIFAR,
         CIFAR_MLPS,
-        pools=(("max", 3, 2, 0, True, True), ("average", 3, 2, 0, True, True)),
+        pools=(("max", 3, 2, 0, True, True),) * 2,  # NIN/cifar-10_def of mavenlin/cuda-convnet
         dropouts=(0.5, 0.0),
     ),
     "nin_imagenet": Architecture(

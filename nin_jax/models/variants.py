@@ -160,8 +160,8 @@ def _pytorchcv_family(name: str) -> Variant:
 
 
 def _paper(name: str) -> Variant:
-    """Build the network as published: pools without padding, rounded up."""
-    return _cifar_family(name, Pool(round_up=True), Pool("average", round_up=True))
+    """Build the network as published: two max pools without padding, rounded up."""
+    return _cifar_family(name, Pool(round_up=True), Pool(round_up=True))
 
 
 def _imagenet(name: str) -> Variant:
