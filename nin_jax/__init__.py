@@ -7,7 +7,7 @@ from nin_jax.models import convert
 from nin_jax.models.nin import NiN, NiNBlock, class_maps, count_params
 from nin_jax.models.preprocessing import Preprocessing
 from nin_jax.models.pretrained import create_model, list_pretrained
-from nin_jax.models.stages import Stage
+from nin_jax.models.stages import Pool, Stage
 from nin_jax.models.summary import describe, summary
 from nin_jax.models.variants import Variant, get_variant, list_variants
 from nin_jax.runs.trained import load_run
@@ -17,6 +17,7 @@ __version__ = "0.1.0"
 __all__ = [
     "NiN",
     "NiNBlock",
+    "Pool",
     "Predictor",
     "Preprocessing",
     "Stage",

@@ -1,14 +1,15 @@
 """Third-party counters: each must print exactly the count that the table of rules predicts."""
 
 import copy
+import sys
 from dataclasses import replace
+from unittest import mock
 
 import pytest
 import thop
 import torch
 from fvcore.nn import FlopCountAnalysis
 from hypothesis import HealthCheck, given, settings
-from ptflops import get_model_complexity_info
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -17,13 +18,20 @@ import nin_torch_ref
 from nin_jax.accounting.conventions import CONVENTIONS, all_counts
 from nin_jax.accounting.layers import LayerCost, layer_costs
 from nin_jax.accounting.memory import torch_kept_bytes
+from nin_jax.accounting.programs import Programs, abstract_model
+from nin_jax.accounting.xla import program_cost
 from nin_jax.models.geometry import trace
+from nin_jax.training.recipes import Recipe
 from parity_tests.test_random_architectures import networks
+
+# ptflops looks for torchvision, which it does not need; one for another torch fails.
+with mock.patch.dict(sys.modules, torchvision=None):
+    from ptflops import get_model_complexity_info
 
 RUN_HERE = {convention.key for convention in CONVENTIONS} - {"macs", "flops", "xla"}
 
 
-def _counts(model: nn.Module, x: torch.Tensor) -> dict[str, int]:
+def _counts(model: nn.Module, x: torch.Tensor) -> dict[str, int | None]:
     """Return each tool's count for one image [1, C, H, W]. Some tools leave hooks in the model."""
     model = model.eval()
     fvcore = FlopCountAnalysis(copy.deepcopy(model), x)
@@ -34,7 +42,7 @@ def _counts(model: nn.Module, x: torch.Tensor) -> dict[str, int]:
     backward = FlopCounterMode(display=False)
     with backward:
         logits.sum().backward()
-    counts = {
+    counts: dict[str, int | None] = {
         "thop": int(thop.profile(copy.deepcopy(model), (x,), verbose=False)[0]),
         "fvcore": int(fvcore.total()),
         "flop_counter_mode": forward.get_total_flops(),
@@ -74,6 +82,22 @@ def test_every_tool_counts_as_its_rules_predict(variant, sizes):
     assert counts == {key: predicted[key] for key in counts}
 
 
+@pytest.mark.parametrize(
+    ("variant", "classes", "parameters", "millions"),
+    [("nin_cifar10", 10, 966_986, "222.97"), ("nin_cifar100", 100, 984_356, "224.08")],
+)
+def test_the_figures_that_pytorchcv_documents(variant, classes, parameters, millions):
+    """Its column "FLOPs/2" (model_stats.py of osmr/imgclsmob, from which it is made).
+
+    It is half the sum of two for each multiply-add, one for each output of a ReLU, and the number
+    of a window's pixels for each output of a pool or of the mean. Biases are left out.
+    """
+    costs = _costs(variant, 3, classes, 32)
+    assert sum(cost.params for cost in costs) == parameters
+    flops = sum(cost.flops() - cost.bias_additions + cost.maxima for cost in costs)
+    assert f"{flops / 2e6:.2f}" == millions
+
+
 def test_the_published_figures():
     counts = all_counts(_costs("nin", 3, 10, 224))
     assert counts["thop"] == 830_042_124
@@ -109,8 +133,13 @@ def test_random_architectures(examples):
             image_size=network.image_size,
         )
         counts = _counts(reference, torch.zeros(1, network.in_channels, *network.image_size))
+        model = abstract_model(network.variant, *sizes, "float32", logit_relu=True)
+        plain = Programs(model, Recipe(), 1).plain()
+        counts["xla"] = program_cost(plain.forward(1)).flops
         predicted = all_counts(costs)
         assert counts == {key: predicted[key] for key in counts}
+        saved = _saved_bytes(reference.train(), torch.zeros(3, sizes[0], *network.image_size))
+        assert saved == 3 * torch_kept_bytes(costs)
         built += 1
 
     run()
@@ -143,8 +172,8 @@ def test_pytorch_keeps_the_activations_that_are_counted(variant):
 def test_nothing_is_kept_for_a_missing_last_relu_or_dropout():
     architecture = replace(nin_torch_ref.ARCHITECTURES["nin_one_1x1"], dropout=0.0)
     reference = nin_torch_ref.create_model(architecture, image_size=96, logit_relu=False).train()
-    layers = trace(nin_jax.get_variant("nin_one_1x1"), 1, 10, 96)
-    costs = layer_costs(layers, logit_relu=False, dropout=0.0)
+    variant = replace(nin_jax.get_variant("nin_one_1x1"), dropout=0.0)
+    costs = layer_costs(trace(variant, 1, 10, 96), logit_relu=False)
     assert _saved_bytes(reference, torch.zeros(2, 1, 96, 96)) == 2 * torch_kept_bytes(costs)
 
 

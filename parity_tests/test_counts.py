@@ -9,7 +9,7 @@ import nin_jax
 import nin_torch_ref
 from nin_jax.models.geometry import trace
 
-# 224x224, 10 classes: (variant, channels) -> (parameters, multiply-adds of one image).
+# 10 classes: (variant, channels) -> (parameters, multiply-adds of one image of the variant's size).
 GOLDEN = {
     ("nin", 1): (1_992_166, 762_297_352),
     ("nin", 3): (2_015_398, 830_041_864),
@@ -31,6 +31,16 @@ GOLDEN = {
     ("nin21", 3): (4_571_494, 2_492_782_624),
     ("nin27", 1): (6_915_174, 3_277_985_824),
     ("nin27", 3): (6_916_326, 3_292_436_512),
+    ("nin_cifar10", 1): (957_386, 212_656_128),
+    ("nin_cifar10", 3): (966_986, 222_486_528),
+    ("nin_cifar100", 1): (957_386, 212_656_128),
+    ("nin_cifar100", 3): (966_986, 222_486_528),
+    ("nin_svhn", 1): (957_386, 212_656_128),
+    ("nin_svhn", 3): (966_986, 222_486_528),
+    ("nin_paper", 1): (957_386, 212_656_128),
+    ("nin_paper", 3): (966_986, 222_486_528),
+    ("nin_imagenet", 1): (6_557_194, 995_948_928),
+    ("nin_imagenet", 3): (6_580_426, 1_063_693_440),
 }
 
 
@@ -50,11 +60,13 @@ def _torch_counts(
 
 
 @pytest.mark.parametrize(("variant", "in_channels"), GOLDEN)
-def test_parameters_and_macs_at_224(variant, in_channels):
-    layers = trace(nin_jax.get_variant(variant), in_channels, 10, 224)
+def test_parameters_and_macs(variant, in_channels):
+    layers = trace(nin_jax.get_variant(variant), in_channels, 10, None)
+    height, width, _ = layers[0].in_shape
     counts = [(layer.params, layer.macs) for layer in layers if layer.params]
-    reference = nin_torch_ref.create_model(variant, in_channels=in_channels)
-    assert counts == _torch_counts(reference, in_channels, (224, 224))
+    sides = height, width
+    reference = nin_torch_ref.create_model(variant, in_channels=in_channels, image_size=sides)
+    assert counts == _torch_counts(reference, in_channels, sides)
     golden = GOLDEN[variant, in_channels]
     assert tuple(map(sum, zip(*counts, strict=True))) == golden
     text = nin_jax.describe(variant, in_channels=in_channels)
@@ -68,6 +80,13 @@ def test_parameters_and_macs_of_another_size(variant):
     counts = [(layer.params, layer.macs) for layer in layers if layer.params]
     reference = nin_torch_ref.create_model(variant, **sizes)
     assert counts == _torch_counts(reference, 2, (131, 99))
+
+
+def test_the_images_are_those_of_the_publications():
+    small = {"nin_cifar10", "nin_cifar100", "nin_svhn", "nin_paper"}
+    for name in nin_jax.list_variants():
+        side = 32 if name in small else 224
+        assert nin_jax.describe(name).startswith(f"{name}: {side}x{side}x1")
 
 
 def test_both_packages_have_the_same_variants():

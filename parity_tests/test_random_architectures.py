@@ -11,6 +11,7 @@ from hypothesis.strategies import DrawFn
 
 import nin_jax
 import nin_torch_ref
+from nin_torch_ref.architectures import ConvTuple, Mlp
 from parity_tests.pairs import make_pair
 from parity_tests.passes import flax_pass, torch_pass
 
@@ -27,6 +28,33 @@ class Network:
 
 
 MLPS = st.lists(st.sampled_from([(1, 0), (2, 1), (3, 1), (3, 0)]), max_size=2).map(tuple)
+RATES = st.sampled_from([0.0, 0.5, 0.2])
+POOLS = st.tuples(
+    st.sampled_from(["max", "average"]),
+    st.integers(1, 5),  # size
+    st.integers(1, 3),  # stride
+    st.integers(0, 2),  # padding
+    st.booleans(),  # whether the sides are rounded up
+    st.booleans(),  # whether an average counts the padding
+).filter(lambda pool: 2 * pool[3] <= pool[1])
+OurBlock = tuple[int | tuple[int, ...] | None, int, int, int, tuple]  # arguments of `Stage`
+
+
+@st.composite
+def our_and_their_block(draw: DrawFn, head: bool = False) -> tuple[OurBlock, ConvTuple, Mlp]:
+    def side(least: int, most: int) -> int:
+        return draw(st.integers(least, most))
+
+    sides = (side(1, 3), side(1, 2), side(0, 2)) if head else (side(1, 4), side(1, 3), side(0, 3))
+    mlp = draw(MLPS)
+    given = len(mlp) if head else 1 + len(mlp)
+    if given == 0 or draw(st.booleans()):  # one width for all
+        channels = None if head else side(1, 5)
+        return (channels, *sides, mlp), (channels, *sides), mlp
+    widths = tuple(side(1, 5) for _ in range(given))
+    first, *later = (*widths, None) if head else widths
+    their_mlp = tuple((width, *pair) for width, pair in zip(later, mlp, strict=True))
+    return (widths, *sides, mlp), (first, *sides), their_mlp
 
 
 @st.composite
@@ -34,24 +62,28 @@ def networks(draw: DrawFn) -> Network:
     def side(least: int, most: int) -> int:
         return draw(st.integers(least, most))
 
-    blocks, mlps, pools = [], [], []
-    for _ in range(side(0, 2)):
-        blocks.append((side(1, 5), side(1, 4), side(1, 3), side(0, 3)))
-        mlps.append(draw(MLPS))
-        pools.append(draw(st.booleans()))
-    head, head_mlp = (side(1, 3), side(1, 2), side(0, 2)), draw(MLPS)
+    blocks = draw(st.lists(our_and_their_block(), max_size=2))
+    pools = [draw(st.none() | POOLS) for _ in blocks]
+    dropouts, dropout = [draw(RATES) for _ in blocks], draw(RATES)
+    head, their_head, their_head_mlp = draw(our_and_their_block(head=True))
     classifier: Literal["mean", "linear"] = draw(st.sampled_from(["mean", "linear"]))
     variant = nin_jax.Variant(
         "random",
         tuple(
-            nin_jax.Stage(*block, mlp=mlp, pool=pool)
-            for block, mlp, pool in zip(blocks, mlps, pools, strict=True)
+            nin_jax.Stage(*block, nin_jax.Pool(*pool) if pool else None, rate)
+            for (block, _, _), pool, rate in zip(blocks, pools, dropouts, strict=True)
         ),
-        nin_jax.Stage(None, *head, mlp=head_mlp, pool=None),
+        nin_jax.Stage(*head, pool=None),
         classifier,
+        dropout,
     )
     architecture = nin_torch_ref.Architecture(
-        (*blocks, (None, *head)), (*mlps, head_mlp), tuple(pools), classifier
+        (*(conv for _, conv, _ in blocks), their_head),
+        (*(mlp for _, _, mlp in blocks), their_head_mlp),
+        tuple(pools),
+        classifier,
+        dropout,
+        tuple(dropouts),
     )
     return Network(variant, architecture, side(1, 4), side(1, 5), (side(10, 24), side(10, 24)))
 

@@ -161,7 +161,7 @@ class Account:
 def account(
     variant: str | Variant | NiN = "nin",
     *,
-    image_size: ImageSize = 224,
+    image_size: ImageSize | None = None,
     in_channels: int = 1,
     num_classes: int = 10,
     batch_size: int = 1,
@@ -177,8 +177,8 @@ def account(
 
     Args:
         variant: a name, a file, a `Variant`, or a model. A model's own channels, classes, image
-            size, precision, dropout rate and last ReLU replace the arguments.
-        image_size: side in pixels, or (height, width).
+            size, precision, dropout rates and last ReLU replace the arguments.
+        image_size: side in pixels, or (height, width); None for the variant's.
         in_channels, num_classes: as for `create_model`.
         batch_size: for memory and for the training step; counts are of one image.
         precision: of the computation.
@@ -209,12 +209,11 @@ def account(
         if recipe not in RECIPES:
             raise unknown_name("recipe", recipe, RECIPES)
         recipe = RECIPES[recipe](variant)
-    sides = as_height_width(image_size)
+    sides = as_height_width(variant.image_size if image_size is None else image_size)
     if model is None:
         layers = trace(variant, in_channels, num_classes, sides)
     logit_relu = recipe.logit_relu if model is None else model.head.last_relu
-    dropout = variant.dropout if model is None else model.dropout.rate
-    costs = layer_costs(layers, logit_relu, dropout)
+    costs = layer_costs(layers, logit_relu)
     memory: dict[Task, TaskMemory] = {
         "predict": TaskMemory(prediction_memory(costs, batch_size, precision)),
         "train": TaskMemory(training_memory(costs, batch_size, precision, recipe)),

@@ -13,11 +13,13 @@ TOTALS = {
     "macs_on_pixels": ("MACs on pixels", "the same without taps on padding"),
     "bias_additions": ("bias additions", "one for each output"),
     "relu_comparisons": ("ReLU comparisons", "one for each output"),
-    "pool_comparisons": ("pool comparisons", "eight for each output of a max pool"),
+    "pool_comparisons": ("pool comparisons", "k k - 1 for each output of a k x k max pool"),
+    "pool_additions": ("pool additions", "k k - 1 for each output of a k x k average pool"),
+    "pool_divisions": ("pool divisions", "one for each output of an average pool"),
     "mean_additions": ("mean additions", "H W - 1 for each map"),
     "mean_divisions": ("mean divisions", "one for each map"),
     "kept_elements": ("kept elements", "activations that the backward pass needs"),
-    "mask_elements": ("mask elements", "of the dropout mask, which the backward pass needs too"),
+    "mask_elements": ("mask elements", "of dropout masks, which the backward pass needs too"),
 }
 LAYER_COUNTS = {
     "parameters": "params",
@@ -26,6 +28,7 @@ LAYER_COUNTS = {
     "bias additions": "bias_additions",
     "ReLU comparisons": "relu_comparisons",
     "pool comparisons": "pool_comparisons",
+    "pool additions": "pool_additions",
     "mean additions": "mean_additions",
     "kept": "kept_elements",
 }
@@ -71,7 +74,7 @@ def _conventions(account: Account) -> Table:
     counts, note = account.counts, ""
     if extra := counts["thop"] - counts["macs"]:
         note = (
-            f"thop's {counts['thop']:,} = {counts['macs']:,} MACs + {extra:,} for the global mean. "
+            f"thop's {counts['thop']:,} = {counts['macs']:,} MACs + {extra:,} for averages. "
             'It is often published as "FLOPs", but counts multiply-adds: about half of the '
             "operations."
         )
@@ -225,16 +228,16 @@ def variant_table(accounts: Sequence[Account]) -> Table:
     """Return a row for each network, with figures by formula."""
     first, batch = accounts[0], accounts[0].batch_size
     return Table(
-        f"{first.image_size[0]}x{first.image_size[1]}x{first.in_channels}, "
         f"{first.num_classes} classes, {first.precision}, recipe {first.recipe}",
         (
-            *("variant", "parameters", "MACs", "FLOPs, forward"),
+            *("variant", "images", "parameters", "MACs", "FLOPs, forward"),
             f"FLOPs, training step of {batch}",
             *(f"MiB, training, {batch} images", f"MiB, prediction, {batch} images"),
         ),
         [
             (
                 account.variant,
+                "x".join(map(str, (*account.image_size, account.in_channels))),
                 account.params,
                 account.macs,
                 account.counts["flops"],

@@ -80,9 +80,15 @@ CONVENTIONS: tuple[Convention, ...] = (
         "thop",
         "thop",
         "multiply-adds, published as FLOPs",
-        "MACs, and k*k + 1 for each output of a mean over k x k",
-        "thop 0.1.1, vision/calc_func.py: calculate_conv2d_flops, calculate_adaptive_avg",
-        _rules(lambda cost: cost.macs, mean=lambda cost: cost.inputs + cost.outputs),
+        "MACs, one for each output of an average pool, and k*k + 1 for each output of a mean over "
+        "k x k",
+        "thop 0.1.1, vision/calc_func.py: calculate_conv2d_flops, calculate_avgpool, "
+        "calculate_adaptive_avg",
+        _rules(
+            lambda cost: cost.macs,
+            pool=lambda cost: cost.pool_divisions,
+            mean=lambda cost: cost.inputs + cost.outputs,
+        ),
     ),
     Convention(
         "fvcore",

@@ -7,6 +7,7 @@ from nin_jax.accounting.account_tables import title
 from nin_jax.accounting.layers import LayerCost
 from nin_jax.accounting.step_parts import NEWTON_SCHULZ_ITERATIONS
 from nin_jax.models.geometry import Layer, trace
+from nin_jax.models.stages import Pool
 from nin_jax.models.variants import Variant
 
 
@@ -49,13 +50,7 @@ def _steps(layer: Layer, cost: LayerCost) -> list[str]:
             return _convolution(layer)
         case "pool":
             assert layer.pool is not None
-            size = layer.pool.size
-            outputs = " x ".join(map(str, layer.out_shape))
-            return [
-                f"map: {_side(layer, size, layer.pool.stride, layer.pool.padding)}",
-                f"comparisons: {outputs} outputs x ({size} x {size} - 1) = "
-                f"{cost.pool_comparisons:,}",
-            ]
+            return _pool(layer.pool, layer, cost)
         case "dropout":
             return ["no parameters and, in prediction, no operations"]
         case "mean":
@@ -91,10 +86,28 @@ def _convolution(layer: Layer) -> list[str]:
     ]
 
 
-def _side(layer: Layer, kernel: int, stride: int, padding: int) -> str:
+def _pool(pool: Pool, layer: Layer, cost: LayerCost) -> list[str]:
+    outputs = " x ".join(map(str, layer.out_shape))
+    each = f"{outputs} outputs x ({pool.size} x {pool.size} - 1)"
+    side = f"map: {_side(layer, pool.size, pool.stride, pool.padding, pool.round_up)}"
+    if pool.kind == "max":
+        return [side, f"comparisons: {each} = {cost.pool_comparisons:,}"]
+    return [
+        side,
+        f"additions: {each} = {cost.pool_additions:,}; divisions: {cost.pool_divisions:,}",
+    ]
+
+
+def _side(layer: Layer, kernel: int, stride: int, padding: int, round_up: bool = False) -> str:
     def one(side: int, out_side: int) -> str:
         padded = f"{side} + 2 x {padding}" if padding else str(side)
-        return f"floor(({padded} - {kernel}) / {stride}) + 1 = {out_side}"
+        room = side + 2 * padding - kernel
+        if not round_up:
+            return f"floor(({padded} - {kernel}) / {stride}) + 1 = {out_side}"
+        windows = -(-room // stride) + 1
+        steps = f"ceil(({padded} - {kernel}) / {stride}) + 1 = {windows}"
+        dropped = f", without the last, which starts behind the map: {out_side}"
+        return steps + dropped * (out_side < windows)
 
     sides = list(zip(layer.in_shape[:2], layer.out_shape[:2], strict=True))
     if sides[0] == sides[1]:
@@ -114,12 +127,18 @@ def _sums(account: Account) -> list[str]:
         f"MACs: {macs} = **{account.macs:,}**",
         f"FLOPs, two for each MAC: 2 x {account.macs:,} = **{counts['flops']:,}**",
     ]
+    added = [
+        f"{cost.pool_divisions:,} for {cost.name}" for cost in account.layers if cost.pool_divisions
+    ]
     last = account.layers[-1]
     if last.kind == "mean":
         height, width, maps = last.in_shape
+        terms = f"{maps} x ({height} x {width} + 1) = {last.inputs + last.outputs:,}"
+        added.append(f"{terms} for the mean")
+    if added:
         lines.append(
-            f"thop adds {maps} x ({height} x {width} + 1) = {last.inputs + last.outputs:,} for "
-            f"the mean and prints **{counts['thop']:,}**, which is often published as FLOPs"
+            f"thop adds {', '.join(added)} and prints **{counts['thop']:,}**, which is often "
+            "published as FLOPs"
         )
     step = f"{batch} x ({counts['flops']:,} + {backward:,})"
     if account.optimizer_products:

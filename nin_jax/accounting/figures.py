@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter
+from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
 from nin_jax.accounting.account import Account
 from nin_jax.plotting import PALETTE, TEST, TRAIN, literal_text
@@ -51,7 +51,7 @@ def plot_variants(accounts: Sequence[Account], path: Path) -> None:
     """Plot parameters against MACs; the area of a circle is the memory of a training step.
 
     Args:
-        accounts: of the networks, for the same images and batch size.
+        accounts: of the networks, for the same batch size.
         path: of the PNG file, whose description also names the networks.
     """
     figure = Figure(figsize=(9, 5.2), dpi=150, layout="constrained")
@@ -76,9 +76,10 @@ def plot_variants(accounts: Sequence[Account], path: Path) -> None:
     axes.set(xscale="log", yscale="log")
     axes.margins(0.15)
     for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
         axis.set_major_formatter(EngFormatter(sep=" "))
-        axis.set_minor_formatter(EngFormatter(sep=" "))
-    axes.grid(alpha=0.3, which="both")
+        axis.set_minor_locator(NullLocator())
+    axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     title = f"area: memory of a training step,\n{accounts[0].batch_size} images, on paper"
     figure.legend(title=title, loc="outside right center", frameon=False)

@@ -26,6 +26,8 @@ class LayerCost:
         bias_additions: one for each output of a convolution or linear layer.
         relu_comparisons: one for each output, if a ReLU follows.
         pool_comparisons: for each output of a max pool, the window's elements minus one.
+        pool_additions: the same for an average pool, whose padding XLA adds too.
+        pool_divisions: of an average pool, one for each output.
         mean_additions: of the global mean, H W - 1 for each map.
         mean_divisions: of the global mean, one for each map.
         macs_input_gradient: of the gradient to the layer's input; 0 for the first layer with
@@ -33,7 +35,9 @@ class LayerCost:
         macs_weight_gradient: of the gradient to the layer's weights.
         kept_elements: of the output, if the backward pass needs it: for the mask of its ReLU, or
             as the input of the next layer's product.
-        mask_elements: of the dropout mask, which the backward pass needs too.
+        mask_elements: of the dropout mask, which the backward pass needs too; 0 before the first
+            layer with parameters.
+        maxima: outputs of a max pool. The backward pass needs to know which element each was.
     """
 
     name: str
@@ -47,12 +51,15 @@ class LayerCost:
     bias_additions: int = 0
     relu_comparisons: int = 0
     pool_comparisons: int = 0
+    pool_additions: int = 0
+    pool_divisions: int = 0
     mean_additions: int = 0
     mean_divisions: int = 0
     macs_input_gradient: int = 0
     macs_weight_gradient: int = 0
     kept_elements: int = 0
     mask_elements: int = 0
+    maxima: int = 0
 
     @property
     def inputs(self) -> int:
@@ -76,6 +83,8 @@ class LayerCost:
             + self.bias_additions
             + self.relu_comparisons
             + self.pool_comparisons
+            + self.pool_additions
+            + self.pool_divisions
             + self.mean_additions
             + self.mean_divisions
         )
@@ -89,12 +98,14 @@ class LayerCost:
 
         A ReLU compares and selects for each output. A bias gradient is a sum over the batch and
         the map. A max pool repeats the comparisons of its forward pass and adds the gradient to
-        the maximum. A mean divides for each map. Dropout selects and divides for each element.
+        the maximum. An average pool divides for each output, and adds up for each input as many
+        elements as a window has. A mean divides for each map. Dropout selects and divides for each
+        element.
         """
         biases = batch_size * self.bias_additions - self.biases
         each = 2 * self.relu_comparisons + self.mean_divisions + 2 * self.mask_elements
-        if self.pool_comparisons:
-            each += self.pool_comparisons + self.outputs
+        each += self.pool_comparisons + self.maxima + self.pool_divisions
+        each += self.pool_additions // self.outputs * self.inputs
         return biases + batch_size * each
 
     def moved_bytes(self, batch_size: int, itemsize: int) -> int:
@@ -142,12 +153,12 @@ def _product(layer: Layer, macs_on_pixels: int) -> dict[str, int]:
 
 
 def _pool(layer: Layer) -> dict[str, int]:
-    size = layer.pool.size if layer.pool else 0
-    return {"pool_comparisons": (size**2 - 1) * math.prod(layer.out_shape)}
-
-
-def _dropout(layer: Layer) -> dict[str, int]:
-    return {"mask_elements": math.prod(layer.out_shape)}
+    assert layer.pool is not None
+    outputs = math.prod(layer.out_shape)
+    steps = (layer.pool.size**2 - 1) * outputs
+    if layer.pool.kind == "max":
+        return {"pool_comparisons": steps, "maxima": outputs}
+    return {"pool_additions": steps, "pool_divisions": outputs}
 
 
 def _mean(layer: Layer) -> dict[str, int]:
@@ -159,7 +170,7 @@ def _mean(layer: Layer) -> dict[str, int]:
 RULES: Mapping[str, Callable[[Layer], dict[str, int]]] = {
     "conv": _convolution,
     "pool": _pool,
-    "dropout": _dropout,
+    "dropout": lambda layer: {"mask_elements": math.prod(layer.out_shape)},
     "mean": _mean,
     "linear": _linear,
 }
@@ -171,24 +182,20 @@ def taps_on_pixels(side: int, out_side: int, kernel: int, stride: int, padding: 
     return sum(max(0, min(start + kernel, side) - max(start, 0)) for start in starts)
 
 
-def layer_costs(
-    layers: Sequence[Layer], logit_relu: bool = True, dropout: float = 0.5
-) -> list[LayerCost]:
+def layer_costs(layers: Sequence[Layer], logit_relu: bool = True) -> list[LayerCost]:
     """Return the costs of the layers that `nin_jax.models.geometry.trace` returns.
 
     Args:
-        layers: of one network, in the order they run.
+        layers: of one network, in the order they run; dropouts with a rate of 0 are left out.
         logit_relu: whether a ReLU follows the last convolution.
-        dropout: the dropout rate; at 0 the layer is left out.
 
     Raises:
         ValueError: there is no rule for the kind of a layer.
     """
-    if dropout == 0:
-        layers = [layer for layer in layers if layer.kind != "dropout"]
+    layers = [layer for layer in layers if layer.kind != "dropout" or layer.dropout]
     *_, last_convolution = (layer for layer in layers if layer.kind == "conv")
-    first = next(layer for layer in layers if layer.params)
     costs = []
+    before_first = True
     for layer, following in zip(layers, [*layers[1:], None], strict=True):
         if layer.kind not in RULES:
             raise ValueError(f"no rule counts layer {layer.name} of kind {layer.kind!r}")
@@ -196,8 +203,11 @@ def layer_costs(
         relu = layer.kind == "conv" and (logit_relu or layer is not last_convolution)
         if relu:
             counts["relu_comparisons"] = math.prod(layer.out_shape)
-        if layer.macs and layer is not first:
+        if before_first:  # no gradient to the image
+            counts.pop("mask_elements", None)
+        elif layer.macs:
             counts["macs_input_gradient"] = layer.macs
+        before_first &= layer.params == 0
         if relu or (following is not None and following.macs):
             counts["kept_elements"] = math.prod(layer.out_shape)
         shapes = layer.in_shape, layer.out_shape

@@ -28,7 +28,7 @@ class PaperMemory:
         gradients_bytes: one for each parameter; 0 in prediction.
         optimizer_bytes: momenta and similar state; 0 in prediction.
         activations_bytes: in training, all that the backward pass needs, with one byte for each
-            element of the dropout mask; in prediction, the largest input and output of one layer.
+            element of a dropout mask; in prediction, the largest input and output of one layer.
     """
 
     params_bytes: int
@@ -83,7 +83,7 @@ def prediction_memory(
     largest = max(
         cost.outputs + (cost.inputs if cost is not costs[0] else 0)
         for cost in costs
-        if not cost.mask_elements
+        if cost.kind != "dropout"
     )
     return PaperMemory(
         PARAM_BYTES * sum(cost.params for cost in costs),
@@ -103,11 +103,11 @@ def kept_bytes(costs: Sequence[LayerCost], precision: Precision) -> int:
 def torch_kept_bytes(costs: Sequence[LayerCost]) -> int:
     """Return the bytes that PyTorch's autograd keeps of one image in float32, without the image.
 
-    These are the same activations, the dropout mask as float32, and the index of the maximum of
-    each pooling window as int64. The tests compare it with what
+    These are the same activations, the dropout masks as float32, and the index of the maximum of
+    each window of a max pool as int64. The tests compare it with what
     ``torch.autograd.graph.saved_tensors_hooks`` reports.
     """
-    maxima = sum(cost.outputs for cost in costs if cost.pool_comparisons)
+    maxima = sum(cost.maxima for cost in costs)
     masks = sum(cost.mask_elements for cost in costs)
     return kept_bytes(costs, "float32") - masks + 4 * masks + TORCH_INDEX_BYTES * maxima
 

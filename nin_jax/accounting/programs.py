@@ -122,13 +122,14 @@ class Programs:
 
     def draws(self) -> jax.stages.Lowered | None:
         """Lower the random numbers of dropout for one micro-batch; None without dropout."""
-        layers = self.model.layers
-        shape = next(layer.out_shape for layer in layers if layer.kind == "dropout")
-        rate = self.model.dropout.rate
-        if rate == 0:
+        dropouts = [layer for layer in self.model.layers if layer.dropout]
+        if not dropouts:
             return None
-        draw = jax.jit(jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, shape)))
-        return draw.lower(self._keys())
+
+        def draw(key: jax.Array) -> list[jax.Array]:
+            return [jax.random.bernoulli(key, 1 - d.dropout, d.out_shape) for d in dropouts]
+
+        return jax.jit(jax.vmap(draw)).lower(self._keys())
 
     def gradient(self) -> jax.stages.Lowered:
         """Lower forward pass, loss and the gradient to every parameter, of one micro-batch."""

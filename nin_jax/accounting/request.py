@@ -33,8 +33,9 @@ class ReportConfig:
     num_classes: int = 10
     """Number of logits."""
 
-    image_size: ImageSize = 224
-    """Side of the images, or height and width, in pixels."""
+    image_size: ImageSize | None = None
+    """Side of the images, or height and width, in pixels (default: the network's: 224, or 32 for
+    those of CIFAR and SVHN)."""
 
     batch_size: int = 128
     """Images in a batch, for memory and the training step."""

@@ -194,7 +194,7 @@ def from_torch(
     *,
     in_channels: int = 1,
     num_classes: int = 10,
-    image_size: ImageSize = 224,
+    image_size: ImageSize | None = None,
     **options: Any,
 ) -> NiN:
     """Return a model with the state dict's parameters.

@@ -32,6 +32,7 @@ class Layer:
         macs: multiply-adds of one image, with those on padding, without biases.
         convolution: channels, kernel, stride and padding if the kind is "conv".
         pool: size, stride and so on if the kind is "pool".
+        dropout: the rate if the kind is "dropout".
     """
 
     name: str
@@ -43,6 +44,7 @@ class Layer:
     macs: int = 0
     convolution: Convolution | None = None
     pool: Pool | None = None
+    dropout: float = 0.0
 
 
 def as_height_width(image_size: ImageSize) -> tuple[int, int]:
@@ -173,9 +175,15 @@ def check_image_size(
 
 
 def trace(
-    variant: Variant, in_channels: int, num_classes: int, image_size: ImageSize
+    variant: Variant, in_channels: int, num_classes: int, image_size: ImageSize | None
 ) -> list[Layer]:
     """Return the layers of the network at this image size, in the order of execution.
+
+    Args:
+        variant: the network.
+        in_channels: of the images.
+        num_classes: the number of logits.
+        image_size: side in pixels, or (height, width); None for the variant's.
 
     Raises:
         UserError: a count is below 1, the image is too small, or the network is larger than the
@@ -185,6 +193,7 @@ def trace(
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise UserError(f"{name} must be a whole number >= 1, got {shown(value)}")
     blocks = blocks_of(variant, in_channels, num_classes)
+    image_size = variant.image_size if image_size is None else image_size
     return trace_blocks(variant, blocks, num_classes, image_size)
 
 
@@ -268,7 +277,7 @@ def _pool_layer(name: str, pool: Pool, in_sides: tuple[int, int], channels: int)
 
 
 def _dropout_layer(name: str, rate: float, shape: tuple[int, int, int]) -> Layer:
-    return Layer(name, "dropout", f"p={rate:g}", shape, shape)
+    return Layer(name, "dropout", f"p={rate:g}", shape, shape, dropout=rate)
 
 
 def _classifier_layer(

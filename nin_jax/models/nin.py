@@ -159,7 +159,12 @@ class NiN(nnx.Module):
         if (blocks := self.convolutions) is None:
             raise UserError("no rule describes the model: a layer is another kind of module")
         classifier = "mean" if self.linear is None else "linear"
-        variant = replace(self.variant, classifier=classifier)
+        stages = tuple(
+            replace(stage, dropout=float(dropout.rate))
+            for stage, dropout in zip(self.variant.stages, self.dropouts, strict=True)
+        )
+        rates = {"stages": stages, "dropout": float(self.dropout.rate)}
+        variant = replace(self.variant, classifier=classifier, **rates)
         return trace_blocks(variant, blocks, self.num_classes, self.image_size)
 
     def _check(self, x: jax.Array) -> None:
@@ -201,7 +206,7 @@ def new_model(
     *,
     in_channels: int = 1,
     num_classes: int = 10,
-    image_size: ImageSize = 224,
+    image_size: ImageSize | None = None,
     seed: int = 0,
     init: Init = "xavier",
     logit_relu: bool = True,
@@ -218,11 +223,12 @@ def new_model(
         _check_dtype(name, value)
     if not isinstance(preprocessing, Preprocessing | None):
         raise UserError(f"preprocessing must be a Preprocessing, got {shown(preprocessing)}")
+    variant = get_variant(variant)
     return NiN(
-        get_variant(variant),
+        variant,
         in_channels,
         num_classes,
-        image_size,
+        variant.image_size if image_size is None else image_size,
         init=init,
         logit_relu=logit_relu,
         dtype=dtype,

@@ -147,8 +147,9 @@ def create_model(
             `list_pretrained`. None (the default) draws all parameters.
         in_channels: 1 (the default) for gray images, 3 for color.
         num_classes: number of logits (default 10).
-        image_size: side in pixels, or (height, width) (default 224). With a "mean" classifier
-            the model also takes other sizes, pretrained or not.
+        image_size: side in pixels, or (height, width) (default: the variant's, which is 224, or
+            32 for those of CIFAR and SVHN). With a "mean" classifier the model also takes other
+            sizes, pretrained or not.
         seed: of the initial parameters (default 0); not allowed with ``pretrained``.
         init: "xavier" (the default: uniform weights and PyTorch's biases, as in the published
             exercise), "he" (normal weights, zero biases), "gaussian" (normal weights of standard

@@ -1,6 +1,6 @@
 """A network at one image size, as text: one line, or a row for each layer."""
 
-from nin_jax.models.geometry import as_height_width, trace
+from nin_jax.models.geometry import trace
 from nin_jax.models.stages import ImageSize
 from nin_jax.models.variants import VARIANTS, Variant, get_variant
 from nin_jax.tables import plain_text
@@ -11,7 +11,7 @@ def describe(
     *,
     in_channels: int = 1,
     num_classes: int = 10,
-    image_size: ImageSize = 224,
+    image_size: ImageSize | None = None,
 ) -> str:
     """Return one line: name, input, parameters, multiply-adds (MACs) of one image.
 
@@ -26,7 +26,7 @@ def describe(
     """
     variant = get_variant(variant)
     layers = trace(variant, in_channels, num_classes, image_size)
-    height, width = as_height_width(image_size)
+    height, width, _ = layers[0].in_shape
     return (
         f"{variant.name}: {height}x{width}x{in_channels} -> {num_classes} classes, "
         f"{sum(layer.params for layer in layers):,} parameters, "
@@ -39,7 +39,7 @@ def summary(
     *,
     in_channels: int = 1,
     num_classes: int = 10,
-    image_size: ImageSize = 224,
+    image_size: ImageSize | None = None,
 ) -> str:
     """Return a table with a row for each layer: output shape, parameters, MACs of one image.
 
@@ -66,11 +66,13 @@ def summary(
 
 
 def variant_table() -> str:
-    """Return a table of the built-in variants at 224x224: parameters, MACs of one image."""
+    """Return a table of the built-in variants: image size, parameters, MACs of one gray image."""
     rows = []
     for variant in VARIANTS.values():
-        layers = trace(variant, in_channels=1, num_classes=10, image_size=224)
+        layers = trace(variant, in_channels=1, num_classes=10, image_size=None)
         params, macs = (sum(getattr(layer, f) for layer in layers) for f in ("params", "macs"))
-        rows.append((variant.name, f"{params:,}", f"{macs:,}"))
-    table = plain_text(("variant", "parameters", "MACs"), rows, ("left", "right", "right"))
-    return f"{table}\none image of 224x224x1, 10 classes"
+        size = "x".join(map(str, layers[0].in_shape[:2]))
+        rows.append((variant.name, size, f"{params:,}", f"{macs:,}"))
+    headings = ("variant", "images", "parameters", "MACs")
+    table = plain_text(headings, rows, ("left", "right", "right", "right"))
+    return f"{table}\none image with one channel, 10 classes"

@@ -201,7 +201,7 @@ def on_paper():
 
 
 def test_committed_results_include_all_variants(on_paper):
-    committed = (RESULTS / "all.md").read_text(encoding="utf-8")
+    committed = (RESULTS / "on-paper.md").read_text(encoding="utf-8")
     for row in variant_table(on_paper).rows:
         assert f"| {' | '.join(map(text_of, row))} |" in re.sub(" +", " ", committed)
     with Image.open(RESULTS / "variants.png") as image:

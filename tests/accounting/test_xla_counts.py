@@ -1,5 +1,6 @@
 """Operations counted from HLO equal XLA's own counts; unknown values are None."""
 
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -52,6 +53,17 @@ PROGRAMS = {
         pullback(ops.FAST.max_pool),
         floats(2, 4, 3, 3),
         floats(2, 9, 8, 3),
+    ),
+    "average": (partial(ops.PLAIN.avg_pool, padding=1, round_up=True), floats(2, 8, 6, 3)),
+    "average, backward": (
+        pullback(partial(ops.PLAIN.avg_pool, padding=1, round_up=True)),
+        floats(2, 5, 4, 3),
+        floats(2, 8, 6, 3),
+    ),
+    "fast average, backward": (
+        pullback(partial(ops.FAST.avg_pool, padding=1, round_up=True)),
+        floats(2, 5, 4, 3),
+        floats(2, 8, 6, 3),
     ),
     "gather": (lambda x, i: x[i], floats(9, 5), Shape((4,), I32)),
     "scatter": (lambda x, i: x.at[i].add(1.0), floats(9, 5), Shape((4,), I32)),

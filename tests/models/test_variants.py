@@ -181,9 +181,10 @@ def test_describe_of_a_non_square_image():
 def test_variant_table_lists_the_counts_of_every_variant():
     lines = [line.split() for line in summary.variant_table().splitlines()]
     for variant in VARIANTS.values():
-        layers = trace(variant, 1, 10, 224)
+        layers = trace(variant, 1, 10, variant.image_size)
         params, macs = sum(layer.params for layer in layers), sum(layer.macs for layer in layers)
-        assert [variant.name, f"{params:,}", f"{macs:,}"] in lines
+        size = f"{variant.image_size}x{variant.image_size}"
+        assert [variant.name, size, f"{params:,}", f"{macs:,}"] in lines
 
 
 def test_many_bad_values_are_one_error():
