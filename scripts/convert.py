@@ -96,11 +96,11 @@ def _of_file(config: ConvertConfig):
         "image_size": variant.image_size if config.image_size is None else config.image_size,
     }
     if is_torch(config.source):
-        state_dict = _read_pt(config.source)
-    else:
-        expected = convert.expected_shapes(variant, **sizes)
-        state_dict = convert.load_safetensors(config.source, expected, variant.name)
-    return convert.from_torch(state_dict, variant, **sizes)
+        return convert.from_torch(_read_pt(config.source), variant, **sizes)
+    expected = convert.expected_shapes(variant, **sizes)
+    state_dict = convert.load_safetensors(config.source, expected, variant.name)
+    preprocessing = convert.read_preprocessing(config.source)
+    return convert.from_torch(state_dict, variant, **sizes, preprocessing=preprocessing)
 
 
 def _read_pt(path: Path):

@@ -19,6 +19,7 @@ from nin_jax.data import listing, pictures
 from nin_jax.data.sources import OpenedDataset
 from nin_jax.errors import UserError
 from nin_jax.models.geometry import as_height_width
+from nin_jax.models.preprocessing import Preprocessing
 from nin_jax.models.stages import ImageSize
 
 # The names that the folder of a split may have, in small or capital letters; the first is taken.
@@ -59,7 +60,7 @@ class FolderSource:
         files: path of each image below the folder; it begins with CLASS/.
         class_names: a class's place is its label.
         image_shape: (height, width, channels) to which every image is converted when it is read.
-        crop: as in `pictures.decode`.
+        preprocessing: as in `pictures.decode`.
 
     Attributes:
         labels: int32 [N].
@@ -72,9 +73,9 @@ class FolderSource:
         files: list[str],
         class_names: list[str],
         image_shape: tuple[int, int, int],
-        crop: bool = False,
+        preprocessing: Preprocessing = pictures.STRETCH,
     ):
-        self._folder, self._files, self._crop = folder, files, crop
+        self._folder, self._files, self._preprocessing = folder, files, preprocessing
         self.image_shape = image_shape
         label_of = {name: label for label, name in enumerate(class_names)}
         self.labels = np.array([label_of[file.partition("/")[0]] for file in files], np.int32)
@@ -90,7 +91,7 @@ class FolderSource:
         """
         path = os.path.join(self._folder, self._files[index])
         *size, channels = self.image_shape
-        pixels = pictures.decode(path, channels, (size[0], size[1]), self._crop)
+        pixels = pictures.decode(path, channels, (size[0], size[1]), self._preprocessing)
         return pixels, int(self.labels[index])
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray]:
@@ -132,8 +133,9 @@ def open_folder(
     splits = [(os.path.join(root, found.folders[name]), found.files[name]) for name in _SPLITS]
     headers = _survey([os.path.join(folder, file) for folder, files in splits for file in files])
     shape, changes = _shape(headers, options)
+    rule = Preprocessing(resize="crop" if options.crop else "stretch")
     train, test = (
-        FolderSource(folder, _shuffled(files), found.class_names, shape, options.crop)
+        FolderSource(folder, _shuffled(files), found.class_names, shape, rule)
         for folder, files in splits
     )
     names, notes = tuple(found.class_names), (*found.notes, *changes)

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from nin_jax.errors import UserError
+from nin_jax.models.preprocessing import Preprocessing
 from nin_jax.reading import check_file
 
 if TYPE_CHECKING:
     from PIL import Image
 
 MAX_FILE_BYTES = 2**30
+STRETCH = Preprocessing()
 
 # Pillow's names of the kinds that training and prediction read. No other decoder is tried: some of
 # them run another program, such as Ghostscript, or take any file for a picture.
@@ -59,17 +61,19 @@ def header(path: str | Path) -> Header:
         return Header(size, is_gray, getattr(image, "is_animated", False))
 
 
-def read(path: str | Path, channels: int, size: tuple[int, int], crop: bool = False) -> np.ndarray:
+def read(
+    path: str | Path, channels: int, size: tuple[int, int], preprocessing: Preprocessing = STRETCH
+) -> np.ndarray:
     """Read an image as `decode` does, and silence Pillow's warnings, for all threads."""
     # Pillow warns about sizes, which are errors here, and about damaged tags, which do no harm.
     with warnings.catch_warnings(action="ignore"):
-        return decode(path, channels, size, crop)
+        return decode(path, channels, size, preprocessing)
 
 
 def decode(
-    path: str | Path, channels: int, size: tuple[int, int], crop: bool = False
+    path: str | Path, channels: int, size: tuple[int, int], preprocessing: Preprocessing = STRETCH
 ) -> np.ndarray:
-    """Read an image and resize it as torchvision's ``Resize((height, width))`` does.
+    """Read an image and resize it as torchvision's ``Resize`` does.
 
     The EXIF orientation is applied, transparent parts become black, and of 16 bits the upper 8 are
     kept. Several threads may do this at the same time; Pillow's warnings are not silenced, because
@@ -80,8 +84,8 @@ def decode(
             frame is read.
         channels: 1 for grayscale, 3 for color.
         size: (height, width) in pixels.
-        crop: keep the proportions and cut out the center, as torchvision's ``Resize(side)`` and
-            ``CenterCrop(side)`` do.
+        preprocessing: its rule says how the image gets this size. "stretch" is torchvision's
+            ``Resize((height, width))``, "crop" is ``Resize(side)`` and ``CenterCrop(side)``.
 
     Returns:
         uint8 [height, width, channels].
@@ -92,25 +96,21 @@ def decode(
     """
     height, width = size
     with opened(path) as image:
-        image = _resized(_upright(image, channels), height, width, crop)
+        image = _resized(_upright(image, channels), size, preprocessing)
         return np.asarray(image).reshape(height, width, channels)
 
 
-def _resized(image: "Image.Image", height: int, width: int, crop: bool) -> "Image.Image":
+def _resized(
+    image: "Image.Image", size: tuple[int, int], preprocessing: Preprocessing
+) -> "Image.Image":
     from PIL import Image
 
-    if not crop:
-        return image.resize((width, height), Image.Resampling.BILINEAR)
-    # The smallest size with the image's proportions that covers the wanted one.
-    if image.width * height >= image.height * width:
-        w, h = image.width * height // image.height, height
-    else:
-        w, h = width, image.height * width // image.width
-    if w * h > (Image.MAX_IMAGE_PIXELS or 0):
-        raise ValueError(f"{image.width}x{image.height} pixels are too narrow for --crop")
-    left, top = round((w - width) / 2), round((h - height) / 2)
+    try:
+        h, w, top, left = preprocessing.cut((image.height, image.width), size)
+    except UserError as error:
+        raise ValueError(str(error)) from None  # `opened` adds the path
     image = image.resize((w, h), Image.Resampling.BILINEAR)
-    return image.crop((left, top, left + width, top + height))
+    return image.crop((left, top, left + size[1], top + size[0]))
 
 
 @contextlib.contextmanager

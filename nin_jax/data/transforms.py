@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nin_jax.models.preprocessing import Preprocessing
+
 # Pillow's fixed-point arithmetic for 8-bit images: 32 bits minus 8 for the pixel and 2 spare bits.
 PILLOW_PRECISION_BITS = 22
 
@@ -81,17 +83,26 @@ def resize(images: jax.Array, size: tuple[int, int]) -> jax.Array:
     return _resample(images, 1, height).astype(jnp.uint8)
 
 
-def prepare(images: jax.Array, size: tuple[int, int]) -> jax.Array:
+def prepare(
+    images: jax.Array, size: tuple[int, int], preprocessing: Preprocessing | None = None
+) -> jax.Array:
     """Apply torchvision's ``Resize(size)`` for PIL images and ``ToTensor``: uint8 to [0, 1].
 
     Args:
         images: uint8 [B, H, W, C].
         size: (height, width) of the result.
+        preprocessing: its rule says how images get this size, as in `pictures.decode`; None
+            stretches them. The model does the rest of it.
 
     Returns:
         float32 [B, height, width, C].
     """
-    return jnp.asarray(UNIT_INTERVAL)[resize(images, size)]
+    rule = preprocessing or Preprocessing()
+    h, w, top, left = rule.cut((images.shape[1], images.shape[2]), size)
+    images = resize(images, (h, w))
+    if (h, w) != size:
+        images = images[:, top : top + size[0], left : left + size[1]]
+    return jnp.asarray(UNIT_INTERVAL)[images]
 
 
 # How far an augmentation may shift an image: a side's whole pixels divided by this; 0 means never.

@@ -50,7 +50,8 @@ def explain_images(model: NiN, images: np.ndarray) -> list[Explanation]:
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _maps(graphdef: Any, size: tuple[int, int], params: nnx.State, images: jax.Array) -> jax.Array:
-    return class_maps(nnx.merge(graphdef, params), transforms.prepare(images, size))
+    model = nnx.merge(graphdef, params)
+    return class_maps(model, transforms.prepare(images, size, model.preprocessing))
 
 
 @dataclass(frozen=True)

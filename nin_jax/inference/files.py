@@ -13,6 +13,7 @@ from rich.progress import track
 
 from nin_jax.data import listing, pictures
 from nin_jax.errors import UserError
+from nin_jax.models.preprocessing import Preprocessing
 from nin_jax.runs.trained import Source, Trained
 from nin_jax.training.device import use_compilation_cache
 
@@ -63,15 +64,17 @@ def read_batches(
     Args:
         files: picture files.
         trained: the network that takes the pictures; they get its number of channels and size, as
-            in its training.
+            in its training. A note says what its preprocessing is.
         batch_size: files per batch.
 
     Yields:
         The files that could be read, their pictures as uint8 [n, H, W, C], and one error message
         for each file that could not.
     """
-    model, crop = trained.model, trained.config.crop
-    height, width = model.image_size
+    model, preprocessing = trained.model, trained.model.preprocessing
+    size, channels = model.image_size, model.in_channels
+    if preprocessing != Preprocessing():
+        print(f"note: preprocessing of {trained.origin}: {preprocessing}", file=sys.stderr)
     starts = range(0, len(files), batch_size)
     console = Console(stderr=True)
     for start in track(starts, "pictures", console=console, disable=len(starts) < 2):
@@ -80,9 +83,9 @@ def read_batches(
         errors: list[str] = []
         for path in files[start : start + batch_size]:
             try:
-                images.append(pictures.read(path, model.in_channels, (height, width), crop))
+                images.append(pictures.read(path, channels, size, preprocessing))
                 readable.append(path)
             except UserError as error:
                 errors.append(str(error))
-        shape = (len(images), height, width, model.in_channels)
+        shape = (len(images), *size, channels)
         yield readable, np.asarray(images, np.uint8).reshape(shape), errors

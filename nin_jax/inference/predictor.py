@@ -53,7 +53,7 @@ class Predictor:
         if precision not in (None, "float32", "bfloat16"):
             raise UserError(f"precision must be float32 or bfloat16, got {shown(precision)}")
         self.model = with_dtype(model, precision) if precision else nnx.clone(model)
-        size = self.model.image_size
+        size, preprocessing = self.model.image_size, self.model.preprocessing
         self.batch_size = batch_size
         graphdef, params = nnx.split(self.model, nnx.Param)
         # nnx's containers would take a tenth of the time of a call with one image.
@@ -64,7 +64,7 @@ class Predictor:
             params = jax.tree.unflatten(structure, arrays)
             x = images
             if images.dtype == jnp.uint8:
-                x = transforms.prepare(images, size)
+                x = transforms.prepare(images, size, preprocessing)
             return nnx.merge(graphdef, params)(x)  # [M, classes]
 
         def batch(arrays: list[jax.Array], images: jax.Array) -> jax.Array:
@@ -80,9 +80,9 @@ class Predictor:
         """Return the logits.
 
         Args:
-            images: uint8 [N, H, W, C] of any size, resized to the model's as in training and
-                divided by 255; or float [N, height, width, C] in [0, 1] of the model's size, used
-                as they are.
+            images: uint8 [N, H, W, C] of any size, resized to the model's as in training, by the
+                rule of its preprocessing, and divided by 255; or float [N, height, width, C] in
+                [0, 1] of the model's size.
 
         Returns:
             float32 [N, num_classes].

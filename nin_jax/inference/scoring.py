@@ -11,7 +11,7 @@ from rich.table import Table
 from nin_jax.data.datasets import Dataset
 from nin_jax.errors import UserError
 from nin_jax.inference import shipping
-from nin_jax.runs import manifest, workdir
+from nin_jax.runs import resuming, workdir
 from nin_jax.runs.examples import load_data
 from nin_jax.runs.preparation import evaluation_images
 from nin_jax.runs.trained import Source, Trained
@@ -104,7 +104,7 @@ def score_trained(trained: Trained, data_dir: Path | None = None) -> tuple[Score
     model, config = trained.model, trained.config
     data_dir = data_dir or config.data_dir
     dataset = load_data(replace(config, data_dir=data_dir, image_size=model.image_size))
-    manifest.check_same_data(trained.data_checksum, dataset, trained.origin)
+    resuming.check_same_data(trained.data_checksum, dataset, trained.origin)
     graphdef, params = nnx.split(model, nnx.Param)
     layout = make_layout(devices_for(1))
     score = evaluate(

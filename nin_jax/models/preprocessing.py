@@ -16,6 +16,7 @@ from nin_jax.errors import UserError
 from nin_jax.reading import parse_json
 from nin_jax.validation import FAIL_FAST, from_file, to_json, validated
 
+MAX_PIXELS = 89_478_485  # of a resized picture; at this size Pillow warns
 KEY = "preprocessing"  # in config.json, and in the metadata of a safetensors file
 
 # Far above what any network uses, and small enough that no float32 overflows.
@@ -100,6 +101,9 @@ class Preprocessing:
         Args:
             size: (height, width) of the picture.
             wanted: (height, width) that the network takes.
+
+        Raises:
+            UserError: the picture is so narrow that it would have too many pixels.
         """
         if size == wanted:
             return Cut(*size, 0, 0)
@@ -110,6 +114,8 @@ class Preprocessing:
                 w = width * rows // height
             else:
                 h = height * columns // width
+        if h * w > MAX_PIXELS:
+            raise UserError(f"{size[1]}x{size[0]} pixels are too narrow to be cropped")
         return Cut(h, w, round((h - wanted[0]) / 2), round((w - wanted[1]) / 2))
 
     def __str__(self) -> str:
@@ -133,14 +139,14 @@ def to_metadata(preprocessing: Preprocessing) -> dict[str, str] | None:
     return {KEY: json.dumps(to_json(preprocessing))}
 
 
-def from_metadata(metadata: Mapping[str, str] | None, path: str | Path) -> Preprocessing:
-    """Return what the metadata of a safetensors file say; the default if they say nothing.
+def from_metadata(metadata: Mapping[str, str] | None, path: str | Path) -> Preprocessing | None:
+    """Return what the metadata of a safetensors file say; None if they say nothing.
 
     Raises:
         UserError: the metadata are damaged.
     """
     if metadata is None or KEY not in metadata:
-        return Preprocessing()
+        return None
     try:
         plain = parse_json(metadata[KEY])
         if not isinstance(plain, dict):

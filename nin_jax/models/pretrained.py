@@ -113,13 +113,23 @@ def read_weights(card: Card) -> dict[str, np.ndarray]:
     Raises:
         UserError: the file is missing, or its SHA-256 is not the card's.
     """
-    path = _weights_file(card)
+    path = FOLDER / f"{card.name}.safetensors"
     check_file(path, MAX_BYTES, f"cannot read weights {path}")
     if hashlib.sha256(path.read_bytes()).hexdigest() != card.sha256:
         raise UserError(f"{path} is damaged: its SHA-256 is not the one in its card; install again")
     expected = convert.expected_shapes(get_variant(card.variant), **card.sizes)
     arrays = convert.load_safetensors(path, expected, card.variant)
     return {name: array.astype(np.float32) for name, array in arrays.items()}
+
+
+def read_preprocessing(card: Card) -> Preprocessing:
+    """Read the preprocessing of a card's weights, which is in their file.
+
+    Raises:
+        UserError: the file is missing, or damaged.
+    """
+    path = FOLDER / f"{card.name}.safetensors"
+    return convert.read_preprocessing(path) or Preprocessing()
 
 
 def create_model(
@@ -220,9 +230,5 @@ def load_model(card: Card, **given: Any) -> NiN:
         )
     dtype = jnp.dtype(options.get("param_dtype", jnp.float32))
     weights = {name: array.astype(dtype) for name, array in read_weights(card).items()}
-    preprocessing = convert.read_preprocessing(_weights_file(card))
-    return convert.from_torch(weights, variant, **options, preprocessing=preprocessing)
-
-
-def _weights_file(card: Card) -> Path:
-    return FOLDER / f"{card.name}.safetensors"
+    options["preprocessing"] = read_preprocessing(card)
+    return convert.from_torch(weights, variant, **options)

@@ -17,8 +17,8 @@ from nin_jax.reading import check_file, is_torch, shown
 MAX_FILE_BYTES = 8 * MAX_PARAMS + 2**20  # the largest network in float64, and the header
 
 
-def read_preprocessing(path: str | Path) -> Preprocessing:
-    """Read what the metadata of a ``.safetensors`` file say; the default if they say nothing.
+def read_preprocessing(path: str | Path) -> Preprocessing | None:
+    """Read what the metadata of a ``.safetensors`` file say; None if they say nothing.
 
     Raises:
         UserError: the file cannot be read, or its preprocessing is damaged.

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from nin_jax.models.geometry import trace
+from nin_jax.models.preprocessing import Preprocessing
 from nin_jax.models.summary import describe
 from nin_jax.runs import workdir
 from nin_jax.runs.environment import device_name
@@ -16,6 +17,8 @@ def headline(run: Run, folder: Path, progress: Progress) -> str:
     """Return the lines that a run prints before it trains."""
     config, dataset = run.config, run.dataset
     notes = "".join(f"\n{note}" for note in dataset.notes)
+    if run.model.preprocessing != Preprocessing():
+        notes += f"\npreprocessing: {run.model.preprocessing}"
     notes += "\nonly the head is trained" if config.freeze else ""
     if progress.step:
         notes += f"\nresumed after step {progress.step}"

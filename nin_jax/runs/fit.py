@@ -14,12 +14,21 @@ import jax
 
 from nin_jax.errors import RunError, UserError
 from nin_jax.models.geometry import check_image_size
+from nin_jax.models.preprocessing import Preprocessing
 from nin_jax.models.variants import get_variant
-from nin_jax.runs import description, failure, manifest, multihost, workdir, writers
+from nin_jax.runs import (
+    description,
+    failure,
+    manifest,
+    multihost,
+    resuming,
+    workdir,
+    writers,
+)
 from nin_jax.runs.agreement import agree, check_same, check_shared, in_all, is_first
 from nin_jax.runs.checkpoint import Checkpoints
 from nin_jax.runs.loop import train
-from nin_jax.runs.preparation import Run, load_spec, prepare_run
+from nin_jax.runs.preparation import Initial, Run, load_spec, prepare_run
 from nin_jax.runs.progress import Progress, Recorder
 from nin_jax.runs.saving import Cadence, Saver
 from nin_jax.runs.signals import Interruption
@@ -67,12 +76,13 @@ def _fit(config: TrainConfig, started: float) -> dict[str, Any]:
     select_device(config.device)
     use_compilation_cache(config.compilation_cache)
     spec = in_all(lambda: load_spec(config))
-    check_same(manifest.identity(spec))
+    check_same(resuming.identity(spec))
     if config.resume:
         assert config.workdir is not None  # see workdir.check
-        agree(partial(manifest.check_same_run, config.workdir, spec))
+        agree(partial(resuming.check_same_run, config.workdir, spec))
     initial = in_all(lambda: _initial_weights(config))
-    run = in_all(lambda: prepare_run(spec, initial))
+    known = in_all(lambda: _known_preprocessing(config))
+    run = in_all(lambda: prepare_run(spec, initial, preprocessing=known))
     folder = Path(agree(lambda: str(workdir.claim(config).absolute())))
     with Interruption() as interruption, contextlib.ExitStack() as stack:
 
@@ -87,7 +97,15 @@ def _fit(config: TrainConfig, started: float) -> dict[str, Any]:
             return _train_in(folder, run, started, interruption)
 
 
-def _initial_weights(config: TrainConfig) -> dict[str, Any] | None:
+def _known_preprocessing(config: TrainConfig) -> Preprocessing | None:
+    """Return the preprocessing of the run that is resumed; None for a new run."""
+    if not config.resume:
+        return None
+    assert config.workdir is not None  # see workdir.check
+    return manifest.read_preprocessing(config.workdir)
+
+
+def _initial_weights(config: TrainConfig) -> Initial | None:
     """Return the weights of ``--init-from``; None without that option or if a checkpoint exists."""
     if config.init_from is None:
         return None
@@ -165,7 +183,7 @@ def _open_writers(folder: Path, run: Run) -> list[Any]:
     if not is_first():
         return [writers.JsonlWriter(Path(os.devnull))]
     try:
-        manifest.write_config(folder, run)
+        manifest.write_config(folder, run, run.model.preprocessing)
         rows = writers.JsonlWriter(folder / workdir.METRICS)
         written = writers.read_metrics(folder / workdir.METRICS)
         return [rows, writers.TensorBoardWriter(folder / workdir.TENSORBOARD, written)]

@@ -1,20 +1,19 @@
-"""A run's config.json and its trained model: write, compare, read."""
+"""A run's config.json and its trained model: write and read."""
 
 import dataclasses
 import json
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, model_validator
 
-from nin_jax.data.datasets import Dataset
 from nin_jax.errors import UserError
 from nin_jax.models import convert
 from nin_jax.models.nin import NiN, new_model
+from nin_jax.models.preprocessing import KEY, Preprocessing
 from nin_jax.models.variants import Variant, get_variant, variant_from_dict, variant_to_dict
-from nin_jax.reading import read_json, shown
+from nin_jax.reading import read_json
 from nin_jax.runs.environment import device_name, git_commit, machine, settings, versions
 from nin_jax.runs.preparation import RunSpec
 from nin_jax.runs.workdir import CONFIG, WEIGHTS
@@ -52,7 +51,7 @@ class _SavedDataset(BaseModel, strict=True):
     class_names: Annotated[list[Text], FAIL_FAST] = []
 
 
-class _SavedRun(BaseModel, strict=True):
+class SavedRun(BaseModel, strict=True):
     """What is read from config.json; `from_file` and `variant_from_dict` check the tables in it."""
 
     config: dict[str, Any]
@@ -60,18 +59,20 @@ class _SavedRun(BaseModel, strict=True):
     variant: dict[str, Any]
     dataset: _SavedDataset
     num_classes: Size
-    numerics: dict[str, Any] = {}  # earlier versions did not write them
+    # Earlier versions did not write these.
+    preprocessing: dict[str, Any] | None = None
+    numerics: dict[str, Any] = {}
 
     @model_validator(mode="after")
-    def _one_logit_per_name(self) -> "_SavedRun":
+    def _one_logit_per_name(self) -> "SavedRun":
         names = len(self.dataset.class_names)
         if names > self.num_classes:
             raise UserError(f"num_classes cannot be {self.num_classes} with {names} class names")
         return self
 
 
-def write_config(folder: Path, spec: RunSpec) -> None:
-    """Write what the run trains, and on what it runs."""
+def write_config(folder: Path, spec: RunSpec, preprocessing: Preprocessing | None = None) -> None:
+    """Write what the run trains, with the preprocessing of its network, and on what it runs."""
     config, dataset = spec.config, spec.dataset
     write_json(
         folder / CONFIG,
@@ -89,79 +90,13 @@ def write_config(folder: Path, spec: RunSpec) -> None:
                 "test_images": len(dataset.test),
             },
             "num_classes": config.num_classes or dataset.num_classes,
+            KEY: to_json(preprocessing or Preprocessing()),
             "numerics": settings() | machine(),
             "device": device_name(None if config.devices == "all" else config.devices),
             "versions": versions(),
             "git_commit": git_commit(),
         },
     )
-
-
-def identity(spec: RunSpec) -> str:
-    """Return, as text, everything that must be the same in all processes of a run.
-
-    The machines may differ.
-    """
-    own = {"data_dir", "workdir", "coordinator", "process_index"}
-    config = {name: value for name, value in to_json(spec.config).items() if name not in own}
-    variant = variant_to_dict(get_variant(spec.config.variant))
-    return json.dumps(
-        [config, to_json(spec.recipe), variant, spec.dataset.checksum, settings()], sort_keys=True
-    )
-
-
-def check_same_run(folder: Path, spec: RunSpec) -> None:
-    """Check that a run is resumed with its own configuration, data and settings of JAX.
-
-    Raises:
-        UserError: it lists every difference.
-    """
-    saved = _read_run(folder)
-    was = to_json(read_config(folder)) | to_json(read_recipe(folder))
-    now = to_json(spec.config) | to_json(spec.recipe)
-    differences = _differences(was, now)
-    if saved.variant != variant_to_dict(get_variant(spec.config.variant)):
-        differences.append(f"the variant {spec.config.variant} has changed")
-    if differences:
-        may = ", ".join(sorted(MAY_CHANGE - {"resume", "list_variants"}))
-        raise UserError(
-            f"--resume with another configuration: {'; '.join(differences)} "
-            f"(what may change: {may})"
-        )
-    differences = _differences(saved.numerics, settings() | machine())
-    if differences and spec.config.exact_resume:
-        raise UserError(
-            f"--resume would continue with other numbers than the run's: {'; '.join(differences)}: "
-            "restore these, or continue with --no-exact-resume"
-        )
-    check_same_data(saved.dataset.checksum, spec.dataset, str(folder))
-
-
-def _differences(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Return what differs in the values that both have and that may not change."""
-    return [
-        f"{name} was {shown(was[name])}, is {shown(value)}"
-        for name, value in now.items()
-        if name not in MAY_CHANGE and name in was and was[name] != value
-    ]
-
-
-def check_same_data(checksum: str, dataset: Dataset, run: str) -> None:
-    """Check that a dataset is the one that a network was trained on.
-
-    Args:
-        checksum: of the dataset that the network was trained on.
-        dataset: the dataset to check.
-        run: what trained the network, for the message.
-
-    Raises:
-        UserError: the checksum differs.
-    """
-    if checksum != dataset.checksum:
-        raise UserError(
-            f"the data differ from the run's: {dataset.name} from {dataset.source} has another "
-            f"checksum than the data of {run}"
-        )
 
 
 def read_config(folder: Path) -> TrainConfig:
@@ -171,7 +106,7 @@ def read_config(folder: Path) -> TrainConfig:
         UserError: the folder is not a run, or its configuration is not one.
     """
     # A missing option is newer than the run, which was trained with what is now its default.
-    config = from_file(TrainConfig, _read_run(folder).config, folder / CONFIG, complete=False)
+    config = from_file(TrainConfig, read_run(folder).config, folder / CONFIG, complete=False)
     _check_values(config, folder)
     return config
 
@@ -182,7 +117,7 @@ def read_recipe(folder: Path) -> Recipe:
     Raises:
         UserError: the folder is not a run, or its recipe is not one.
     """
-    saved = _read_run(folder)
+    saved = read_run(folder)
     missing = {field.name for field in dataclasses.fields(Recipe)} - saved.recipe.keys()
     complete = bool(missing & saved.config.keys())  # a newer option is in neither table
     return from_file(Recipe, saved.recipe, folder / CONFIG, complete)
@@ -216,6 +151,7 @@ def load_model(folder: str | Path, weights: str | Path | None = None) -> NiN:
     path = Path(weights) if weights is not None else weights_of(folder)
     expected = convert.expected_shapes(variant, **sizes)
     arrays = convert.load_safetensors(path, expected, variant.name)
+    check_preprocessing(folder, path)
     model = make_model(folder)
     convert.load_state_dict(model, arrays)
     return model
@@ -229,12 +165,14 @@ def make_model(folder: Path) -> NiN:
     """
     variant, sizes = _network(folder)
     logit_relu, precision = read_recipe(folder).logit_relu, read_config(folder).precision
-    return new_model(variant, **sizes, logit_relu=logit_relu, dtype=precision)
+    preprocessing = read_preprocessing(folder)
+    options = {"logit_relu": logit_relu, "dtype": precision, "preprocessing": preprocessing}
+    return new_model(variant, **sizes, **options)
 
 
 def _network(folder: Path) -> tuple[Variant, dict[str, Any]]:
     """Return a run's variant and the sizes of its network."""
-    saved = _read_run(folder)
+    saved = read_run(folder)
     sizes = {
         "in_channels": saved.dataset.image_shape[2],
         "num_classes": saved.num_classes,
@@ -246,13 +184,41 @@ def _network(folder: Path) -> tuple[Variant, dict[str, Any]]:
         raise _damaged(folder, str(error)) from None
 
 
+def read_preprocessing(folder: Path) -> Preprocessing:
+    """Return the preprocessing of a run's network.
+
+    Raises:
+        UserError: the folder is not a run, or its preprocessing is not one.
+    """
+    saved = read_run(folder)
+    if saved.preprocessing is None:  # an earlier version, whose one rule was --crop
+        return Preprocessing(resize="crop" if read_config(folder).crop else "stretch")
+    found = from_file(Preprocessing, saved.preprocessing, folder / CONFIG, complete=False)
+    try:
+        found.check(saved.dataset.image_shape[2])
+    except UserError as error:
+        raise _damaged(folder, str(error)) from None
+    return found
+
+
+def check_preprocessing(folder: Path, weights: Path) -> None:
+    """Check that a weights file that states a preprocessing states the run's.
+
+    Raises:
+        UserError: it states another one.
+    """
+    stated, own = convert.read_preprocessing(weights), read_preprocessing(folder)
+    if stated not in (None, own):
+        raise UserError(f"{weights} is for another preprocessing than {folder}: {stated}; {own}")
+
+
 def weights_of(folder: Path) -> Path:
     """Return the path of a run's weights.
 
     Raises:
         UserError: the folder is not a run, or one that has not finished an epoch.
     """
-    _read_run(folder)
+    read_run(folder)
     if not os.path.exists(folder / WEIGHTS):
         raise UserError(f"{folder} has no {WEIGHTS}: the run has not finished an epoch")
     return folder / WEIGHTS
@@ -264,7 +230,7 @@ def data_checksum(folder: Path) -> str:
     Raises:
         UserError: the folder is not a run.
     """
-    return _read_run(folder).dataset.checksum
+    return read_run(folder).dataset.checksum
 
 
 def class_names(folder: Path) -> tuple[str, ...]:
@@ -273,12 +239,12 @@ def class_names(folder: Path) -> tuple[str, ...]:
     Raises:
         UserError: the folder is not a run.
     """
-    saved = _read_run(folder)
+    saved = read_run(folder)
     names, count = saved.dataset.class_names, saved.num_classes
     return (*names, *(f"class {i}" for i in range(len(names), count)))
 
 
-def _read_run(folder: Path) -> _SavedRun:
+def read_run(folder: Path) -> SavedRun:
     """Read a run's config.json.
 
     Raises:
@@ -288,7 +254,7 @@ def _read_run(folder: Path) -> _SavedRun:
         raise UserError(f"{folder} is not a run: it has no {CONFIG}")
     saved = read_json(folder / CONFIG)
     try:
-        return from_json(_SavedRun, saved)
+        return from_json(SavedRun, saved)
     except UserError as error:
         raise _damaged(folder, str(error)) from None
 

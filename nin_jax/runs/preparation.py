@@ -3,10 +3,11 @@
 Nothing here reads or writes a run's folder.
 """
 
+import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,10 +17,13 @@ from flax import nnx
 
 from nin_jax.data import transforms
 from nin_jax.data.datasets import Dataset, Split
+from nin_jax.data.statistics import mean_and_std
 from nin_jax.errors import UserError
 from nin_jax.models import convert
 from nin_jax.models.nin import NiN, new_model
+from nin_jax.models.preprocessing import Preprocessing
 from nin_jax.models.variants import get_variant
+from nin_jax.runs.agreement import is_first
 from nin_jax.runs.examples import load_data, streams
 from nin_jax.training.class_weights import weights_of_classes
 from nin_jax.training.config import TrainConfig, check_warmup, recipe_of
@@ -93,6 +97,18 @@ class Run(RunSpec):
         return figures
 
 
+class Initial(NamedTuple):
+    """The weights that a run starts from.
+
+    Attributes:
+        arrays: a state dict of floating arrays.
+        preprocessing: what their network does to its images.
+    """
+
+    arrays: Mapping[str, np.ndarray]
+    preprocessing: Preprocessing = Preprocessing()
+
+
 def load_spec(config: TrainConfig) -> RunSpec:
     """Load a run's data and set every open option of its recipe.
 
@@ -112,15 +128,17 @@ def load_spec(config: TrainConfig) -> RunSpec:
 
 def prepare_run(
     spec: RunSpec,
-    initial: Mapping[str, np.ndarray] | None = None,
+    initial: Initial | None = None,
     schedule: optax.Schedule | None = None,
+    preprocessing: Preprocessing | None = None,
 ) -> Run:
     """Make the model, the optimizer and the compiled steps on the run's devices.
 
     Args:
         spec: what to train.
-        initial: state dict of the weights to start from; None draws all weights.
+        initial: the weights to start from; None draws all weights.
         schedule: the learning rate by step; None takes the recipe's.
+        preprocessing: of the run that is resumed; None chooses it.
 
     Raises:
         UserError: the network cannot be made, the initial weights do not fit, the classes cannot
@@ -140,9 +158,10 @@ def prepare_run(
         seed=config.seed,
         init=recipe.init,
         logit_relu=recipe.logit_relu,
+        preprocessing=preprocessing or _preprocessing(spec, initial),
         dtype=config.precision,
     )
-    new_layers = [] if initial is None else _load_initial(model, initial, config)
+    new_layers = [] if initial is None else _load_initial(model, initial.arrays, config)
     model.frozen = config.freeze
     graphdef, params = nnx.split(model, nnx.Param)
     steps = spec.steps_per_epoch * recipe.epochs
@@ -173,6 +192,24 @@ def prepare_run(
         steps_per_dispatch=steps_per_dispatch,
         new_layers=new_layers,
     )
+
+
+def _preprocessing(spec: RunSpec, initial: Initial | None) -> Preprocessing:
+    """Return what a new run's network does to its images.
+
+    Initial weights bring theirs, without the rule for resizing, unless --normalize is given. It is
+    left out if it is for another number of channels, because the first layer is then drawn at
+    random.
+    """
+    resize = "crop" if spec.config.crop else "stretch"
+    if initial is not None and spec.config.normalize != "dataset":
+        with contextlib.suppress(UserError):
+            initial.preprocessing.check(spec.dataset.image_shape[2])
+            return replace(initial.preprocessing, resize=resize, crop_fraction=1.0)
+    if spec.recipe.normalize == "none":
+        return Preprocessing(resize=resize)
+    mean, std = mean_and_std(spec.dataset.train, quiet=not is_first())
+    return Preprocessing(mean=mean, std=std, resize=resize)
 
 
 def _load_initial(model: NiN, initial: Mapping[str, np.ndarray], config: TrainConfig) -> list[str]:

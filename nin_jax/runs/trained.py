@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 from flax import nnx
 
 from nin_jax.errors import UserError
 from nin_jax.models import convert, pretrained
 from nin_jax.models.nin import NiN
+from nin_jax.models.preprocessing import Preprocessing
 from nin_jax.runs import manifest, workdir
-from nin_jax.runs.preparation import micro_batch_size
+from nin_jax.runs.preparation import Initial, micro_batch_size
 from nin_jax.training.config import TrainConfig
 from nin_jax.training.device import select_device
 
@@ -157,8 +157,8 @@ def _of_card(card: pretrained.Card) -> Trained:
     )
 
 
-def read_weights(source: str) -> dict[str, np.ndarray]:
-    """Return the weights that ``--init-from`` names, as a state dict of floating arrays.
+def read_weights(source: str) -> Initial:
+    """Return the weights that ``--init-from`` names, with their preprocessing.
 
     Args:
         source: a run's folder, a ``.safetensors`` file, or ``pretrained:NAME``.
@@ -167,6 +167,11 @@ def read_weights(source: str) -> dict[str, np.ndarray]:
         UserError: there is no such run, file or name, or it is damaged.
     """
     if source.startswith(PRETRAINED_PREFIX):
-        return pretrained.read_weights(pretrained.find(source.removeprefix(PRETRAINED_PREFIX)))
+        card = pretrained.find(source.removeprefix(PRETRAINED_PREFIX))
+        return Initial(pretrained.read_weights(card), pretrained.read_preprocessing(card))
     path = Path(source)
-    return convert.load_safetensors(manifest.weights_of(path) if os.path.isdir(path) else path)
+    if os.path.isdir(path):
+        arrays = convert.load_safetensors(manifest.weights_of(path))
+        return Initial(arrays, manifest.read_preprocessing(path))
+    arrays = convert.load_safetensors(path)
+    return Initial(arrays, convert.read_preprocessing(path) or Preprocessing())

@@ -13,6 +13,7 @@ from nin_jax.validation import Count, Fraction, NotNegative, validated
 Optimizer = Literal["sgd", "adam", "muon"]
 Schedule = Literal["constant", "cosine", "steps"]
 Augment = Literal["none", "flip", "flip_shift", "pad_crop"]
+Normalize = Literal["none", "dataset"]
 ClassWeights = Literal["none", "balanced"]
 
 
@@ -96,6 +97,11 @@ class Recipe:
     """Augmentation: random left-right flips; flip_shift also shifts by up to 1/14 of the side in
     whole pixels, pad_crop by up to 1/8: at 32 pixels it pads 4 zeros on every side and crops at
     random, as is usual for CIFAR (recipes: none)."""
+
+    normalize: Normalize = "none"
+    """Preprocessing of the images: dataset subtracts the mean of the training images and divides by
+    their standard deviation, for each channel. The values are kept with the weights (recipes:
+    none)."""
 
 
 def d2l(variant: Variant) -> Recipe:

@@ -13,7 +13,7 @@ from nin_jax.runs import manifest, writers
 from nin_jax.runs.fit import fit
 from nin_jax.study import grid
 from nin_jax.training.config import TrainConfig
-from tests.bad_inputs.case import WHOLE, fails, picture, wrong
+from tests.bad_inputs.case import DEEP, WHOLE, fails, picture, safetensors, wrong
 
 WEIGHT = "net.0.0.weight"
 
@@ -22,6 +22,20 @@ def _fit(**fields: Any) -> dict[str, Any]:
     options: dict[str, Any] = {"dataset": "digits"}
     return fit(TrainConfig(**(options | fields)))
 
+
+PREPROCESSING = {
+    "no JSON": ("a.b: its preprocessing is damaged: Expecting value", "bgr"),
+    "a number": ("a.b: its preprocessing is damaged: not an object", "3"),
+    "too deep": ("a.b: its preprocessing is damaged: nested too deeply", DEEP),
+    "a key twice": ("the key 'mean' appears twice", '{"mean": [], "mean": [1]}'),
+    "a slip": ("a.b, preprocessing, is of another version of nin_jax: 'men'", '{"men": [1]}'),
+    "a text": ("a.b, preprocessing, is damaged: mean must be a list, got '1'", '{"mean": "1"}'),
+    "not finite": ("scale must be a finite number, got nan", '{"scale": NaN}'),
+    "an unknown order": (
+        "channel_order must be 'rgb' or 'bgr', got 'grb'",
+        '{"channel_order": "grb"}',
+    ),
+}
 
 FILES = {
     "from_torch: a list": fails(
@@ -42,6 +56,14 @@ FILES = {
         "cannot read weights None", lambda: convert.load_safetensors(wrong(None))
     ),
     "load_safetensors: text": fails(WHOLE, lambda: convert.load_safetensors("a.b"), a_b="text"),
+    **{
+        f"read_preprocessing: {name}": fails(
+            text,
+            lambda: convert.read_preprocessing("a.b"),
+            a_b=safetensors({"__metadata__": {"preprocessing": content}}),
+        )
+        for name, (text, content) in PREPROCESSING.items()
+    },
     "load_dataset: unknown": fails("did you mean mnist", lambda: load_dataset("minst")),
     "load_dataset: a number": fails("got 3", lambda: load_dataset(wrong(3))),
     "load_dataset: folder a number": fails(

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import nin_jax
-from nin_jax import Stage, Variant
+from nin_jax import Preprocessing, Stage, Variant
 from nin_jax.models import convert
 from nin_jax.models.geometry import trace
 from nin_jax.models.variants import variant_from_dict
@@ -52,6 +52,33 @@ NETWORKS = {
     "create_model: seed true": fails("seed must be", lambda: nin_jax.create_model(seed=True)),
     "create_model: unknown initialization": fails(
         "unknown initialization 'zeros'", lambda: nin_jax.create_model(init=wrong("zeros"))
+    ),
+    "create_model: preprocessing a text": fails(
+        "preprocessing must be a Preprocessing, got 'bgr'", lambda: _model(preprocessing="bgr")
+    ),
+    "create_model: mean of another number of channels": fails(
+        "preprocessing: mean has 3 values for 1 channel",
+        lambda: _model(preprocessing=Preprocessing(mean=(0.4, 0.5, 0.6))),
+    ),
+    "create_model: BGR of two channels": fails(
+        "BGR needs 3 channels, the images have 2",
+        lambda: _model(in_channels=2, preprocessing=Preprocessing(channel_order="bgr")),
+    ),
+    "create_model: preprocessing and pretrained": fails(
+        "preprocessing cannot be given with pretrained",
+        lambda: nin_jax.create_model(
+            "nin15", pretrained="fashion_mnist", preprocessing=Preprocessing()
+        ),
+    ),
+    "Preprocessing: deviation zero": fails(
+        "Preprocessing.std.0 must be >= 0.000001, got 0.0", lambda: Preprocessing(std=(0.0,))
+    ),
+    "Preprocessing: mean infinite": fails(
+        "Preprocessing.mean.0 must be a finite number", lambda: Preprocessing(mean=(float("inf"),))
+    ),
+    "Preprocessing: an unknown rule": fails(
+        "Preprocessing.resize must be 'stretch' or 'crop', got 'pad'",
+        lambda: Preprocessing(resize=wrong("pad")),
     ),
     "create_model: dtype of whole numbers": fails(
         "dtype must be a floating type", lambda: nin_jax.create_model(dtype="int8")

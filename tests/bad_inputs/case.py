@@ -125,6 +125,15 @@ def other_weights() -> bytes:
     return save({name: np.zeros(shape, np.float16) for name, shape in shapes.items()})
 
 
+def fitting_weights(metadata: dict[str, str]) -> bytes:
+    """Those of the network of the finished run, with other metadata."""
+    from safetensors.numpy import save
+
+    stages = tuple(nin_jax.Stage(channels, 3, padding=1) for channels in (8, 16))
+    shapes = convert.expected_shapes(nin_jax.Variant("tiny", stages), 1, 10, 16)
+    return save({name: np.zeros(shape, np.float32) for name, shape in shapes.items()}, metadata)
+
+
 def card(**changes: object) -> str:
     """A card of nin15's weights, trained on the digits; they themselves are nowhere."""
     plain = {

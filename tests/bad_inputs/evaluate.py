@@ -10,6 +10,7 @@ from tests.bad_inputs.case import (
     Case,
     Content,
     card,
+    fitting_weights,
     other_weights,
     safetensors,
     saved,
@@ -133,6 +134,13 @@ EVALUATE = {
     "weights of another variant": _weights(
         "net.0.0.weight has shape [96, 1, 11, 11], not [8, 1, 3, 3]", other_weights
     ),
+    "weights of another preprocessing": Case(
+        "evaluate",
+        "run/model.safetensors is for another preprocessing than run: mean 0.5; none",
+        RUN,
+        {"run/model.safetensors": lambda: fitting_weights({"preprocessing": '{"mean": [0.5]}'})},
+        {},
+    ),
     "config not JSON": Case("evaluate", "config.json", RUN, {"run/config.json": "{"}, {}),
     "config a list": Case("evaluate", "damaged: not an object", RUN, {"run/config.json": "[]"}, {}),
     "config too deep": Case(
@@ -162,6 +170,20 @@ EVALUATE = {
     "config workdir with a NUL": _config("workdir must be a path", config__workdir="a\0b"),
     "config data set outside": _config("unknown dataset '../x'", config__dataset="../x"),
     "config of other data": _config("the data differ", dataset__checksum="0" * 64),
+    "config preprocessing a text": _config("preprocessing must be", preprocessing="bgr"),
+    "config preprocessing of a slip": _config(
+        "of another version of nin_jax: 'means'", preprocessing={"means": [0.5]}
+    ),
+    "config preprocessing by zero": _config(
+        "std.0 must be >= 0.000001, got 0", preprocessing={"std": [0]}
+    ),
+    "config preprocessing of other channels": _config(
+        "is damaged: preprocessing: mean has 3 values for 1 channel",
+        preprocessing={"mean": [0.4, 0.5, 0.6]},
+    ),
+    "config preprocessing in BGR": _config(
+        "BGR needs 3 channels, the images have 1", preprocessing={"channel_order": "bgr"}
+    ),
     "config without a checksum": _config("dataset.checksum is missing", dataset__checksum=REMOVED),
     "config classes no list": _config("class_names must be", dataset__class_names="abc"),
     "config classes of lines": _config(

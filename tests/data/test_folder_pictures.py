@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nin_jax import Predictor, UserError
+from nin_jax import Predictor, Preprocessing, UserError
 from nin_jax.data import listing
 from nin_jax.data import pictures as nin_pictures
 from nin_jax.data.datasets import load_dataset
@@ -97,7 +97,8 @@ def test_pictures_of_differing_sizes_are_resized_as_for_prediction(tmp_path, cro
         expected = by_hand(Image.open(found[k]), crop)
         np.testing.assert_array_equal(dataset.train.images[i][..., 0], expected)
         np.testing.assert_array_equal(streamed.train.source[i][0][..., 0], expected)
-        read = nin_pictures.read(found[k], 1, (6, 6), crop)[..., 0]
+        rule = Preprocessing(resize="crop" if crop else "stretch")
+        read = nin_pictures.read(found[k], 1, (6, 6), rule)[..., 0]
         np.testing.assert_array_equal(read, expected)
 
 
@@ -126,8 +127,8 @@ def test_differing_sizes_need_a_size(tmp_path):
 def test_a_picture_too_narrow_to_crop(tmp_path):
     path = save(tmp_path / "line.png", pictures(1, 1, 60_000)[0])
     assert nin_pictures.read(path, 1, (64, 64)).shape == (64, 64, 1)
-    with pytest.raises(UserError, match="60000x1 pixels are too narrow for --crop"):
-        nin_pictures.read(path, 1, (64, 64), crop=True)
+    with pytest.raises(UserError, match="60000x1 pixels are too narrow to be cropped"):
+        nin_pictures.read(path, 1, (64, 64), Preprocessing(resize="crop"))
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "I;16"])

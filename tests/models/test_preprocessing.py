@@ -1,15 +1,18 @@
 """What a network does to its images first: in the model, in files, and for pictures of any size."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from PIL import Image
 
 import nin_jax
 from nin_jax import Preprocessing, Stage, UserError, Variant
+from nin_jax.data import pictures
+from nin_jax.inference.class_maps import explain_images
 from nin_jax.models import convert
 from nin_jax.models.preprocessing import Cut
 
@@ -56,7 +59,17 @@ def test_weights_take_it_along(tmp_path):
     again = convert.from_torch(read, TINY, in_channels=3, image_size=16, preprocessing=CAFFE)
     assert nnx.graphdef(again) == nnx.graphdef(model)
     convert.save_safetensors(make(), tmp_path / "plain.safetensors")
-    assert convert.read_preprocessing(tmp_path / "plain.safetensors") == Preprocessing()
+    assert convert.read_preprocessing(tmp_path / "plain.safetensors") is None
+
+
+def test_a_converted_file_keeps_it(script, tiny):
+    model = nin_jax.create_model(tiny, in_channels=3, preprocessing=CAFFE)
+    convert.save_safetensors(model, "a.safetensors")
+    outcome = script(
+        *("convert", "a.safetensors", "b.safetensors", "--variant", tiny, "--in-channels", 3)
+    )
+    assert outcome.code == 0, outcome.err
+    assert convert.read_preprocessing("b.safetensors") == CAFFE
 
 
 def test_another_number_of_channels_is_refused_also_after_surgery():
@@ -84,6 +97,19 @@ CUTS = {
 def test_how_a_picture_gets_the_size_of_the_network(case):
     options, size, wanted, cut = CUTS[case]
     assert Preprocessing(**options).cut(size, wanted) == cut
+
+
+def test_a_predictor_cuts_arrays_as_files_are_cut(tmp_path):
+    picture = np.random.default_rng(0).integers(0, 256, (9, 14, 3), np.uint8)  # it is enlarged
+    Image.fromarray(picture).save(tmp_path / "p.png")
+    model = make(in_channels=3, preprocessing=replace(CAFFE, crop_fraction=0.8))
+    read = pictures.read(tmp_path / "p.png", 3, (16, 16), model.preprocessing)
+    predictor = nin_jax.Predictor(model, 1)
+    np.testing.assert_array_equal(predictor(picture[None]), predictor(read[None]))
+    (explained,) = explain_images(model, picture[None])
+    np.testing.assert_allclose(explained.logits, predictor(read[None])[0], rtol=1e-5)
+    with pytest.raises(UserError, match="300000x1 pixels are too narrow"):
+        predictor(np.zeros((1, 1, 300_000, 3), np.uint8))
 
 
 def test_it_says_in_words_what_it_does():

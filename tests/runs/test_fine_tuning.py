@@ -11,7 +11,7 @@ from flax import nnx
 import nin_jax
 from nin_jax.models import convert
 from nin_jax.runs import fit, manifest
-from nin_jax.runs.preparation import load_spec, prepare_run
+from nin_jax.runs.preparation import Initial, load_spec, prepare_run
 from nin_jax.runs.saving import Saver
 from nin_jax.runs.trained import read_weights
 from nin_jax.training.config import TrainConfig, recipe_of
@@ -141,7 +141,7 @@ DRAWN = {
 @pytest.mark.parametrize("case", DRAWN)
 def test_layers_that_do_not_fit_are_drawn_at_random_and_the_others_kept(tmp_path, case):
     variant, sizes, drawn = DRAWN[case]
-    weights = read_weights(str(make_run(tmp_path / "run", variant)))
+    weights, _ = read_weights(str(make_run(tmp_path / "run", variant)))
     model = nin_jax.create_model(variant, image_size=16, seed=5, **sizes)
     before = convert.to_torch(model)
     assert convert.transfer(model, weights) == drawn
@@ -154,7 +154,7 @@ def test_layers_that_do_not_fit_are_drawn_at_random_and_the_others_kept(tmp_path
 
 
 def test_weights_under_other_names_are_kept_too(tmp_path, capsys):
-    weights = read_weights(str(make_run(tmp_path / "run")))
+    weights, _ = read_weights(str(make_run(tmp_path / "run")))
     half = {f"module.{name}": array.astype(np.float16) for name, array in weights.items()}
     model = nin_jax.create_model("small", image_size=16, num_classes=4)
     drawn = convert.transfer(model, {"epoch": 3, "model": half})
@@ -168,7 +168,7 @@ def test_weights_under_other_names_are_kept_too(tmp_path, capsys):
 
 
 def test_weights_of_another_network_change_nothing(tmp_path):
-    weights = read_weights(str(make_run(tmp_path / "run", "linear")))
+    weights, _ = read_weights(str(make_run(tmp_path / "run", "linear")))
     model = nin_jax.create_model("small", image_size=16)
     before = convert.to_torch(model)
     with pytest.raises(nin_jax.UserError, match=r"do not fit small \(2 keys\): unexpected"):
@@ -180,14 +180,14 @@ def test_weights_of_another_network_change_nothing(tmp_path):
 def test_other_input_channels_cannot_be_frozen(config):
     weights = nin_jax.convert.to_torch(nin_jax.create_model("small", in_channels=3, image_size=16))
     with pytest.raises(nin_jax.UserError, match=r"would leave block1\.conv1 with random weights"):
-        _prepare(config, weights)
+        _prepare(config, Initial(weights))
 
 
 def test_weights_come_from_a_run_a_file_or_those_that_ship(tmp_path, monkeypatch):
     ship(monkeypatch, tmp_path)
     run = tmp_path / "run-small"
     from_run, file, shipped = (
-        read_weights(str(source))
+        read_weights(str(source)).arrays
         for source in (run, run / "model.safetensors", "pretrained:small-digits")
     )
     for name, array in from_run.items():

@@ -15,7 +15,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from nin_jax import UserError
-from nin_jax.runs import checkpoint, environment, fit, manifest, workdir, writers
+from nin_jax.runs import checkpoint, environment, fit, manifest, resuming, workdir, writers
 from nin_jax.runs.preparation import epoch_order, load_spec, prepare_run
 from nin_jax.runs.saving import Cadence
 from tests.conftest import SCRIPTS
@@ -63,13 +63,13 @@ def resumed(config, undisturbed):
 )
 def test_settings_that_change_the_numbers_are_compared(resumed, monkeypatch, change, listed):
     folder = resumed.config.workdir
-    manifest.check_same_run(folder, resumed)
+    resuming.check_same_run(folder, resumed)
     with change(monkeypatch) or contextlib.nullcontext():
         with pytest.raises(UserError, match="with other numbers than the run's: ") as caught:
-            manifest.check_same_run(folder, resumed)
+            resuming.check_same_run(folder, resumed)
         assert listed in str(caught.value)
         resumed.config = replace(resumed.config, exact_resume=False)
-        manifest.check_same_run(folder, resumed)
+        resuming.check_same_run(folder, resumed)
 
 
 def test_all_settings_that_differ_are_listed(resumed):
@@ -78,7 +78,7 @@ def test_all_settings_that_differ_are_listed(resumed):
         jax.default_matmul_precision("highest"),
         pytest.raises(UserError, match=r"x64 was False, is True; .*is 'highest'"),
     ):
-        manifest.check_same_run(resumed.config.workdir, resumed)
+        resuming.check_same_run(resumed.config.workdir, resumed)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_all_settings_that_differ_are_listed(resumed):
 )
 def test_flags_that_change_no_number_are_not_compared(resumed, monkeypatch, flags):
     monkeypatch.setenv("XLA_FLAGS", f"{flags} {os.environ.get('XLA_FLAGS', '')}")
-    manifest.check_same_run(resumed.config.workdir, resumed)
+    resuming.check_same_run(resumed.config.workdir, resumed)
 
 
 def test_flags_may_be_in_a_file_and_the_last_of_a_name_counts(monkeypatch, tmp_path):
@@ -109,7 +109,7 @@ def test_a_run_of_an_earlier_version_is_resumed(resumed):
         del table["class_weights"]
     path.write_text(json.dumps(saved))
     with jax.enable_x64(True):
-        manifest.check_same_run(path.parent, resumed)
+        resuming.check_same_run(path.parent, resumed)
     assert manifest.read_config(path.parent).exact_resume
 
 
@@ -185,7 +185,7 @@ def test_out_of_memory_names_the_batch_size_and_a_remedy(config, monkeypatch):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes.")
 
     run = prepare_run(load_spec(config))
-    monkeypatch.setattr(fit, "prepare_run", lambda *_: replace(run, train_steps=exhausted))
+    monkeypatch.setattr(fit, "prepare_run", lambda *_, **__: replace(run, train_steps=exhausted))
     with pytest.raises(UserError, match=r"--batch-size 50 .*: try --micro-batch-size 25$"):
         fit.fit(config)
 
@@ -195,7 +195,7 @@ def test_other_errors_of_the_device_are_not_hidden(config, monkeypatch):
         raise jax.errors.JaxRuntimeError("INTERNAL: the device fell off the bus")
 
     run = prepare_run(load_spec(config))
-    monkeypatch.setattr(fit, "prepare_run", lambda *_: replace(run, train_steps=broken))
+    monkeypatch.setattr(fit, "prepare_run", lambda *_, **__: replace(run, train_steps=broken))
     with pytest.raises(jax.errors.JaxRuntimeError, match="fell off the bus"):
         fit.fit(config)
 

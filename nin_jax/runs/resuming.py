@@ -1,0 +1,88 @@
+"""Whether two runs are the same: for --resume, for several processes, for scoring again."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from nin_jax.data.datasets import Dataset
+from nin_jax.errors import UserError
+from nin_jax.models.variants import get_variant, variant_to_dict
+from nin_jax.reading import shown
+from nin_jax.runs import manifest
+from nin_jax.runs.environment import machine, settings
+from nin_jax.runs.preparation import RunSpec
+from nin_jax.runs.workdir import WEIGHTS
+from nin_jax.validation import to_json
+
+
+def identity(spec: RunSpec) -> str:
+    """Return, as text, everything that must be the same in all processes of a run.
+
+    The machines may differ.
+    """
+    own = {"data_dir", "workdir", "coordinator", "process_index"}
+    config = {name: value for name, value in to_json(spec.config).items() if name not in own}
+    variant = variant_to_dict(get_variant(spec.config.variant))
+    return json.dumps(
+        [config, to_json(spec.recipe), variant, spec.dataset.checksum, settings()], sort_keys=True
+    )
+
+
+def check_same_run(folder: Path, spec: RunSpec) -> None:
+    """Check that a run is resumed with its own configuration, data and settings of JAX.
+
+    Its preprocessing follows from the configuration and the data; its weights must state the same.
+
+    Raises:
+        UserError: it lists every difference.
+    """
+    saved = manifest.read_run(folder)
+    was = to_json(manifest.read_config(folder)) | to_json(manifest.read_recipe(folder))
+    now = to_json(spec.config) | to_json(spec.recipe)
+    differences = _differences(was, now)
+    if saved.variant != variant_to_dict(get_variant(spec.config.variant)):
+        differences.append(f"the variant {spec.config.variant} has changed")
+    if differences:
+        may = ", ".join(sorted(manifest.MAY_CHANGE - {"resume", "list_variants"}))
+        raise UserError(
+            f"--resume with another configuration: {'; '.join(differences)} "
+            f"(what may change: {may})"
+        )
+    differences = _differences(saved.numerics, settings() | machine())
+    if differences and spec.config.exact_resume:
+        raise UserError(
+            f"--resume would continue with other numbers than the run's: {'; '.join(differences)}: "
+            "restore these, or continue with --no-exact-resume"
+        )
+    check_same_data(saved.dataset.checksum, spec.dataset, str(folder))
+    if os.path.exists(folder / WEIGHTS):
+        manifest.check_preprocessing(folder, folder / WEIGHTS)
+
+
+def _differences(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return what differs in the values that both have and that may not change."""
+    return [
+        f"{name} was {shown(was[name])}, is {shown(value)}"
+        for name, value in now.items()
+        if name not in manifest.MAY_CHANGE and name in was and was[name] != value
+    ]
+
+
+def check_same_data(checksum: str, dataset: Dataset, run: str) -> None:
+    """Check that a dataset is the one that a network was trained on.
+
+    Args:
+        checksum: of the dataset that the network was trained on.
+        dataset: the dataset to check.
+        run: what trained the network, for the message.
+
+    Raises:
+        UserError: the checksum differs.
+    """
+    if checksum != dataset.checksum:
+        raise UserError(
+            f"the data differ from the run's: {dataset.name} from {dataset.source} has another "
+            f"checksum than the data of {run}"
+        )
