@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nin_jax.data import download, emnist
+from nin_jax.data import download, emnist, tfds_builders
 from nin_jax.data.built_in import BUILT_IN
 from nin_jax.data.datasets import load_dataset
 from tests.support import synthetic_idx
@@ -162,3 +162,16 @@ def test_a_run_on_cifar10_in_memory_and_streamed(script, tmp_path, tiny, monkeyp
     Image.fromarray(made.test[0][0]).save(tmp_path / "picture.png")
     outcome = script("predict", tmp_path / "picture.png", "--workdir", tmp_path / "stream")
     assert any(name in outcome.out for name in BUILT_IN["cifar10"].class_names), outcome
+
+
+@pytest.mark.parametrize(
+    ("name", "prepared"),
+    [("cifar10", "tfds:nin_cifar10"), ("emnist:letters", "tfds:nin_emnist_letters")],
+)
+def test_prepared_for_tensorflow_datasets(tmp_path, monkeypatch, name, prepared):
+    made = make_official(monkeypatch, name)
+    folder = write_files(tmp_path / "data", made.files)
+    assert tfds_builders.prepare(name, folder, tmp_path / "out")[0] == prepared
+    expected, found = load_dataset(name, folder), load_dataset(prepared, tmp_path / "out")
+    assert found.checksum == expected.checksum
+    assert found.class_names == expected.class_names
