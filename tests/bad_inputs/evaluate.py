@@ -202,3 +202,12 @@ EVALUATE = {
         "parameters, more than", dataset__image_shape=[8, 8, 10**9]
     ),
 }
+
+EXPORT = {
+    "neither a run nor weights": Case("export", "give one of --workdir", ()),
+    "out exists": Case("export", "a exists already", (*RUN, "--out", "a"), {"a": ""}, edits={}),
+    "out in no folder": Case("export", "there is no folder b", (*RUN, "--out", "b/a"), edits={}),
+    "images of another type": Case(
+        "export", "--images must be", (*RUN, "--out", "a", "--images", "int8"), edits={}
+    ),
+}

@@ -1,0 +1,13 @@
+"""Export a network: python scripts/export.py --pretrained nin15 --out nin15.jax_export."""
+
+from nin_jax import cli
+from nin_jax.inference.export import ExportConfig, export_source
+
+
+def run(config: ExportConfig) -> None:
+    """Write the file, and print what its program takes and returns."""
+    export_source(config, config.out, config.images)
+
+
+if __name__ == "__main__":
+    cli.main(ExportConfig, run)

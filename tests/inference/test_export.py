@@ -1,0 +1,51 @@
+"""Exported programs: they run without nin_jax, for any number of images, on two platforms."""
+
+import subprocess
+import sys
+
+import numpy as np
+
+import nin_jax
+from nin_jax.inference.export import export_program
+from nin_jax.models.convert import save_safetensors
+from parity_tests.tolerances import FORWARD
+
+RUN = """
+import sys
+import jax.export
+import numpy as np
+
+folder = sys.argv[1]
+images = np.load(f"{folder}/images.npy")
+for kind, x in {"uint8": images, "float32": np.float32(images) / np.float32(255)}.items():
+    exported = jax.export.deserialize(bytearray(open(f"{folder}/{kind}", "rb").read()))
+    assert exported.platforms == ("cpu", "cuda")
+    parts = [exported.call(x[:1]), exported.call(x[1:])]
+    np.save(f"{folder}/{kind}.npy", np.concatenate(parts))
+assert not [name for name in sys.modules if name.startswith("nin_jax")]
+"""
+
+
+def test_a_program_runs_without_nin_jax(tiny, tmp_path):
+    model = nin_jax.create_model(tiny, in_channels=3, num_classes=7, image_size=(20, 24))
+    images = np.random.default_rng(0).integers(0, 256, (5, 20, 24, 3), np.uint8)
+    np.save(tmp_path / "images.npy", images)
+    for kind in ("uint8", "float32"):
+        (tmp_path / kind).write_bytes(export_program(model, kind))
+    subprocess.run([sys.executable, "-c", RUN, str(tmp_path)], check=True, timeout=300)
+    expected = nin_jax.Predictor(model, batch_size=5)(images)
+    for kind in ("uint8", "float32"):
+        found = np.load(tmp_path / f"{kind}.npy")
+        assert (found.shape, found.dtype) == ((5, 7), np.float32)
+        assert np.abs(found - expected).max() <= FORWARD["float32"] * np.abs(expected).max()
+
+
+def test_the_script_writes_the_weights_of_a_run(script, tiny, tmp_path):
+    trained = ("--variant", tiny, "--dataset", "digits", "--image-size", 24, "--steps", 1)
+    assert script("train", *trained, "--limit-test", 10, "--workdir", "run").code == 0
+    done = script("export", "--workdir", "run", "--out", "tiny.jax_export")
+    assert done.code == 0, done.err
+    assert "tiny of run, float32 [B, 24, 24, 1] -> logits [B, 10], for cpu and cuda" in done.out
+    content = (tmp_path / "cwd/tiny.jax_export").read_bytes()
+    save_safetensors(nin_jax.load_run(tmp_path / "cwd/run"), tmp_path / "weights")
+    assert len(content) > (tmp_path / "weights").stat().st_size
