@@ -23,12 +23,14 @@ class BuiltIn(NamedTuple):
         class_names: label `i` means `class_names[i]`.
         image_shape: (height, width, channels) of every image.
         source: where the arrays come from; never a path.
+        notes: what a user should know about the examples, one line each.
     """
 
     load: Callable[[Path | None], Arrays]
     class_names: tuple[str, ...]
     image_shape: tuple[int, int, int]
     source: str
+    notes: tuple[str, ...] = ()
 
 
 def _load_idx(name: str, folder: Path | None) -> Arrays:
@@ -70,7 +72,16 @@ def _table() -> Iterator[tuple[str, BuiltIn]]:
     for name, each in cifar.CIFAR_SETS.items():
         load = functools.partial(_load_cifar, name)
         yield name, BuiltIn(load, each.class_names, (32, 32, 3), "binary files")
-    yield "svhn", BuiltIn(svhn.load_svhn, idx_sets.DIGIT_NAMES, (32, 32, 3), "MATLAB files")
+    yield (
+        "svhn",
+        BuiltIn(
+            svhn.load_svhn,
+            idx_sets.DIGIT_NAMES,
+            (32, 32, 3),
+            "MATLAB files",
+            ("extra_32x32.mat, 531,131 more training images of SVHN, is not used",),
+        ),
+    )
     for name, each in emnist.EMNIST_SPLITS.items():
         load = functools.partial(emnist.load_emnist, each)
         yield name, BuiltIn(load, each.class_names, (28, 28, 1), "idx files")

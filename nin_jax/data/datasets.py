@@ -236,8 +236,15 @@ def _load_built_in(name: str, folder: Path | None) -> Dataset[Split]:
     built_in = BUILT_IN[name]
     train_images, train_labels, test_images, test_labels = built_in.load(folder)
     train, test = _split(train_images, train_labels), _split(test_images, test_labels)
-    checksum = _checksum(train, test)
-    return Dataset(name, train, test, built_in.class_names, checksum, built_in.source)
+    return Dataset(
+        name,
+        train,
+        test,
+        built_in.class_names,
+        _checksum(train, test),
+        built_in.source,
+        built_in.notes,
+    )
 
 
 def _split(images: np.ndarray, labels: np.ndarray) -> Split:

@@ -63,11 +63,11 @@ def read_mat(path: Path) -> tuple[np.ndarray, np.ndarray]:
     where = repr(str(path))
     try:
         _check_size(path, where)
-        with warnings.catch_warnings(action="error"):
+        with warnings.catch_warnings(action="ignore"):  # what is wrong shows in the arrays
             shapes = {name: (shape, kind) for name, shape, kind in scipy.io.whosmat(path)}
             _check_shapes(shapes, where)
             found = scipy.io.loadmat(path, variable_names=("X", "y"))
-            images, labels = found["X"], found["y"].reshape(-1)
+            images, labels = np.asarray(found["X"]), np.asarray(found["y"]).reshape(-1)
     except UserError:
         raise
     except Exception as error:  # SciPy raises any type

@@ -101,6 +101,9 @@ def test_missing_half_of_svhn(tmp_path, monkeypatch):
     made = make_official(monkeypatch, "svhn")
     write_files(tmp_path, {"train_32x32.mat": made.files["train_32x32.mat"]})
     assert "lacks test_32x32.mat;" in error_of("svhn", tmp_path)
+    write_files(tmp_path, made.files)
+    (note,) = load_dataset("svhn", tmp_path).notes
+    assert note.startswith("extra_32x32.mat")
 
 
 def test_enormous_file_is_not_read(tmp_path, monkeypatch):
