@@ -14,8 +14,9 @@ import torch.nn.functional as F  # noqa: N812 - its usual name
 import nin_jax
 import nin_torch_ref
 from nin_jax.models import ops
-from nin_jax.models.geometry import trace
+from nin_jax.models.geometry import Layer
 from nin_jax.models.nin import with_operations
+from nin_jax.models.stages import Pool
 from parity_tests.frameworks import as_array, as_nchw
 from parity_tests.pairs import IMAGE_SIZE, Pair, fast, make_pair
 from parity_tests.passes import AS_USERS_COMPILE, Pass, flax_pass, torch_pass
@@ -76,24 +77,29 @@ def test_a_3x3_identity_keeps_zeros_only_without_winograd():
     flax_pass(pair.model)(pair).assert_same_gradients(torch_pass(pair), "float64")
 
 
-def _decisions(layers: list[np.ndarray], kinds: list[str]) -> list[torch.Tensor]:
-    """Return which activations pass each ReLU, and which element of a window each pool takes.
+def _winners(output: torch.Tensor, pool: Pool) -> torch.Tensor:
+    options = pool.size, pool.stride, pool.padding
+    return F.max_pool2d(output, *options, ceil_mode=pool.round_up, return_indices=True)[1]
+
+
+def _decisions(outputs: list[np.ndarray], layers: list[Layer]) -> list[torch.Tensor]:
+    """Return which activations pass each ReLU, and which element of a window each max pool takes.
 
     The gradient is smooth between changes of these. Rounding changes one in some millions, on
     either side, and then PyTorch's own float32 gradient is up to 9 % from its float64 gradient.
     """
-    maps = [as_nchw(layer) for layer in layers]
-    passed = [layer > 0 for layer, kind in zip(maps, kinds, strict=True) if kind == "conv"]
+    maps = [as_nchw(output) for output in outputs]
+    passed = [each > 0 for each, layer in zip(maps, layers, strict=True) if layer.kind == "conv"]
     winners = [
-        F.max_pool2d(layer, 3, 2, return_indices=True)[1]
-        for layer, following in zip(maps, kinds[1:], strict=False)
-        if following == "pool"
+        _winners(each, layer.pool)
+        for each, layer in zip(maps, layers[1:], strict=False)
+        if layer.pool and layer.pool.kind == "max"
     ]
     return passed + winners
 
 
-def _same_decisions(one: Pass, other: Pass, kinds: list[str]) -> bool:
-    pairs = zip(_decisions(one.layers, kinds), _decisions(other.layers, kinds), strict=True)
+def _same_decisions(one: Pass, other: Pass, layers: list[Layer]) -> bool:
+    pairs = zip(_decisions(one.layers, layers), _decisions(other.layers, layers), strict=True)
     return all(torch.equal(a, b) for a, b in pairs)
 
 
@@ -110,19 +116,19 @@ def test_float32(variant, image_size, in_channels, init):
     """Compare gradients on the first image for which both frameworks take the same decisions."""
     options = {"in_channels": in_channels, "image_size": image_size, "init": init}
     pair = make_pair(variant, **options, precision="float32")
-    kinds = [layer.kind for layer in trace(pair.model.variant, in_channels, 10, image_size)]
-    kinds = [kind for kind in kinds if kind in ("conv", "pool")]
+    layers = [layer for layer in pair.model.layers if layer.kind in ("conv", "pool")]
     as_users = variant in ("nin", "nin15") and image_size == IMAGE_SIZE and init == "xavier"
     run = flax_pass(pair.model, compiler_options=AS_USERS_COMPILE if as_users else None)
     # In the deepest networks at full size, a few of the millions of ReLUs are always within
     # rounding of zero: only their activations are compared.
-    has_too_many_relus = kinds.count("conv") > 15 and min(image_size) > 100
+    relus = sum(layer.kind == "conv" for layer in layers)
+    has_too_many_relus = relus > 15 and min(image_size) > 100
     for seed in range(30):
         image = _other_image(pair, seed)
         actual, expected = run(image), torch_pass(image)
         actual.assert_same_forward(expected, "float32")
         if has_too_many_relus or init == "identity":
             return
-        if _same_decisions(actual, expected, kinds):
+        if _same_decisions(actual, expected, layers):
             return actual.assert_same_gradients(expected, "float32")
     pytest.fail("no image for which both frameworks take the same decisions")

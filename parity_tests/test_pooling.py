@@ -147,6 +147,7 @@ def test_any_pool(examples):
     @example(Pool(2, 2, 1, True), (5, 4), "float64")  # a window behind the map is left out
     @example(Pool(3, 2, 0, True), (2, 1), "float32")  # the window is larger than the map
     @example(Pool(2, 3, 0, True), (7, 6), "float64")  # pixels between windows
+    @example(Pool(9, 2, 4, True), (13, 12), "float32")  # in two passes
     def run(pool, sides, precision) -> None:
         fits.append(_check_any_pool(pool, sides, precision))
 

@@ -105,20 +105,23 @@ def _our_prediction(work: Work, model: Any) -> Call:
 
 
 class PlainNiN(nnx.Module):
-    """The network as Flax's guide builds one: nnx.Conv, nnx.max_pool, no operation of ours."""
+    """The network as Flax's guide builds one: nnx.Conv and XLA's pools, no operation of ours."""
 
     def __init__(self, ours: nin_jax.NiN):
         self.stages, self.dropout = ours.variant.stages, nnx.Dropout(ours.variant.dropout)
+        self.dropouts = nnx.List([nnx.Dropout(stage.dropout) for stage in self.stages])
         self.blocks = nnx.List([_plain_block(block) for block in ours.blocks])
         self.head = _plain_block(ours.head)
         self.linear = ours.linear
 
     def __call__(self, x: jax.Array, rngs: nnx.Rngs | jax.Array | None = None) -> jax.Array:
-        for stage, block in zip(self.stages, self.blocks, strict=True):
+        stages = zip(self.stages, self.blocks, self.dropouts, strict=True)
+        for i, (stage, block, dropout) in enumerate(stages):
             for conv in block:
                 x = nnx.relu(conv(x))
-            if stage.pool:
-                x = nnx.max_pool(x, (3, 3), (2, 2), "VALID")
+            # One reduce_window, as in nnx.max_pool and avg_pool, which do not round up.
+            x = ops.PLAIN.pool(x, stage.pool) if stage.pool else x
+            x = drop(dropout, x, rngs, i + 1) if dropout.rate else x
         x = drop(self.dropout, x, rngs)
         for conv in self.head:
             x = nnx.relu(conv(x))
@@ -168,7 +171,9 @@ def ablations(work: Work) -> dict[str, Callable[[], Call]]:
 
     no_winograd = patch.object(winograd, "applies", lambda *_: False)
     whole = work.batch_size
-    return {
+    averages = any(layer.pool and layer.pool.kind == "average" for layer in work.layers)
+    average = {"average pool as nnx.avg_pool": build(avg_pool=ops.PLAIN.avg_pool)}
+    return (average if averages else {}) | {
         "without Winograd": lambda: nin_jax_call(work, patched=no_winograd),
         "max pool as nnx.max_pool": build(max_pool=ops.PLAIN.max_pool),
         "without micro-batches": build(whole),

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import astuple
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,8 @@ import torch
 
 import nin_torch_ref
 from benchmarks.speed.work import LEARNING_RATE, TORCH, Call, Work
-from nin_jax.models.variants import get_variant
+from nin_jax.models.stages import Stage
+from nin_jax.models.variants import Variant, get_variant
 
 
 def torch_call(
@@ -65,7 +67,7 @@ def create_model(work: Work, channels_last: bool) -> tuple[torch.nn.Module, torc
         torch.backends.cudnn.benchmark = True
     layout = torch.channels_last if channels_last else torch.contiguous_format
     model = nin_torch_ref.create_model(
-        _architecture(work.variant),
+        nin_torch_ref.ARCHITECTURES.get(work.variant) or architecture_of(get_variant(work.variant)),
         in_channels=work.in_channels,
         num_classes=work.num_classes,
         image_size=work.sides,
@@ -79,19 +81,28 @@ def finish(device: torch.device) -> None:
         torch.cuda.synchronize()
 
 
-def _architecture(name: str) -> nin_torch_ref.Architecture:
-    """Return the architecture of a built-in variant or of a variant file."""
-    if name in nin_torch_ref.ARCHITECTURES:
-        return nin_torch_ref.ARCHITECTURES[name]
-    variant = get_variant(name)
-    blocks = (*variant.stages, variant.head)
+def architecture_of(variant: Variant) -> nin_torch_ref.Architecture:
+    """Return a variant in the notation of the reference."""
+    stages, blocks = variant.stages, (*variant.stages, variant.head)
+    widths = [_widths(block) for block in blocks]
     return nin_torch_ref.Architecture(
-        tuple((b.channels, b.kernel, b.stride, b.padding) for b in blocks),
-        tuple(b.mlp for b in blocks),
-        tuple(b.pool for b in variant.stages),
+        tuple((w[0], b.kernel, b.stride, b.padding) for w, b in zip(widths, blocks, strict=True)),
+        tuple(
+            tuple((width, *pair) for width, pair in zip(w[1:], b.mlp, strict=True))
+            for w, b in zip(widths, blocks, strict=True)
+        ),
+        tuple(astuple(stage.pool) if stage.pool else None for stage in stages),
         variant.classifier,
         variant.dropout,
+        tuple(stage.dropout for stage in stages),
     )
+
+
+def _widths(stage: Stage) -> list[int | None]:
+    """Return the channels of each convolution; None for the number of classes."""
+    if isinstance(stage.channels, tuple):
+        return [*stage.channels, None][: 1 + len(stage.mlp)]
+    return [stage.channels] * (1 + len(stage.mlp))
 
 
 def rivals(work: Work) -> dict[str, Callable[[], Call]]:

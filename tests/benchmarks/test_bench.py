@@ -4,8 +4,13 @@ import csv
 import json
 import re
 
+import jax
+import numpy as np
 import pytest
+from flax import nnx
 
+import nin_jax
+import nin_torch_ref
 from benchmarks.speed import figures, jobs, ours, output, pytorch, timing
 from benchmarks.speed.probe import measure
 from benchmarks.speed.timing import Timing, interleave
@@ -86,6 +91,34 @@ def test_a_failure_is_a_row_and_the_others_continue(monkeypatch):
     rows = {row["contender"]: row for row in jobs.train(PLAN)}
     assert rows[ours.PLAIN]["error"] == "RuntimeError: no compiler here"
     assert rows[OURS]["median_ms"] > 0
+
+
+@pytest.mark.parametrize("variant", nin_jax.list_variants())
+def test_a_variant_in_the_notation_of_the_reference(variant):
+    architecture = pytorch.architecture_of(nin_jax.get_variant(variant))
+    models = (nin_torch_ref.create_model(each, image_size=96) for each in (architecture, variant))
+    assert len({repr(model) for model in models}) == 1
+
+
+def test_the_plain_network_computes_what_ours_does():
+    variant = nin_jax.Variant(
+        "pools",
+        stages=(
+            nin_jax.Stage((5, 3), 3, mlp=((1, 0),), pool=nin_jax.Pool(padding=1, round_up=True)),
+            nin_jax.Stage(4, 1, mlp=(), pool=nin_jax.Pool("average", 2, 3), dropout=0.5),
+        ),
+    )
+    model = nin_jax.create_model(variant, image_size=15)
+    plain = ours.PlainNiN(model)
+    blocks = zip([*model.blocks, model.head], [*plain.blocks, plain.head], strict=True)
+    for block, plain_block in blocks:
+        for conv, plain_conv in zip(block.convs, plain_block, strict=True):
+            plain_conv.kernel[...] = conv.kernel[...]
+            plain_conv.bias[...] = conv.bias[...]
+    x = jax.random.uniform(jax.random.key(0), (2, 15, 15, 1))
+    keys = jax.random.split(jax.random.key(1), 2)
+    expected = nnx.jit(model)(x, keys)
+    np.testing.assert_allclose(nnx.jit(plain)(x, keys), expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.slow
