@@ -17,6 +17,7 @@ from nin_jax.models import ops
 from nin_jax.models.geometry import Layer
 from nin_jax.models.nin import with_operations
 from nin_jax.models.stages import Pool
+from nin_torch_ref.architectures import MAX_3X3
 from parity_tests.frameworks import as_array, as_nchw
 from parity_tests.pairs import IMAGE_SIZE, Pair, fast, make_pair
 from parity_tests.passes import AS_USERS_COMPILE, Pass, flax_pass, torch_pass
@@ -59,7 +60,7 @@ def test_a_3x3_identity_keeps_zeros_only_without_winograd():
         nin_jax.Stage(None, 3, padding=1, mlp=mlp, pool=None),
     )
     blocks = (32, 5, 1, 2), (40, 3, 1, 1), (None, 3, 1, 1)
-    architecture = nin_torch_ref.Architecture(blocks, (mlp,) * 3, (True, True))
+    architecture = nin_torch_ref.Architecture(blocks, (mlp,) * 3, (MAX_3X3, MAX_3X3))
     pair = make_pair(variant, architecture, image_size=(21, 24), init="identity")
     fast, expected = flax_pass(pair.model)(pair), torch_pass(pair)
     fast.assert_same_forward(expected, "float64")
