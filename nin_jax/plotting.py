@@ -1,6 +1,6 @@
 """Figures of metrics and predictions, from arrays and plain data."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +89,37 @@ def plot_range_test(
     axes.set_title(title, fontsize=11)
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path)
+
+
+@literal_text
+def plot_progress(lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], path: Path) -> None:
+    """Plot the accuracy of several runs over their training time, a point for each epoch.
+
+    Args:
+        lines: minutes and accuracies of each run, by its label.
+        path: of the figure; its suffix says which kind.
+    """
+    figure = Figure(figsize=(9, 4.5), dpi=150, layout="constrained")
+    axes = figure.subplots()
+    for number, (label, (minutes, accuracies)) in enumerate(lines.items()):
+        color = PALETTE[number % len(PALETTE)]
+        style = ("-", "--", ":")[number // len(PALETTE) % 3]
+        axes.plot(
+            minutes,
+            accuracies,
+            "o",
+            ls=style,
+            color=color,
+            ms=4,
+            label=f"{label}: {accuracies[-1]:.4f}",
+        )
+    axes.set_xlabel("minutes of training steps")
+    axes.set_ylabel("test accuracy")
+    axes.set_xlim(left=0)
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False, loc="lower right")
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path)
 

@@ -147,7 +147,7 @@ def load_model(folder: str | Path, weights: str | Path | None = None) -> NiN:
             before any large allocation.
     """
     folder = Path(folder)
-    variant, sizes = _network(folder)
+    variant, sizes = network(folder)
     path = Path(weights) if weights is not None else weights_of(folder)
     expected = convert.expected_shapes(variant, **sizes)
     arrays = convert.load_safetensors(path, expected, variant.name)
@@ -163,15 +163,19 @@ def make_model(folder: Path) -> NiN:
     Raises:
         UserError: the folder is not a run.
     """
-    variant, sizes = _network(folder)
+    variant, sizes = network(folder)
     logit_relu, precision = read_recipe(folder).logit_relu, read_config(folder).precision
     preprocessing = read_preprocessing(folder)
     options = {"logit_relu": logit_relu, "dtype": precision, "preprocessing": preprocessing}
     return new_model(variant, **sizes, **options)
 
 
-def _network(folder: Path) -> tuple[Variant, dict[str, Any]]:
-    """Return a run's variant and the sizes of its network."""
+def network(folder: Path) -> tuple[Variant, dict[str, Any]]:
+    """Return a run's variant, and its number of channels and classes and image size by name.
+
+    Raises:
+        UserError: the folder is not a run, or its variant is damaged.
+    """
     saved = read_run(folder)
     sizes = {
         "in_channels": saved.dataset.image_shape[2],

@@ -5,7 +5,7 @@ from tests.bad_inputs.api_networks import NETWORKS
 from tests.bad_inputs.case import Case
 from tests.bad_inputs.convert import CONVERT
 from tests.bad_inputs.doctor_and_soak import DOCTOR, SOAK
-from tests.bad_inputs.evaluate import EVALUATE, EXPORT
+from tests.bad_inputs.evaluate import COMPARE, EVALUATE, EXPORT
 from tests.bad_inputs.find_lr import FIND_LR
 from tests.bad_inputs.predict_and_explain import EXPLAIN, PREDICT
 from tests.bad_inputs.report_and_bench import BENCH, REPORT
@@ -17,6 +17,7 @@ SCRIPTS = {
     "train": TRAIN | VARIANT_FILES,
     "find_lr": FIND_LR,
     "evaluate": EVALUATE,
+    "compare": COMPARE,
     "export": EXPORT,
     "predict": PREDICT,
     "explain": EXPLAIN,

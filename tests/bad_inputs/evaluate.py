@@ -211,3 +211,12 @@ EXPORT = {
         "export", "--images must be", (*RUN, "--out", "a", "--images", "int8"), edits={}
     ),
 }
+
+COMPARE = {
+    "no run": Case("compare", "give one or more folders of runs", ()),
+    "folder without a run": Case("compare", "is not a run", (".",)),
+    "a figure of an unknown kind": Case(
+        "compare", "--out must end in .png, .pdf or .svg", (RUN[1], "--out", "a.txt"), edits={}
+    ),
+    "a run without an epoch": Case("compare", "cannot read", (RUN[1],), edits={}),
+}

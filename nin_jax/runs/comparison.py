@@ -1,0 +1,192 @@
+"""Several runs side by side: a table of what they reached, and accuracy over training time."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from nin_jax.errors import UserError
+from nin_jax.models.geometry import as_height_width, trace
+from nin_jax.runs import manifest, workdir
+from nin_jax.runs.writers import read_metrics
+from nin_jax.tables import Table, as_csv, markdown_section, plain_text, text_of
+
+
+@dataclass(frozen=True)
+class CompareConfig:
+    """Compare runs of scripts/train.py: what they trained, what they reached, and in which time."""
+
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
+    """Folders of runs."""
+
+    every_epoch: bool = False
+    """Print a row for every epoch. Default: one for the last epoch of each run."""
+
+    format: Literal["table", "markdown", "csv"] = "table"
+    """How to print the table."""
+
+    out: Path | None = None
+    """Draw the accuracy over the training time into this file: .png, .pdf or .svg."""
+
+
+@dataclass(frozen=True)
+class History:
+    """One run and its epochs.
+
+    Attributes:
+        name: of its folder.
+        network: name of the variant.
+        sides: (height, width) of its images.
+        params: number of its parameters.
+        macs: multiply-adds of one image.
+        recipe: its name.
+        batch_size: images of a step.
+        seed: of the run.
+        holdout: whether the accuracies are those of held-out training images.
+        epochs: the "epoch" rows of metrics.jsonl.
+        minutes: of training until the end of each epoch, from its images per second: without
+            compiling, evaluating and saving.
+    """
+
+    name: str
+    network: str
+    sides: tuple[int, int]
+    params: int
+    macs: int
+    recipe: str
+    batch_size: int
+    seed: int
+    holdout: bool
+    epochs: list[dict[str, Any]]
+    minutes: list[float]
+
+
+def read_history(folder: Path) -> History:
+    """Read a run's configuration and metrics.
+
+    Raises:
+        UserError: the folder is not a run, it is damaged, or no epoch is complete.
+    """
+    config, recipe = manifest.read_config(folder), manifest.read_recipe(folder)
+    variant, sizes = manifest.network(folder)
+    layers = trace(variant, **sizes)
+    path = folder / workdir.METRICS
+    epochs = [row for row in read_metrics(path) if row["kind"] == "epoch"]
+    if not epochs:
+        raise UserError(f"{folder} has no complete epoch yet")
+    try:
+        steps = [row["step"] for row in epochs]
+        images = [(b - a) * recipe.batch_size for a, b in zip([0, *steps], steps, strict=False)]
+        rates = [float(row["images_per_second"]) for row in epochs]
+        seconds = [count / rate for count, rate in zip(images, rates, strict=True)]
+        for row in epochs:
+            _ = [float(row[key]) for key in ("train_accuracy", "test_loss", "test_accuracy")]
+    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+        raise UserError(f"{path}: the row of an epoch lacks a figure") from None
+    return History(
+        folder.resolve().name,
+        variant.name,
+        as_height_width(recipe.image_size),
+        sum(layer.params for layer in layers),
+        sum(layer.macs for layer in layers),
+        config.recipe,
+        recipe.batch_size,
+        config.seed,
+        config.holdout is not None,
+        epochs,
+        [total / 60 for total in accumulate(seconds)],
+    )
+
+
+@dataclass(frozen=True)
+class _Rounded:
+    """A number that is printed with so many digits after the point."""
+
+    raw: float
+    digits: int
+
+    def __str__(self) -> str:
+        return f"{self.raw:,.{self.digits}f}"
+
+
+def table(runs: Sequence[History], every_epoch: bool = False) -> Table:
+    """Return one row for the last epoch of each run, or for every epoch.
+
+    A note below names what is the same in all rows, instead of a column.
+    """
+    columns: dict[str, list[Any]] = {}
+    for run in runs:
+        chosen = list(zip(run.epochs, run.minutes, strict=True))[0 if every_epoch else -1 :]
+        for row, minutes in chosen:
+            for heading, cell in _cells(run, row, minutes).items():
+                columns.setdefault(heading, []).append(cell)
+    count = len(columns["run"])
+    same = {
+        heading: cells[0]
+        for heading, cells in columns.items()
+        if count > 1 and len(set(cells)) == 1 and heading in _SETTINGS
+    }
+    kept = {heading: cells for heading, cells in columns.items() if heading not in same}
+    notes = [f"All: {', '.join(f'{name} {text_of(cell)}' for name, cell in same.items())}."]
+    notes = notes if same else []
+    notes.append("Minutes: training steps only, on the machine of the run.")
+    if any(run.holdout for run in runs):
+        names = ", ".join(run.name for run in runs if run.holdout)
+        notes.append(f"Evaluated on held-out training images: {names}.")
+    return Table("", list(kept), list(zip(*kept.values(), strict=True)), " ".join(notes))
+
+
+_SETTINGS = ("variant", "image size", "parameters", "million MACs", "recipe", "batch size", "seed")
+
+
+def _cells(run: History, row: dict[str, Any], minutes: float) -> dict[str, Any]:
+    height, width = run.sides
+    values = run.network, f"{height}x{width}", run.params, _Rounded(run.macs / 1e6, 1)
+    settings = dict(zip(_SETTINGS, (*values, run.recipe, run.batch_size, run.seed), strict=True))
+    return {
+        "run": run.name,
+        **settings,
+        "epoch": row["epoch"],
+        "training accuracy": _Rounded(row["train_accuracy"], 4),
+        "test loss": _Rounded(row["test_loss"], 4),
+        "test accuracy": _Rounded(row["test_accuracy"], 4),
+        "minutes": _Rounded(minutes, 1),
+    }
+
+
+def compare(config: CompareConfig) -> None:
+    """Print the table, and draw the figure if a file is given.
+
+    Raises:
+        UserError: no run is given, a folder is not a run, or the file cannot be written.
+    """
+    if not config.runs:
+        raise UserError("give one or more folders of runs")
+    if config.out is not None and config.out.suffix not in (".png", ".pdf", ".svg"):
+        raise UserError(f"--out must end in .png, .pdf or .svg, got {config.out}")
+    runs = [read_history(folder) for folder in config.runs]
+    found = table(runs, config.every_epoch)
+    if config.format == "table":  # whole lines: a terminal's table would cut the numbers
+        print(plain_text(found.headings, found.texts, found.align), found.note, sep="\n\n")
+    else:
+        print({"markdown": markdown_section, "csv": as_csv}[config.format](found), end="")
+    if config.out is None:
+        return
+    from nin_jax.plotting import plot_progress  # matplotlib is slow to import
+
+    lines = {
+        f"{run.network}, {'x'.join(map(str, run.sides))}, {run.name}": (
+            run.minutes,
+            [row["test_accuracy"] for row in run.epochs],
+        )
+        for run in runs
+    }
+    try:
+        plot_progress(lines, config.out)
+    except OSError as error:
+        raise UserError(f"cannot write {config.out}: {error.strerror or error}") from None
+    print(f"wrote {config.out}", file=sys.stderr)

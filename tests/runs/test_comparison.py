@@ -1,0 +1,84 @@
+"""Runs side by side: their table and their figure."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from nin_jax.errors import UserError
+from nin_jax.runs.comparison import read_history, table
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+RESULTS = ROOT / "benchmarks/results/modern"
+NIN15, NIN = RESULTS / "nin15-64-60000", RESULTS / "nin-96-60000"
+
+
+def test_committed_runs():
+    runs = [read_history(folder) for folder in (NIN15, NIN)]
+    found = table(runs)
+    rows = [dict(zip(found.headings, row, strict=True)) for row in found.texts]
+    accuracies = [[row["test accuracy"], row["training accuracy"]] for row in rows]
+    assert accuracies == [["0.9250", "0.9265"], ["0.9217", "0.9296"]]
+    assert [row["parameters"] for row in rows] == ["2,225,510", "1,992,166"]
+    assert [row["million MACs"] for row in rows] == ["117.6", "108.0"]
+    assert "recipe" not in found.headings
+    assert found.note.startswith("All: recipe modern, batch size 128, seed 0.")
+    # Each epoch is 469 steps of 128 images.
+    expected = [60032 / row["images_per_second"] / 60 for row in runs[0].epochs]
+    assert runs[0].minutes == pytest.approx([sum(expected[: n + 1]) for n in range(3)])
+    every = table(runs, every_epoch=True)
+    assert [row[every.headings.index("epoch")] for row in every.rows] == [1, 2, 3, 1, 2, 3]
+
+
+def test_the_script_prints_and_draws(script):
+    done = script("compare", NIN15, NIN, "--format", "csv", "--out", "both.png")
+    assert done.code == 0, done.err
+    head, *rows = done.out.splitlines()
+    assert head.startswith("run,variant,image size")
+    assert [row.split(",")[0] for row in rows] == [
+        "nin15-64-60000",
+        "nin-96-60000",
+        "wrote both.png",
+    ]
+    assert Path("both.png").stat().st_size > 10_000
+
+
+def test_the_page_has_what_the_command_prints(script, monkeypatch):
+    page = (RESULTS.parent / "modern.md").read_text()
+    monkeypatch.chdir(ROOT)
+    (command,) = re.findall(r"^python scripts/compare.py (.*) --out \S+$", page, re.MULTILINE)
+    done = script("compare", *command.split())
+    assert done.out.strip() in page
+
+
+def test_a_run_on_held_out_images_says_so(tmp_path):
+    shutil.copytree(NIN, tmp_path / "run")
+    config = json.loads((tmp_path / "run/config.json").read_text())
+    config["config"]["holdout"] = 5000
+    (tmp_path / "run/config.json").write_text(json.dumps(config))
+    note = table([read_history(tmp_path / "run")]).note
+    assert note.endswith("Evaluated on held-out training images: run.")
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("", "has no complete epoch yet"),
+        (
+            '{"kind": "epoch", "step": 1, "images_per_second": 1}',
+            "the row of an epoch lacks a figure",
+        ),
+        (
+            '{"kind": "epoch", "step": 1, "images_per_second": 0, "train_accuracy": 1, '
+            '"test_accuracy": 1, "test_loss": 0}',
+            "the row of an epoch lacks a figure",
+        ),
+    ],
+)
+def test_damaged_metrics_raise(tmp_path, row, message):
+    shutil.copy(NIN / "config.json", tmp_path)
+    (tmp_path / "metrics.jsonl").write_text(row)
+    with pytest.raises(UserError, match=message):
+        read_history(tmp_path)
