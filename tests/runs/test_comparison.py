@@ -38,8 +38,7 @@ def test_the_script_prints_and_draws(script):
     head, *rows = done.out.splitlines()
     assert head.startswith("run,variant,image size")
     assert [row.split(",")[0] for row in rows] == ["nin15-64-60000", "nin-96-60000"]
-    assert done.err == "wrote both.png
-"
+    assert done.err == "wrote both.png\n"
     assert Path("both.png").stat().st_size > 10_000
 
 
