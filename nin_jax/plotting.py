@@ -13,6 +13,7 @@ from matplotlib.ticker import NullFormatter
 # The colors of Okabe and Ito, which color-blind readers can distinguish.
 TRAIN, TEST = "#0072B2", "#D55E00"
 PALETTE = (TRAIN, TEST, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")
+MOST_MAPS = 17  # in the figure of class maps: three rows with the image
 
 # Names may contain dollar signs, which matplotlib would parse as a formula and may fail on.
 literal_text = matplotlib.rc_context({"text.parse_math": False})
@@ -165,6 +166,7 @@ def plot_class_maps(
 ) -> None:
     """Plot an image, and over it the map of each class with its logit, the largest in bold.
 
+    Of more than `MOST_MAPS` classes, those with the largest logits are plotted, in that order.
     All maps have one color scale. The figure follows figure 4 of Lin, Chen and Yan, "Network in
     Network" (2013).
 
@@ -176,8 +178,12 @@ def plot_class_maps(
         path: of the PNG file.
     """
     logits = maps.mean((0, 1))
-    columns = 6
-    rows = -(-(len(logits) + 1) // columns)
+    columns, plotted = 6, np.arange(len(logits))
+    if len(logits) > MOST_MAPS:
+        title = f"{title}: the {MOST_MAPS} of {len(logits):,} classes with the largest logits"
+        plotted = np.argsort(-logits, kind="stable")[:MOST_MAPS]
+    maps = maps[:, :, plotted]
+    rows = -(-(len(plotted) + 1) // columns)
     figure = Figure(figsize=(9, 1.75 * rows + 0.5), dpi=150, layout="constrained")
     figure.suptitle(title, fontsize=10)
     panels = list(figure.subplots(rows, columns, squeeze=False).flat)
@@ -185,11 +191,11 @@ def plot_class_maps(
         axes.set_axis_off()
     height, width, channels = image.shape
     gray = {"cmap": "gray", "vmin": 0, "vmax": 255}
-    for axes in panels[: len(logits) + 1]:
+    for axes in panels[: len(plotted) + 1]:
         axes.imshow(image[:, :, 0] if channels == 1 else image, **gray)
     panels[0].set_title("image", fontsize=9)
     scale = Normalize(maps.min(), max(maps.max(), maps.min() + 1e-6))
-    for i, (name, logit) in enumerate(zip(class_names, logits, strict=True)):
+    for i, k in enumerate(plotted.tolist()):
         drawn = panels[i + 1].imshow(
             maps[:, :, i],
             cmap="viridis",
@@ -198,7 +204,8 @@ def plot_class_maps(
             extent=(-0.5, width - 0.5, height - 0.5, -0.5),
             interpolation="nearest",
         )
-        weight = "bold" if i == logits.argmax() else "normal"
-        panels[i + 1].set_title(f"{name}\n{logit:.2f}", fontsize=9, fontweight=weight)
+        weight = "bold" if k == logits.argmax() else "normal"
+        text = f"{class_names[k]}\n{logits[k]:.2f}"
+        panels[i + 1].set_title(text, fontsize=9, fontweight=weight)
     figure.colorbar(drawn, ax=panels, shrink=0.8, label="class map", fraction=0.03)
     figure.savefig(path)

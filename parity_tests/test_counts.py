@@ -1,5 +1,7 @@
 """Parameters and multiply-adds: PyTorch's counts, nin_jax's and the published ones."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -87,6 +89,38 @@ def test_the_images_are_those_of_the_publications():
     for name in nin_jax.list_variants():
         side = 32 if name in small else 224
         assert nin_jax.describe(name).startswith(f"{name}: {side}x{side}x1")
+
+
+# The authors' train_val.prototxt of nin_imagenet in the Caffe model zoo, layer by layer:
+# convolutions as (num_output, kernel_size, stride, pad), pools as (kernel_size, stride).
+ZOO = (
+    *((96, 11, 4, 0), (96, 1, 1, 0), (96, 1, 1, 0), (3, 2)),
+    *((256, 5, 1, 2), (256, 1, 1, 0), (256, 1, 1, 0), (3, 2)),
+    *((384, 3, 1, 1), (384, 1, 1, 0), (384, 1, 1, 0), (3, 2)),
+    *((1024, 3, 1, 1), (1024, 1, 1, 0), (1000, 1, 1, 0)),
+)
+
+
+def test_the_network_for_imagenet_is_the_zoos_layer_by_layer():
+    layers = [
+        layer
+        for layer in trace(nin_jax.get_variant("nin_imagenet"), 3, 1000, 224)
+        if layer.params or "pool" in layer.name
+    ]
+    channels, side, params = 3, 224, 0
+    for layer, numbers in zip(layers, ZOO, strict=True):
+        if len(numbers) == 4:
+            out, kernel, stride, pad = numbers
+            count = out * (channels * kernel**2 + 1)
+            channels, side = out, (side + 2 * pad - kernel) // stride + 1
+        else:  # Caffe rounds up
+            (kernel, stride), count = numbers, 0
+            side = math.ceil((side - kernel) / stride) + 1
+        assert layer.params == count, layer.name
+        assert layer.out_shape == (side, side, channels), layer.name
+        params += count
+    assert side == 6  # the zoo's last pool is an average of 6x6
+    assert params == 7_595_176  # 29 MiB, the size of its caffemodel
 
 
 def test_both_packages_have_the_same_variants():

@@ -246,8 +246,15 @@ def variant_from_dict(data: Mapping[str, Any]) -> Variant:
 
 def _check_stage(stage: object, what: str) -> None:
     _check_fields(Stage, stage, what)
-    if isinstance(stage, Mapping) and isinstance(stage.get("pool"), Mapping):
-        _check_fields(Pool, stage["pool"], f"{what}'s pool")
+    pool = stage.get("pool") if isinstance(stage, Mapping) else None
+    if isinstance(pool, Mapping):
+        _check_fields(Pool, pool, f"{what}'s pool")
+        if isinstance(kind := pool.get("kind", "max"), str) and kind not in ("max", "average"):
+            raise unknown_name(f"kind of {what}'s pool", kind[:MAX_NAME], ("max", "average"))
+        try:
+            from_json(Pool, pool)
+        except UserError as error:  # a field's name alone would not say which pool it is
+            raise UserError(f"{what}'s pool: {error}") from None
 
 
 def _check_fields(cls: type, plain: object, what: str) -> None:

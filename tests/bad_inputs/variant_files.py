@@ -1,5 +1,7 @@
 """Bad variant files, as scripts/train.py reads them."""
 
+import json
+
 from tests.bad_inputs.case import DEEP, Case, Content, on_digits
 
 STAGE = '{"channels": 8, "kernel": 3}'
@@ -8,6 +10,12 @@ THIN = '{"channels": 8, "kernel": 1, "mlp": []}'
 
 def _variant(text: str, content: Content, name: str = "bad.json") -> Case:
     return on_digits("train", text, "--variant", name, files={name: content})
+
+
+def _second(text: str, **fields: object) -> Case:
+    """A network of two stages, the second with these fields."""
+    plain = {"channels": 8, "kernel": 3, "padding": 1}
+    return _variant(text, json.dumps({"stages": [plain, plain | fields]}))
 
 
 VARIANT_FILES = {
@@ -83,7 +91,44 @@ VARIANT_FILES = {
     "variant name with slashes": _variant("without slashes", '{"name": "../x", "stages": []}'),
     "variant name with lines": _variant("printable", '{"name": "a\\nb", "stages": []}'),
     "variant name a number": _variant("got 3", '{"name": 3, "stages": []}'),
+    "a pool larger than its map": _second(
+        "is too small for bad: the map of block2's pool vanishes; the smallest size that works is "
+        "501x501",
+        pool={"size": 250},
+    ),
+    "a pool of an unknown kind": _second(
+        "unknown kind of stage 1's pool 'avarage': did you mean average", pool={"kind": "avarage"}
+    ),
+    "a pool of no kind": _second(
+        "stage 1's pool: kind must be 'max' or 'average', got 3", pool={"kind": 3}
+    ),
+    "a pool that is a text": _second("stages.1.pool must be a Pool, or true or false", pool="max"),
+    "a pool with a slip": _second(
+        "unknown stage 1's pool field 'sise': did you mean size", pool={"sise": 2}
+    ),
+    "a pool of no pixels": _second("stage 1's pool: size must be >= 1, got 0", pool={"size": 0}),
+    "a pool of a billion": _second("size must be <= 16384, got 1000000000", pool={"size": 10**9}),
+    "a pool of padding": _second(
+        "stage 1's pool: Pool.padding must be at most half the size of 3, got 2",
+        pool={"padding": 2},
+    ),
+    "a pool that rounds maybe": _second("round_up must be true or false", pool={"round_up": "up"}),
+    "a width less than layers": _second(
+        "stage 1 has 3 convolutions, so its channels must be one number or 3 of them, got 2",
+        channels=[8, 8],
+    ),
+    "a width of zero": _second("channels must be >= 1, got [8, 0, 8]", channels=[8, 0, 8]),
+    "a width of a text": _second("must be a whole number, or one for each", channels=[8, "8", 8]),
+    "a width of a billion": _second("channels must be <= 65536", channels=[8, 8, 10**9]),
+    "a dropout of one after a pool": _second("dropout must be < 1, got 1", dropout=1),
+    "a head with a width for its last layer": _variant(
+        "the head has 3 convolutions, so its channels must be one number or 2 of them, got 3",
+        '{"stages": [], "head": {"channels": [8, 8, 8], "kernel": 3}}',
+    ),
+    "a head with dropout after it": _variant(
+        "neither pool nor dropout", '{"stages": [], "head": {"kernel": 3, "dropout": 0.5}}'
+    ),
     "head with channels": _variant(
-        "the head must be", '{"stages": [], "head": {"channels": 3, "kernel": 3}}'
+        "the head must have channels=None", '{"stages": [], "head": {"channels": 3, "kernel": 3}}'
     ),
 }

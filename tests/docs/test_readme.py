@@ -48,10 +48,11 @@ def test_the_python_code_runs(page, tmp_path, monkeypatch):
 
 
 def test_the_toml_is_the_variant_defined_in_python():
-    (toml,), (python, *_) = blocks("training.md", "toml"), blocks("training.md", "python")
     names = {}
-    exec(python, names)
-    assert variant_from_dict({"name": "mine", **tomllib.loads(toml)}) == names["mine"]
+    exec(blocks("training.md", "python")[0], names)
+    for block, name in zip(blocks("training.md", "toml"), ("mine", "full"), strict=True):
+        assert block.startswith(f"# {name}.toml")
+        assert variant_from_dict({"name": name, **tomllib.loads(block)}) == names[name]
 
 
 def test_the_networks_of_the_classics_page_are_variants():

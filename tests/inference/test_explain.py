@@ -4,10 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from PIL import Image
 
 import nin_jax
 from nin_jax.inference.class_maps import explain_images
+from nin_jax.plotting import plot_class_maps
 from nin_jax.runs import manifest
 
 
@@ -66,6 +68,16 @@ def test_readable_pictures_are_drawn_and_the_others_named(script, undisturbed, t
     assert names == ["one-2-maps.png", "one-maps.png"]
     with Image.open(tmp_path / "maps" / "one-maps.png") as image:
         assert image.width > 1000
+
+
+def test_of_many_classes_those_with_the_largest_logits_are_drawn(tmp_path, monkeypatch):
+    titles = []
+    monkeypatch.setattr(Axes, "set_title", lambda axes, text, **_: titles.append(text))
+    maps = np.random.default_rng(0).random((6, 6, 1000), np.float32)
+    names = [f"class {i}" for i in range(1000)]
+    plot_class_maps(np.zeros((32, 32, 3), np.uint8), maps, names, "p.png", tmp_path / "maps.png")
+    logits = maps.mean((0, 1))
+    assert titles[1:] == [f"class {i}\n{logits[i]:.2f}" for i in np.argsort(-logits)[:17]]
 
 
 def test_no_readable_picture_is_an_error(script, undisturbed, tmp_path):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 
 import nin_jax
-from nin_jax import Stage, UserError, Variant, get_variant
+from nin_jax import Pool, Stage, UserError, Variant, get_variant
 from nin_jax.models import summary
 from nin_jax.models.geometry import check_image_size, smallest_image, trace
 from nin_jax.models.stages import MAX_SIDE
@@ -127,6 +127,28 @@ def test_variant_files(tmp_path):
     (tmp_path / "other.json").write_text(json.dumps(variant_to_dict(TINY)))
     assert get_variant(tmp_path / "tiny.toml") == TINY
     assert get_variant(str(tmp_path / "other.json")) == TINY  # the file's name field
+
+
+def test_a_file_of_the_first_form_means_what_it_meant():
+    """``variant_to_dict`` wrote such a table, in config.json too, when a pool was true or false."""
+    stage = {"stride": 1, "padding": 1, "mlp": [[1, 0]]}
+    old = {
+        "name": "old",
+        "stages": [
+            {"channels": 8, "kernel": 5} | stage | {"pool": True},
+            {"channels": 16, "kernel": 3} | stage | {"pool": False},
+        ],
+        "head": {"channels": None, "kernel": 3} | stage | {"pool": False},
+        "classifier": "mean",
+        "dropout": 0.5,
+        "published_lr": 0.1,
+    }
+    layers = [
+        Stage(8, 5, padding=1, mlp=((1, 0),), pool=Pool("max", 3, 2)),
+        Stage(16, 3, padding=1, mlp=((1, 0),), pool=None),
+    ]
+    head = Stage(None, 3, padding=1, mlp=((1, 0),), pool=None)
+    assert variant_from_dict(old) == Variant("old", tuple(layers), head)
 
 
 @pytest.mark.parametrize(
