@@ -122,7 +122,7 @@ NETWORKS = {
     "Variant: a stage without channels": fails(
         "needs channels", lambda: _tiny(stages=(Stage(None, 3),))
     ),
-    "Variant: a head with a pool": fails("the head must be", lambda: _tiny(head=Stage(None, 3))),
+    "Variant: a head with a pool": fails("the head must have", lambda: _tiny(head=Stage(None, 3))),
     "Variant: unknown classifier": fails("classifier must be", lambda: _tiny(classifier="max")),
     "Variant: dropout one": fails("dropout must be", lambda: _tiny(dropout=1)),
     "Variant: dropout false": fails("dropout must be", lambda: _tiny(dropout=False)),
