@@ -1,14 +1,18 @@
 """Networks of other projects: their weights give the same logits here as in their own code."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from pytorchcv.models import nin_cifar
 
+import nin_torch_ref
 from nin_jax import UserError, create_model
 from nin_jax.models import convert
 from parity_tests.frameworks import TORCH_DEVICE, as_array, as_nchw, as_tensor, assert_close
 from parity_tests.tolerances import FORWARD
+from tests.support.caffemodel import caffemodel
 
 
 @pytest.mark.parametrize("precision", ["float32", "float64"])
@@ -43,3 +47,19 @@ def test_pytorchcv(name, classes, precision, rng):
 def test_pytorchcv_has_no_name_for_a_linear_layer():
     with pytest.raises(UserError, match="no name for the linear layer of nin_fc"):
         convert.to_torch(create_model("nin_fc", image_size=67), naming="pytorchcv")
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_caffe(precision, tmp_path, rng):
+    """The model zoo's network, in the older form of its file: BGR, 0..255, less the mean."""
+    sizes: dict[str, Any] = {"in_channels": 3, "num_classes": 20, "image_size": 67}
+    theirs = nin_torch_ref.create_model("nin_imagenet", **sizes).eval()
+    theirs = theirs.to(TORCH_DEVICE, getattr(torch, precision))
+    arrays = [as_array(value) for value in theirs.state_dict().values()]
+    path = tmp_path / "nin_imagenet.caffemodel"
+    path.write_bytes(caffemodel(arrays))
+    model = convert.from_caffe(path, **sizes, dtype=precision, param_dtype=precision)
+
+    images = rng.random((2, 67, 67, 3)).astype(precision)
+    pixels = 255 * as_nchw(images).flip(1) - as_tensor([104, 117, 123])[:, None, None]
+    assert_close(model(images), as_array(theirs(pixels)), FORWARD[precision], "logits")

@@ -1,7 +1,7 @@
 """Convert weights to safetensors: python scripts/convert.py nin.pt nin.safetensors."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,32 +12,52 @@ from nin_jax import cli
 
 @dataclass(frozen=True)
 class ConvertConfig:
-    """Convert the state dict in a PyTorch or safetensors file, or the weights of a run, to a
-    checked .safetensors file.
+    """Convert the state dict in a PyTorch or safetensors file, a .caffemodel, or the weights of a
+    run, to a checked .safetensors file.
 
-    Every key and shape must fit the network. A PyTorch file is read with weights_only=True, so no
-    code in it is run; reading it needs PyTorch.
+    Every shape must fit the network. A PyTorch file is read with weights_only=True, so no code in
+    it is run; reading it needs PyTorch. Caffe is not needed.
     """
 
     source: Annotated[Path, tyro.conf.Positional]
-    """File of PyTorch or safetensors to read, whatever its name, or the folder of a run."""
+    """File of PyTorch or safetensors to read, whatever its name, a file of Caffe, which ends in
+    .caffemodel, or the folder of a run."""
 
     target: Annotated[Path, tyro.conf.Positional]
     """File to write: .safetensors."""
 
     variant: str | None = None
-    """Network of the weights: a built-in name, or a .json or .toml file. Default: nin. This and the
-    next three options are for files: a run knows its own."""
+    """Network of the weights: a built-in name, or a .json or .toml file. Default: nin, or
+    nin_imagenet for a .caffemodel. This option and those down to --mean-file are for files: a run
+    knows its own."""
 
     in_channels: int | None = None
-    """Channels of its images: 1 for gray, 3 for color. Default: 1."""
+    """Channels of its images: 1 for gray, 3 for color. Default: 1, or 3 for a .caffemodel."""
 
     num_classes: int | None = None
-    """Number of its classes. Default: 10."""
+    """Number of its classes. Default: 10, or 1000 for a .caffemodel."""
 
     image_size: int | tuple[int, int] | None = None
     """Side of its images, or height and width, in pixels; only nin_fc needs it. Default: the
     variant's."""
+
+    scale: float | None = None
+    """What the network does to its images first, which it will do here too: multiply the values
+    from 0 to 1 by this, such as 255. Default for this option and the next four: what the file says,
+    or else nothing, or for a .caffemodel of color images 255 and bgr, with the mean 104 117 123 for
+    nin_imagenet."""
+
+    mean: tuple[float, ...] | None = None
+    """Subtract this from the scaled images: one number, or one for each channel."""
+
+    std: tuple[float, ...] | None = None
+    """Divide by this then: one number, or one for each channel."""
+
+    channel_order: Literal["rgb", "bgr"] | None = None
+    """Order of the network's channels."""
+
+    mean_file: Path | None = None
+    """Instead of --mean, a .binaryproto of Caffe, whose mean over each channel is taken."""
 
     naming: Literal["sequential", "pytorchcv"] = "sequential"
     """Names in the file to write: net.0.0.weight, or those of the package pytorchcv."""
@@ -70,37 +90,66 @@ def run(config: ConvertConfig) -> None:
     print(f"wrote {config.target}: {model.variant.name}, {count_params(model):,} parameters")
 
 
+PREPROCESSING = ("scale", "mean", "std", "channel_order")
+OF_FILES = ("variant", "in_channels", "num_classes", "image_size", *PREPROCESSING, "mean_file")
+
+
+def _given(config: ConvertConfig, *names: str) -> dict[str, Any]:
+    """Return those options that the user gave."""
+    values = {name: getattr(config, name) for name in names}
+    return {name: value for name, value in values.items() if value is not None}
+
+
 def _of_run(config: ConvertConfig):
     from nin_jax import UserError, load_run
 
-    options = (config.variant, config.in_channels, config.num_classes, config.image_size)
-    if any(option is not None for option in options):
+    for name in _given(config, *OF_FILES):
+        option = name.replace("_", "-")
         raise UserError(
-            f"{config.source} is a folder: a run knows its network, so leave out --variant, "
-            "--in-channels, --num-classes and --image-size"
+            f"{config.source} is a folder: a run knows its network, so leave out --{option}"
         )
     return load_run(config.source, best=config.best, checkpoint=config.checkpoint)
 
 
 def _of_file(config: ConvertConfig):
     from nin_jax import UserError, get_variant
-    from nin_jax.models import convert
+    from nin_jax.models import caffe, convert
+    from nin_jax.models.preprocessing import Preprocessing
     from nin_jax.reading import is_torch
 
     if config.best or config.checkpoint is not None:
         raise UserError(f"--best and --checkpoint need the folder of a run, not {config.source}")
-    variant = get_variant(config.variant or "nin")
-    sizes: dict[str, Any] = {
-        "in_channels": 1 if config.in_channels is None else config.in_channels,
-        "num_classes": 10 if config.num_classes is None else config.num_classes,
-        "image_size": variant.image_size if config.image_size is None else config.image_size,
+    is_caffe = config.source.suffix.lower() == ".caffemodel"
+    variant = get_variant(config.variant or ("nin_imagenet" if is_caffe else "nin"))
+    usual: dict[str, Any] = {
+        "in_channels": 3 if is_caffe else 1,
+        "num_classes": 1000 if is_caffe else 10,
     }
+    usual["image_size"] = variant.image_size
+    sizes = usual | _given(config, "in_channels", "num_classes", "image_size")
+    if is_caffe:
+        stated = _stated(config, caffe.usual_preprocessing(variant.name, sizes["in_channels"]))
+        return convert.from_caffe(config.source, variant, **sizes, preprocessing=stated)
     if is_torch(config.source):
-        return convert.from_torch(_read_pt(config.source), variant, **sizes)
-    expected = convert.expected_shapes(variant, **sizes)
-    state_dict = convert.load_safetensors(config.source, expected, variant.name)
-    preprocessing = convert.read_preprocessing(config.source)
-    return convert.from_torch(state_dict, variant, **sizes, preprocessing=preprocessing)
+        state_dict, found = _read_pt(config.source), Preprocessing()
+    else:
+        expected = convert.expected_shapes(variant, **sizes)
+        state_dict = convert.load_safetensors(config.source, expected, variant.name)
+        found = convert.read_preprocessing(config.source) or Preprocessing()
+    return convert.from_torch(state_dict, variant, **sizes, preprocessing=_stated(config, found))
+
+
+def _stated(config: ConvertConfig, usual):
+    """Return the preprocessing with what the options say."""
+    from nin_jax import UserError
+    from nin_jax.models import caffe
+
+    given = _given(config, *PREPROCESSING)
+    if config.mean_file is not None:
+        if "mean" in given:
+            raise UserError("give one of --mean and --mean-file")
+        given["mean"] = caffe.read_mean(config.mean_file)
+    return replace(usual, **given)
 
 
 def _read_pt(path: Path):

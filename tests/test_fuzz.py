@@ -29,13 +29,14 @@ import nin_jax
 import nin_torch_ref
 from nin_jax import UserError
 from nin_jax.data import cifar, emnist, idx, pictures, svhn
-from nin_jax.models import convert, variants
+from nin_jax.models import caffe, convert, variants
 from nin_jax.models.recognition import recognize
 from nin_jax.models.variants import variant_to_dict
 from nin_jax.runs import manifest, writers
 from nin_jax.study import grid
 from tests.bad_inputs.case import picture, safetensors, saved
 from tests.conftest import TINY_TOML
+from tests.support.caffemodel import blob, caffemodel
 from tests.support.mutations import as_toml, damaged, damaged_json, damaged_tree, mutate
 from tests.support.resident_memory import forget_peak, growth
 from tests.support.small_archives import mat_file, tar_gz, zipped
@@ -265,6 +266,32 @@ def test_state_dicts(file, data):
         found = recognize(state, expected)
         convert.check_shapes({n: a.shape for n, a in found.arrays.items()}, expected, "tiny")
         assert "\n" not in found.note("float32")
+
+
+CAFFE = [
+    caffemodel(list(tiny_weights().values()), v1=v1, old=v1, packed=packed)
+    for v1, packed in ((True, True), (False, False))
+]
+NAMES = [name.removesuffix(".weight") for name in tiny_weights() if name.endswith(".weight")]
+MEAN = blob(np.ones((3, 4, 5), np.float32))
+
+
+@fuzz(0.12)
+@given(damaged(*CAFFE))
+def test_caffemodel(file, data):
+    file.write_bytes(data)
+    with survives("caffemodel"):
+        found = caffe.read(file, NAMES, "tiny")
+        assert all(array.ndim in (1, 4) for array in found.arrays.values())
+        assert "\n" not in found.note("float32")
+
+
+@fuzz(0.06)
+@given(damaged(MEAN))
+def test_binaryproto(file, data):
+    file.write_bytes(data)
+    with survives("binaryproto"):
+        assert all(isinstance(mean, float) for mean in caffe.read_mean(file))
 
 
 @fuzz(0.06)

@@ -17,7 +17,7 @@ import nin_jax
 import nin_torch_ref
 from nin_jax import UserError
 from nin_jax.data import pictures
-from nin_jax.models import convert
+from nin_jax.models import caffe, convert
 from nin_jax.models.geometry import MAX_PARAMS
 from nin_jax.runs import manifest
 from nin_jax.study import grid
@@ -26,6 +26,7 @@ from nin_jax.training.evaluate import Score
 from nin_jax.training.recipes import RECIPES
 from tests.bad_inputs.case import Case, legacy_pt, packed, picture, png, safetensors, tensor
 from tests.conftest import SCRIPTS
+from tests.support.caffemodel import blob, caffemodel, varint
 from tests.support.resident_memory import forget_peak, growth
 from tests.support.study_results import row
 from tests.test_bad_input import finished, place
@@ -91,16 +92,20 @@ def test_large_sizes_in_headers_take_no_memory(tmp_path):
         "warned.png": png(12_000, 12_000),  # Pillow only warns
         "wide.png": png(2**31 - 1, 2**31 - 1),
         "packed.pt": packed(),
+        "claims.caffemodel": b"\x12" + varint(2**34) + b"1234",
+        "shape.caffemodel": caffemodel([blob(np.ones(1, np.float32), claimed=(2**40,))] * 2),
         "old.pt": legacy_pt(2**40),
     }
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
     sparse(tmp_path / "sparse.safetensors", len(header) + 2**40, header)
     sparse(tmp_path / "sparse.json", 2**40)
+    sparse(tmp_path / "sparse.caffemodel", 2**30)
     sparse(tmp_path / "sparse.png", 2**40)
     shapes = convert.expected_shapes(nin_jax.get_variant("nin"), 1, 10, 224)
     readers = {
         ".safetensors": lambda path: convert.load_safetensors(path, shapes, "nin"),
+        ".caffemodel": lambda path: caffe.read(path, ["net.0.0"], "one"),
         ".json": nin_jax.get_variant,
         ".toml": nin_jax.get_variant,
         ".png": lambda path: pictures.read(path, 3, (8, 8)),

@@ -21,17 +21,24 @@ import numpy as np
 from flax import nnx
 
 from nin_jax.errors import UserError, unknown_name
+from nin_jax.models import caffe
 from nin_jax.models.nin import NiN, count_params, new_model
-from nin_jax.models.preprocessing import to_metadata
+from nin_jax.models.preprocessing import Preprocessing, to_metadata
 from nin_jax.models.recognition import Recognized, pytorchcv_names, recognize
 from nin_jax.models.stages import ImageSize
-from nin_jax.models.state_dict import TORCH_ORDER, check_shapes, expected_shapes, layer_names
-from nin_jax.models.variants import Variant
+from nin_jax.models.state_dict import (
+    TORCH_ORDER,
+    check_shapes,
+    expected_shapes,
+    layer_names,
+)
+from nin_jax.models.variants import Variant, get_variant
 from nin_jax.models.weight_files import load_safetensors, read_preprocessing
 
 __all__ = [
     "check_shapes",
     "expected_shapes",
+    "from_caffe",
     "from_torch",
     "load_safetensors",
     "load_state_dict",
@@ -211,14 +218,65 @@ def from_torch(
     Raises:
         UserError: as for `create_model` and `load_state_dict`.
     """
+    model = _without_values(variant, in_channels, num_classes, image_size, options)
+    load_state_dict(model, state_dict)
+    return model
+
+
+def _without_values(
+    variant: str | Variant,
+    in_channels: int,
+    num_classes: int,
+    image_size: ImageSize | None,
+    options: Any,
+) -> NiN:
+    """Return a model whose parameters are shapes: to draw values would compile much."""
     sizes: dict[str, Any] = {
         "in_channels": in_channels,
         "num_classes": num_classes,
         "image_size": image_size,
     }
-    # Parameters are shapes at first: drawing values to replace them would compile much.
-    model = nnx.eval_shape(lambda: new_model(variant, **sizes, **options))
-    load_state_dict(model, state_dict)
+    return nnx.eval_shape(lambda: new_model(variant, **sizes, **options))
+
+
+def from_caffe(
+    path: str | Path,
+    variant: str | Variant = "nin_imagenet",
+    *,
+    in_channels: int = 3,
+    num_classes: int = 1000,
+    image_size: ImageSize | None = None,
+    preprocessing: Preprocessing | None = None,
+    **options: Any,
+) -> NiN:
+    """Return a model with the weights of a ``.caffemodel``. Caffe is not needed.
+
+    The convolutions are taken in the order of the file, whatever their names, and every shape is
+    checked. The file does not say which images the network takes, so that is stated here.
+
+    Args:
+        path: of the file.
+        variant, in_channels, num_classes: as for `create_model`.
+        image_size: as for `create_model`; by default that of the variant.
+        preprocessing: of the images. Default: `caffe.PREPROCESSING`, that of the model zoo's
+            network for ImageNet; without its mean and crop for another variant, and none at all for
+            images that have not three channels.
+        options: further arguments of `create_model`.
+
+    Raises:
+        UserError: as for `create_model` and `caffe.read`, or the convolutions do not
+            fit the network.
+    """
+    variant = get_variant(variant)
+    if preprocessing is None:
+        preprocessing = caffe.usual_preprocessing(variant.name, in_channels)
+    options["preprocessing"] = preprocessing
+    model = _without_values(variant, in_channels, num_classes, image_size, options)
+    if model.linear is not None:
+        raise UserError(f"{variant.name} has a linear layer, which no network in Caffe's form has")
+    found = caffe.read(path, [name for name, _ in _layers(model)], variant.name)
+    check_shapes(_shapes(found.arrays), _model_shapes(model), variant.name)
+    _set(model, replace(found, remarks=(*found.remarks, f"preprocessing: {preprocessing}")))
     return model
 
 

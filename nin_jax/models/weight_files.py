@@ -87,5 +87,6 @@ def _find(headers: Mapping[str, Any], fitting: Mapping[str, Any], network: str) 
 
 def _damaged(path: str | Path, error: Exception) -> UserError:
     reason = " ".join(str(error).split())[:300]  # it may quote the file
-    hint = "; it is a PyTorch file: convert it with scripts/convert.py" if is_torch(path) else ""
+    other = "Caffe" if Path(path).suffix == ".caffemodel" else "PyTorch" if is_torch(path) else ""
+    hint = f"; it is a {other} file: convert it with scripts/convert.py" if other else ""
     return UserError(f"{path} is not a complete safetensors file: {reason}{hint}")

@@ -8,6 +8,7 @@ import numpy as np
 from nin_jax.models import convert
 from nin_jax.models.variants import variant_from_dict
 from tests.bad_inputs.case import WHOLE, Case, Content, packed, safetensors, saved
+from tests.support.caffemodel import blob, caffemodel, varint
 
 
 def _endless(torch: object) -> dict[str, object]:
@@ -36,6 +37,19 @@ def _convert(text: str, content: Content | None, *more: str, name: str = "a.pt")
     return Case("convert", text, (name, "out.safetensors", *more), files)
 
 
+def _caffe(text: str, content: Content, *more: str) -> Case:
+    """A .caffemodel for a network of two layers and two classes."""
+    small = "stages = [{channels = 1, kernel = 1, mlp = []}]\nhead = {kernel = 1, mlp = []}"
+    given = ("a.caffemodel", "b.safetensors", "--variant", "small.toml", "--num-classes", "2")
+    return Case("convert", text, (*given, *more), {"a.caffemodel": content, "small.toml": small})
+
+
+def _weights(*shapes: tuple[int, ...]) -> list[np.ndarray]:
+    return [np.ones(shape, np.float32) for shape in shapes]
+
+
+CONVOLUTIONS = _weights((1, 3, 1, 1), (1,), (2, 1, 1, 1), (2,))
+GOOD = caffemodel(CONVOLUTIONS)
 NO_TENSORS = "is truncated or holds more than plain tensors"
 CONVERT = {
     "nothing given": Case("convert", "missing"),
@@ -103,6 +117,58 @@ CONVERT = {
     "source's name too long": _convert("cannot read weights", None, name="x" * 300),
     "target of another format": Case("convert", "must end in .safetensors", ("a.pt", "b.npz")),
     "target in no folder": Case("convert", "there is no folder", ("a.pt", "none/b.safetensors")),
+    "caffe: truncated": _caffe("a.caffemodel is not a complete file of Caffe", GOOD[:-20]),
+    "caffe: text": _caffe("is not a complete file of Caffe", 'name: "CaffeNet"'),
+    "caffe: nothing": _caffe("a.caffemodel has 0 layers with weights; small has 2", b""),
+    "caffe: a layer of gigabytes": _caffe(
+        "is not a complete file of Caffe", b"\x12" + varint(2**34) + GOOD
+    ),
+    "caffe: a shape of gigabytes": _caffe(
+        "a.caffemodel: conv1 holds 3 numbers, but claims the shape [1048576, 1048576]",
+        caffemodel([blob(CONVOLUTIONS[0], claimed=(2**20, 2**20)), *CONVOLUTIONS[1:]]),
+    ),
+    "caffe: another network": _caffe(
+        "a.caffemodel has 1 layers with weights, conv1 to conv1; small has 2",
+        caffemodel(CONVOLUTIONS[:2]),
+    ),
+    "caffe: another shape": _caffe(
+        "the weights do not fit small (2 keys): net.3.0.weight has shape [3, 1, 1, 1], not [2, ",
+        caffemodel([*CONVOLUTIONS[:2], *_weights((3, 1, 1, 1), (3,))]),
+    ),
+    "caffe: no bias": _caffe(
+        "(1 keys): missing net.3.0.bias", caffemodel([*CONVOLUTIONS[:3], None])
+    ),
+    "caffe: a dense layer": _caffe(
+        "conv1 has weights, but is no convolution: its type is 'InnerProduct'",
+        caffemodel(CONVOLUTIONS, v1=False, kind=b"InnerProduct"),
+    ),
+    "caffe: a dense layer of the older kind": _caffe(
+        "conv1 has weights, but is no convolution: its type is 14",
+        caffemodel(CONVOLUTIONS, kind=14),
+    ),
+    "caffe: weights without sides": _caffe(
+        "conv1 has arrays of the shapes [1] and [1]", caffemodel(_weights((1,)) * 4, old=False)
+    ),
+    "caffe: a linear layer here": _caffe(
+        "nin_fc has a linear layer, which no network in Caffe's form has",
+        GOOD,
+        *("--variant", "nin_fc"),
+    ),
+    "caffe: a mean twice": _caffe(
+        "give one of --mean and --mean-file", GOOD, "--mean", "1", "--mean-file", "m"
+    ),
+    "caffe: a mean of two channels": _caffe(
+        "preprocessing: mean has 2 values for 3 channels", GOOD, "--mean", "1", "2"
+    ),
+    "caffe: no mean": _caffe("cannot read m: No such file", GOOD, "--mean-file", "m"),
+    "caffe: a mean that is no image": _caffe(
+        "a.caffemodel: the mean holds 0 numbers, but claims the shape [0, 0, 0, 0]",
+        GOOD,
+        *("--mean-file", "a.caffemodel"),
+    ),
+    "a mean of a run": Case(
+        "convert", "leave out --mean", ("run", "o.safetensors", "--mean", "1"), edits={}
+    ),
     "names that a linear layer does not have": Case(
         "convert",
         "pytorchcv has no name for the linear layer of linear",

@@ -35,6 +35,11 @@ TRAIN = {
     "initial weights missing": _from("cannot read weights none: No such file", "none"),
     "initial weights damaged": _from(WHOLE, "w", w=lambda: other_weights()[:10_000]),
     "initial weights a pickle": _from(WHOLE, "w", w=b"\x80\x04N."),
+    "initial weights of Caffe": _from(
+        "it is a Caffe file: convert it with scripts/convert.py",
+        "a.caffemodel",
+        a_caffemodel=b"\x12\x00" * 50,
+    ),
     "initial weights of another network": _from(
         "the weights do not fit nin (8 keys): missing net.0.4.weight", "w", w=other_weights
     ),
