@@ -164,9 +164,21 @@ def test_muon_steps(variant, changes):
 def _narrow(variant: str) -> tuple[nin_jax.Variant, nin_torch_ref.Architecture]:
     """Divide a network's channels by 8: the work of a step grows with at least their square."""
     wide, architecture = nin_jax.get_variant(variant), nin_torch_ref.ARCHITECTURES[variant]
-    stages = (replace(stage, channels=(stage.channels or 0) // 8) for stage in wide.stages)
-    blocks = ((block[0] and block[0] // 8, *block[1:]) for block in architecture.blocks)
-    return replace(wide, stages=tuple(stages)), replace(architecture, blocks=tuple(blocks))
+
+    def eighth(channels):
+        if isinstance(channels, tuple):
+            return tuple(map(eighth, channels))
+        return channels and channels // 8
+
+    *stages, head = (
+        replace(stage, channels=eighth(stage.channels)) for stage in (*wide.stages, wide.head)
+    )
+    blocks = ((eighth(block[0]), *block[1:]) for block in architecture.blocks)
+    mlps = (
+        tuple((*map(eighth, layer[:-2]), *layer[-2:]) for layer in mlp) for mlp in architecture.mlps
+    )
+    narrow = replace(architecture, blocks=tuple(blocks), mlps=tuple(mlps))
+    return replace(wide, stages=tuple(stages), head=head), narrow
 
 
 def test_the_learning_rates_of_modern_match_pytorch():
