@@ -100,8 +100,8 @@ class Recipe:
 
     normalize: Normalize = "none"
     """Preprocessing of the images: dataset subtracts the mean of the training images and divides by
-    their standard deviation, for each channel. The values are kept with the weights (recipes:
-    none)."""
+    their standard deviation, for each channel. The values are kept with the weights (d2l and
+    modern: none, paper: dataset)."""
 
 
 def d2l(variant: Variant) -> Recipe:
@@ -147,7 +147,8 @@ def paper(variant: Variant) -> Recipe:
     momentum and decay. The other networks' settings are options, see ``docs/classics.md``.
 
     What differs: there, biases learn at twice the rate and the last layer at a tenth of it; images
-    are preprocessed by global contrast normalization and ZCA whitening. Dropout is the network's.
+    are preprocessed by global contrast normalization and ZCA whitening, here by the mean and
+    deviation of each channel. Dropout is the network's.
     """
     return Recipe(
         image_size=variant.image_size,
@@ -158,6 +159,7 @@ def paper(variant: Variant) -> Recipe:
         schedule="steps",
         lr_steps=(200 / 260, 230 / 260),
         init="gaussian",
+        normalize="dataset",
     )
 
 
