@@ -6,23 +6,17 @@ new ones each time: ``NIN_FUZZ_CASES=10000 pytest tests/test_fuzz.py``.
 """
 
 import contextlib
-import faulthandler
 import functools
 import gzip
 import json
-import math
-import os
-import time
-import warnings
 import zlib
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given
 from safetensors.numpy import save
 
 import nin_jax
@@ -37,69 +31,17 @@ from nin_jax.study import grid
 from tests.bad_inputs.case import picture, safetensors, saved
 from tests.conftest import TINY_TOML
 from tests.support.caffemodel import blob, caffemodel
+from tests.support.fuzzing import fuzz, report, survives
 from tests.support.mutations import as_toml, damaged, damaged_json, damaged_tree, mutate
-from tests.support.resident_memory import forget_peak, growth
 from tests.support.small_archives import mat_file, tar_gz, zipped
 from tests.support.study_results import row
 from tests.support.synthetic_idx import idx_bytes
 from tests.test_bad_input import finished
 
-__all__ = ["finished"]  # a fixture: pytest finds it by its name in the module
-
-CASES = int(os.environ.get("NIN_FUZZ_CASES", 210))  # of all tests together
-MAX_SECONDS, MAX_BYTES = 5.0, 200 * 10**6  # processor time and memory of one case
-HANGS_AFTER = 120  # seconds of wall time, which are longer on a busy machine
+__all__ = ["finished", "report"]  # fixtures: pytest finds them by their names in the module
 
 TINY = nin_jax.Variant("tiny", (nin_jax.Stage(2, 3, padding=1),))
 SIZES: dict[str, Any] = {"in_channels": 1, "num_classes": 3, "image_size": 8}
-
-worst: dict[str, tuple[int, float]] = {}  # memory and seconds of each reader's worst case
-
-
-def fuzz(share: float) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Return the settings of a test that gets this share of all cases."""
-    return settings(
-        max_examples=max(1, math.ceil(share * CASES)),
-        derandomize=CASES <= 1000,
-        database=None,
-        deadline=None,
-        phases=[Phase.explicit, Phase.generate],  # no shrinking: the cases are small
-        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-    )
-
-
-@contextlib.contextmanager
-def survives(what: str) -> Iterator[None]:
-    """Fail if the block raises anything but a one-line `UserError`, or takes too much."""
-    faulthandler.dump_traceback_later(HANGS_AFTER, exit=True)
-    grown = growth() if forget_peak() else lambda: 0
-    started, message = time.process_time(), "a good result"
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            yield
-    except UserError as error:
-        message = str(error)
-    finally:
-        faulthandler.cancel_dump_traceback_later()
-    seconds = time.process_time() - started
-    taken = grown()
-    most, longest = worst.get(what, (0, 0.0))
-    worst[what] = (max(most, taken), max(longest, seconds))
-    assert taken < MAX_BYTES
-    assert seconds < MAX_SECONDS
-    assert 0 < len(message) < 10_000
-    assert message.encode().splitlines() == [message.encode()]  # one printable line
-
-
-@pytest.fixture(scope="session", autouse=True)
-def report() -> Iterator[None]:
-    yield
-    for what, (taken, seconds) in worst.items():
-        print(f"\n{what}: at most {taken / 1e6:.1f} MB and {seconds:.2f} s a case", end="")
-
-
-# The readers
-
 
 IMAGES = np.arange(2 * 3 * 4, dtype=np.uint8).reshape(2, 3, 4)
 

@@ -18,9 +18,8 @@ from nin_jax.data.official import OfficialSet, files_of
 from nin_jax.errors import UserError, first_line
 
 SIDE, CHANNELS = 32, 3
-LIMIT = (
-    200 * 2**20
-)  # the archives hold 170,052,171 and 168,513,733 bytes, unpacked 184 million each
+# The archives hold 170,052,171 and 168,513,733 bytes, unpacked 184 million each.
+LIMIT = 200 * 2**20
 _CHUNK = 2**20
 _MOST_MEMBERS = 100  # the official archives have about ten
 _PICKLES = (

@@ -253,9 +253,7 @@ class Operations:
 
     Attributes:
         name: of the constant in this file.
-        conv: convolution without bias, with the arguments of `conv`.
-        max_pool: max pooling, with the arguments of `max_pool`.
-        avg_pool: average pooling, with the arguments of `avg_pool`.
+        conv, max_pool, avg_pool: with the arguments of these functions.
     """
 
     name: str

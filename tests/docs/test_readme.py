@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import nin_jax
+from nin_jax.inference.export import export_program
 from nin_jax.models.variants import variant_from_dict
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -40,6 +41,9 @@ def test_the_python_code_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     weights = nin_jax.convert.to_torch(nin_jax.create_model("nin15", seed=1))
     names = {"state_dict": weights}
+    if "nin15.jax_export" in PAGES[page]:  # the page's code reads what its command wrote
+        pretrained = nin_jax.create_model("nin15", pretrained="fashion_mnist")
+        Path("nin15.jax_export").write_bytes(export_program(pretrained))
     for block in blocks(page, "python"):
         exec(block, names)
     for name in re.findall(r'save_safetensors\(model, "(.+)"\)', PAGES[page]):
