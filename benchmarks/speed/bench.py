@@ -6,7 +6,7 @@ from benchmarks.speed import jobs, output
 from benchmarks.speed.accuracy import Comparison
 from benchmarks.speed.config import BenchConfig
 from benchmarks.speed.work import Row
-from nin_jax.models.variants import list_variants
+from nin_jax.models.variants import EXERCISE
 
 
 def run_benchmarks(config: BenchConfig, command: str) -> None:
@@ -35,7 +35,7 @@ def run_benchmarks(config: BenchConfig, command: str) -> None:
     rows: list[Row] = []
     with console.status("starting") as status:
         plan = jobs.Plan(
-            variants=config.variants or tuple(list_variants()),
+            variants=config.variants or EXERCISE,
             batch_sizes=config.batch_sizes or None,
             image_size=config.image_size or 224,
             in_channels=config.in_channels,

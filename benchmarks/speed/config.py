@@ -39,7 +39,7 @@ class BenchConfig:
 
     variants: tuple[str, ...] = ()
     """Networks, for train, ops, sweep and accuracy, and with --batch-sizes for the others.
-    Default: all; for accuracy nin."""
+    Default: those of the exercise; for accuracy nin."""
 
     batch_sizes: tuple[int, ...] = ()
     """Images a step; for scale a step and device. Default: each benchmark's own. Not used by

@@ -178,26 +178,29 @@ def _imagenet(name: str) -> Variant:
     )
 
 
-VARIANTS: Mapping[str, Variant] = {
-    variant.name: variant
-    for variant in (
-        _d2l_family("nin", published_lr=0.03),
-        _d2l_family("nin_one_1x1", mlp=((1, 0),), published_lr=0.05),
-        _d2l_family("nin_three_1x1", mlp=((1, 0), (1, 0), (1, 0))),
-        _d2l_family("nin_3x3", mlp=((3, 1), (3, 1))),
-        _d2l_family("nin_fc", classifier="linear"),
-        _gradual("nin_gradual", kernel=3),
-        _gradual("nin_gradual_1x1", kernel=1),
-        _vgg_family("nin15", (1, 1, 1, 1)),
-        _vgg_family("nin21", (1, 1, 2, 2)),
-        _vgg_family("nin27", (1, 1, 3, 3)),
-        _pytorchcv_family("nin_cifar10"),
-        _pytorchcv_family("nin_cifar100"),
-        _pytorchcv_family("nin_svhn"),
-        _paper("nin_paper"),
-        _imagenet("nin_imagenet"),
-    )
-}
+_EXERCISE = (
+    _d2l_family("nin", published_lr=0.03),
+    _d2l_family("nin_one_1x1", mlp=((1, 0),), published_lr=0.05),
+    _d2l_family("nin_three_1x1", mlp=((1, 0), (1, 0), (1, 0))),
+    _d2l_family("nin_3x3", mlp=((3, 1), (3, 1))),
+    _d2l_family("nin_fc", classifier="linear"),
+    _gradual("nin_gradual", kernel=3),
+    _gradual("nin_gradual_1x1", kernel=1),
+    _vgg_family("nin15", (1, 1, 1, 1)),
+    _vgg_family("nin21", (1, 1, 2, 2)),
+    _vgg_family("nin27", (1, 1, 3, 3)),
+)
+_CLASSICS = (
+    _pytorchcv_family("nin_cifar10"),
+    _pytorchcv_family("nin_cifar100"),
+    _pytorchcv_family("nin_svhn"),
+    _paper("nin_paper"),
+    _imagenet("nin_imagenet"),
+)
+VARIANTS: Mapping[str, Variant] = {variant.name: variant for variant in (*_EXERCISE, *_CLASSICS)}
+
+# What the study and the benchmarks compare: networks for images of one size.
+EXERCISE = tuple(variant.name for variant in _EXERCISE)
 
 
 def list_variants() -> list[str]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from nin_jax.errors import UserError, unknown_name
-from nin_jax.models.variants import get_variant, list_variants
+from nin_jax.models.variants import EXERCISE, get_variant
 from nin_jax.runs import manifest
 from nin_jax.study import grid
 from nin_jax.study.grid import Cell, Setting
@@ -28,7 +28,7 @@ class StudyConfig(Setting):
     """
 
     variants: tuple[str, ...] = ()
-    """Networks. Default: all."""
+    """Networks. Default: the ten of the exercise."""
 
     recipes: tuple[str, ...] = ("d2l", "modern")
     """Recipes."""
@@ -72,7 +72,7 @@ def plan(config: StudyConfig) -> tuple[Setting, list[Cell]]:
     for recipe in config.recipes:
         if recipe not in RECIPES:
             raise unknown_name("recipe", recipe, RECIPES)
-    variants = config.variants or (QUICK_VARIANTS if config.quick else tuple(list_variants()))
+    variants = config.variants or (QUICK_VARIANTS if config.quick else EXERCISE)
     for variant in variants:
         get_variant(variant)
     names = [Path(variant).stem for variant in variants]
