@@ -1,6 +1,6 @@
 """One network in both frameworks, with the same weights."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,23 @@ from parity_tests.frameworks import TORCH_DEVICE, as_array
 from parity_tests.tolerances import Precision
 
 # The size of most tests, (height, width): small, odd and not square, and the head's maps have more
-# than one pixel. One size for all lets tests share compiled programs.
-IMAGE_SIZE = (99, 83)
+# than one pixel. One size for all lets tests share compiled programs. The second is for networks of
+# small images.
+IMAGE_SIZE, SMALL_IMAGE_SIZE = (99, 83), (37, 29)
+
+
+def distinct_variants() -> list[str]:
+    """Return the names of the variants, without those that repeat a network under another name."""
+    names = reversed(nin_jax.list_variants())
+    distinct = {
+        replace(nin_jax.get_variant(name), name="one", published_lr=1.0): name for name in names
+    }
+    return list(distinct.values())[::-1]
+
+
+def image_size_of(variant: str | nin_jax.Variant) -> tuple[int, int]:
+    """Return the size at which tests compute a network."""
+    return IMAGE_SIZE if nin_jax.get_variant(variant).image_size == 224 else SMALL_IMAGE_SIZE
 
 
 @dataclass(frozen=True)
@@ -30,10 +45,10 @@ class Pair:
 
 
 def fast(*names: str) -> list[Any]:
-    """Return all variants as test parameters; tests of those that are not named are slow."""
+    """Return all networks as test parameters; tests of those that are not named are slow."""
     return [
         variant if variant in names else pytest.param(variant, marks=pytest.mark.slow)
-        for variant in nin_jax.list_variants()
+        for variant in distinct_variants()
     ]
 
 
@@ -43,7 +58,7 @@ def make_pair(
     *,
     in_channels: int = 1,
     num_classes: int = 10,
-    image_size: tuple[int, int] = IMAGE_SIZE,
+    image_size: tuple[int, int] | None = None,
     init: Init = "xavier",
     logit_relu: bool = True,
     precision: Precision = "float64",
@@ -56,7 +71,8 @@ def make_pair(
     Args:
         variant: nin_jax's side.
         architecture: the reference's side; needed if the variant is not built in.
-        in_channels, num_classes, image_size, init, logit_relu, seed: as for `create_model`.
+        in_channels, num_classes, init, logit_relu, seed: as for `create_model`.
+        image_size: (height, width); None for `image_size_of`.
         precision: dtype of the parameters and of the images.
         compute_dtype: dtype of the model's computation, if it is not the precision.
         batch_size: number of images.
@@ -65,6 +81,7 @@ def make_pair(
         ValueError: the reference refuses the arguments.
         nin_jax.UserError: nin_jax refuses them.
     """
+    image_size = image_size or image_size_of(variant)
     options: dict[str, Any] = {
         "in_channels": in_channels,
         "num_classes": num_classes,

@@ -10,7 +10,7 @@ import torch
 from flax import nnx
 
 from parity_tests.frameworks import as_array, as_nchw, assert_close
-from parity_tests.pairs import IMAGE_SIZE, fast, make_pair
+from parity_tests.pairs import fast, make_pair
 from parity_tests.passes import flax_loss
 from parity_tests.tolerances import BFLOAT16_LOGITS
 
@@ -19,7 +19,6 @@ from parity_tests.tolerances import BFLOAT16_LOGITS
 def test_logits(variant):
     pair = make_pair(
         variant,
-        image_size=IMAGE_SIZE,
         precision="float32",
         compute_dtype="bfloat16",
         batch_size=4,

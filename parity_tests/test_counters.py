@@ -22,6 +22,7 @@ from nin_jax.accounting.programs import Programs, abstract_model
 from nin_jax.accounting.xla import program_cost
 from nin_jax.models.geometry import trace
 from nin_jax.training.recipes import Recipe
+from parity_tests.pairs import distinct_variants
 from parity_tests.test_random_architectures import networks
 
 # ptflops looks for torchvision, which it does not need; one for another torch fails.
@@ -70,7 +71,7 @@ def _costs(variant: str | nin_jax.Variant, *sizes) -> list[LayerCost]:
     [(2, 7, (131, 99)), pytest.param((3, 10, (224, 224)), marks=pytest.mark.slow)],
     ids=str,
 )
-@pytest.mark.parametrize("variant", nin_jax.list_variants())
+@pytest.mark.parametrize("variant", distinct_variants())
 def test_every_tool_counts_as_its_rules_predict(variant, sizes):
     channels, classes, sides = sizes
     reference = nin_torch_ref.create_model(
@@ -162,7 +163,7 @@ def _saved_bytes(model: nn.Module, x: torch.Tensor) -> int:
     return sum(storage.nbytes() for storage in kept.values())
 
 
-@pytest.mark.parametrize("variant", nin_jax.list_variants())
+@pytest.mark.parametrize("variant", distinct_variants())
 def test_pytorch_keeps_the_activations_that_are_counted(variant):
     reference = nin_torch_ref.create_model(variant, image_size=96).train()
     saved = _saved_bytes(reference, torch.zeros(3, 1, 96, 96))

@@ -13,6 +13,7 @@ from nin_jax.accounting.step_parts import DRAWS, optimizer_flops, training_cost
 from nin_jax.accounting.xla import program_cost
 from nin_jax.training.optimizer import make_optimizer
 from nin_jax.training.recipes import RECIPES
+from parity_tests.pairs import distinct_variants
 from tests.support.accounts import costs_of, known, model_of
 
 # At most this many operations of the schedule, which the formula leaves out, for any recipe.
@@ -27,7 +28,7 @@ KEYS, IMAGE = 300, 180
 # The recipe changes only the loss and the optimizer, so one variant is enough for the second.
 SLOW = [
     pytest.param(variant, "d2l", marks=pytest.mark.slow)
-    for variant in nin_jax.list_variants()
+    for variant in distinct_variants()
     if variant not in ("nin15", "nin_cifar10")
 ]
 

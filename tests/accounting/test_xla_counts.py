@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
 
-import nin_jax
 from nin_jax.accounting import operations
 from nin_jax.accounting.conventions import all_counts
 from nin_jax.accounting.programs import Programs
@@ -19,6 +18,7 @@ from nin_jax.accounting.xla import cost_entry, program_cost
 from nin_jax.models import ops
 from nin_jax.training.recipes import RECIPES
 from nin_jax.training.step import cross_entropy
+from parity_tests.pairs import distinct_variants
 from tests.support.accounts import Raises, costs_of, known, model_of
 
 Shape = jax.ShapeDtypeStruct
@@ -146,7 +146,7 @@ def test_convolutions_and_their_gradients(sides, size, stride, padding, spread, 
 
 
 @pytest.mark.parametrize("sizes", [(1, 10, (224, 224)), (3, 10, (224, 224)), (2, 7, (131, 99))])
-@pytest.mark.parametrize("variant", nin_jax.list_variants())
+@pytest.mark.parametrize("variant", distinct_variants())
 def test_the_plain_forward_pass_equals_the_formula(variant, sizes):
     model = model_of(variant, *sizes)
     programs = Programs(model, RECIPES["d2l"](model.variant), 1)
