@@ -31,24 +31,29 @@ class GivenMask(nn.Module):
         return x * self.mask
 
 
-def _flax_mask(pair: Pair) -> np.ndarray:
-    """Return the output of the model's dropout for ones: 0, or the scale of what is kept."""
+def _flax_masks(pair: Pair) -> list[np.ndarray]:
+    """Return the outputs of the model's dropouts for ones: 0, or the scale of what is kept."""
     layers = trace(pair.model.variant, pair.images.shape[3], 10, pair.images.shape[1:3])
-    (shape,) = (layer.out_shape for layer in layers if layer.kind == "dropout")
-    ones = np.ones((len(pair.images), *shape))
-    return np.asarray(pair.model.dropout(jax.numpy.asarray(ones), rngs=nnx.Rngs(dropout=KEY)))
+    shapes = [layer.out_shape for layer in layers if layer.kind == "dropout"]
+    dropouts = [*(each for each in pair.model.dropouts if each.rate), pair.model.dropout]
+    rngs = nnx.Rngs(dropout=KEY)
+    return [
+        np.asarray(dropout(jax.numpy.ones((len(pair.images), *shape), float), rngs=rngs))
+        for dropout, shape in zip(dropouts, shapes, strict=True)
+    ]
 
 
-def _inject(reference: nin_torch_ref.NiN, mask: np.ndarray) -> None:
-    (index,) = (i for i, layer in enumerate(reference.net) if isinstance(layer, nn.Dropout))
-    reference.net[index] = GivenMask(as_nchw(mask))
+def _inject(reference: nin_torch_ref.NiN, masks: list[np.ndarray]) -> None:
+    places = (i for i, layer in enumerate(reference.net) if isinstance(layer, nn.Dropout))
+    for place, mask in zip(list(places), masks, strict=True):
+        reference.net[place] = GivenMask(as_nchw(mask))
 
 
-@pytest.mark.parametrize("variant", fast("nin_fc"))
+@pytest.mark.parametrize("variant", fast("nin_fc", "nin_cifar10"))
 def test_same_mask_same_logits_and_gradients(variant):
     pair = make_pair(variant)
     without = torch_pass(pair)
-    _inject(pair.reference, _flax_mask(pair))
+    _inject(pair.reference, _flax_masks(pair))
     expected = torch_pass(pair)
     assert not np.array_equal(expected.logits, without.logits), "the mask changed nothing"
     flax_pass(pair.model)(pair, KEY).assert_same(expected, "float64")

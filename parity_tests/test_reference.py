@@ -40,7 +40,9 @@ def test_counts_below_one_raise(wrong):
 def test_an_unknown_name_raises():
     with pytest.raises(ValueError, match="unknown architecture 'nin51'; known: nin, "):
         create_model("nin51")
-    with pytest.raises(ValueError, match="unknown initialization 'lecun'; known: xavier, he, gaussian, id"):
+    with pytest.raises(
+        ValueError, match="unknown initialization 'lecun'; known: xavier, he, gaussian, id"
+    ):
         create_model("nin", init="lecun")  # pyright: ignore[reportArgumentType]
 
 

@@ -15,6 +15,7 @@ from nin_jax.runs import environment, manifest, workdir, writers
 from nin_jax.runs.examples import load_data
 from nin_jax.runs.fit import fit
 from nin_jax.study.grid import Cell, Row, Setting
+from nin_jax.validation import to_json
 
 # What a row takes from the run's summary.json.
 KEPT = ("dataset", "image_size", "train_images", "test_images", "evaluated_on", "epochs")
@@ -98,7 +99,7 @@ def result(cell: Cell, folder: Path) -> Row:
         "cell": cell.name,
         **asdict(cell),  # variant, recipe, seed and change
         **{name: summary[name] for name in KEPT},
-        "settings": asdict(manifest.read_recipe(folder)),
+        "settings": to_json(manifest.read_recipe(folder)),
         "train_loss": [row["train_loss"] for row in epochs],
         "test_loss": [row["test_loss"] for row in epochs],
         "test_accuracy_by_epoch": accuracies,
