@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from jax.typing import DTypeLike
 
 import nin_jax
@@ -50,6 +51,17 @@ def fast(*names: str) -> list[Any]:
         variant if variant in names else pytest.param(variant, marks=pytest.mark.slow)
         for variant in distinct_variants()
     ]
+
+
+def random_cases(examples: int) -> settings:
+    """Return the settings of a property test: so many cases, the same ones each time."""
+    return settings(
+        max_examples=examples,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
 
 
 def make_pair(

@@ -9,7 +9,7 @@ import pytest
 import thop
 import torch
 from fvcore.nn import FlopCountAnalysis
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -22,7 +22,7 @@ from nin_jax.accounting.programs import Programs, abstract_model
 from nin_jax.accounting.xla import program_cost
 from nin_jax.models.geometry import trace
 from nin_jax.training.recipes import Recipe
-from parity_tests.pairs import distinct_variants
+from parity_tests.pairs import distinct_variants, random_cases
 from parity_tests.test_random_architectures import networks
 
 # ptflops looks for torchvision, which it does not need; one for another torch fails.
@@ -112,13 +112,7 @@ def test_the_published_figures():
 def test_random_architectures(examples):
     built = 0
 
-    @settings(
-        max_examples=examples,
-        derandomize=True,
-        database=None,
-        deadline=None,
-        suppress_health_check=[HealthCheck.too_slow],
-    )
+    @random_cases(examples)
     @given(networks())
     def run(network) -> None:
         nonlocal built

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812 - its name everywhere
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 
 from nin_jax import UserError
 from nin_jax.models import ops
 from parity_tests.frameworks import as_array, as_nchw, as_nhwc, assert_close
+from parity_tests.pairs import random_cases
 from parity_tests.tolerances import AVERAGE, AVERAGE_BFLOAT16, Precision
 
 SIDES = [(3, 3), (4, 4), (5, 7), (8, 6), (3, 12), (54, 41)]
@@ -131,13 +132,7 @@ def _check_any_pool(pool: Pool, sides: tuple[int, int], precision: Precision) ->
 def test_any_pool(examples):
     fits = []
 
-    @settings(
-        max_examples=examples,
-        derandomize=True,
-        database=None,
-        deadline=None,
-        suppress_health_check=[HealthCheck.too_slow],
-    )
+    @random_cases(examples)
     @given(
         st.builds(Pool, st.integers(2, 5), st.integers(1, 3), st.integers(0, 3), st.booleans()),
         st.tuples(st.integers(1, 12), st.integers(1, 12)),

@@ -6,13 +6,13 @@ from typing import Any, Literal
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis.strategies import DrawFn
 
 import nin_jax
 import nin_torch_ref
 from nin_torch_ref.architectures import ConvTuple, Mlp
-from parity_tests.pairs import make_pair
+from parity_tests.pairs import make_pair, random_cases
 from parity_tests.passes import flax_pass, torch_pass
 
 
@@ -115,13 +115,7 @@ def _check(network: Network) -> bool:
 def test_both_frameworks_agree_or_both_refuse(examples):
     built = []
 
-    @settings(
-        max_examples=examples,
-        derandomize=True,
-        database=None,
-        deadline=None,
-        suppress_health_check=[HealthCheck.too_slow],
-    )
+    @random_cases(examples)
     @given(networks())
     def run(network: Network) -> None:
         built.append(_check(network))

@@ -166,7 +166,8 @@ def create_model(
             deviation 0.05, zero biases: the paper), or "identity": in each block, the
             convolutions after the first that keep the number of channels start as the identity.
             Other kernels are drawn as with "he", and the biases of the head's first convolution
-            are 1, so that no class starts with zero gradients. Not allowed with ``pretrained``.
+            with one channel per class are 1, so that no class starts with zero gradients. Not
+            allowed with ``pretrained``.
         logit_relu: whether ReLU follows the last convolution, as published (default True). A
             class whose map is zero everywhere then gets no gradient and cannot recover.
         preprocessing: what the model does to its images first (default: nothing). Not allowed with
