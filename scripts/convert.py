@@ -73,13 +73,11 @@ def run(config: ConvertConfig) -> None:
     """Convert the file, and print what was written."""
     from nin_jax import UserError, count_params
     from nin_jax.models import convert
+    from nin_jax.runs import workdir
 
     if config.target.suffix != ".safetensors":
         raise UserError(f"the target must end in .safetensors, got {config.target}")
-    if os.path.lexists(config.target):
-        raise UserError(f"{config.target} exists already")
-    if not os.path.isdir(config.target.parent):
-        raise UserError(f"{config.target}: there is no folder {config.target.parent}")
+    workdir.check_file(config.target)
     model = _of_run(config) if os.path.isdir(config.source) else _of_file(config)
     try:
         convert.save_safetensors(model, config.target, config.naming)

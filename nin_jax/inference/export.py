@@ -1,6 +1,5 @@
 """Export a trained network as a program that runs without this package."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,6 +12,7 @@ from flax import nnx
 from nin_jax.data import transforms
 from nin_jax.errors import UserError
 from nin_jax.models.nin import NiN
+from nin_jax.runs import workdir
 from nin_jax.runs.trained import Source
 
 PLATFORMS = ("cpu", "cuda")
@@ -65,10 +65,7 @@ def export_source(source: Source, out: Path, images: Images = "float32") -> None
     Raises:
         UserError: there is no such network, or the file exists or cannot be written.
     """
-    if os.path.lexists(out):
-        raise UserError(f"{out} exists already")
-    if not os.path.isdir(out.parent):
-        raise UserError(f"{out}: there is no folder {out.parent}")
+    workdir.check_file(out)
     trained = source.load()
     model = trained.model
     content = export_program(model, images)

@@ -168,6 +168,8 @@ def compare(config: CompareConfig) -> None:
         raise UserError("give one or more folders of runs")
     if config.out is not None and config.out.suffix not in (".png", ".pdf", ".svg"):
         raise UserError(f"--out must end in .png, .pdf or .svg, got {config.out}")
+    if config.out is not None:
+        workdir.check_file(config.out, replace=True)
     runs = [read_history(folder) for folder in config.runs]
     found = table(runs, config.every_epoch)
     if config.format == "table":  # whole lines: a terminal's table would cut the numbers

@@ -98,6 +98,24 @@ def check_folder(option: str, folder: Path) -> None:
         raise UserError(f"{option} {folder} is not writable")
 
 
+def check_file(path: Path, *, replace: bool = False) -> None:
+    """Check, without writing anything, that a file can be made.
+
+    Args:
+        path: of the file.
+        replace: whether one of this name may exist.
+
+    Raises:
+        UserError: it exists already, is a folder, or its folder does not exist or is not writable.
+    """
+    if os.path.isdir(path) or (not replace and os.path.lexists(path)):
+        raise UserError(f"{path} exists already")
+    if not os.path.isdir(path.parent):
+        raise UserError(f"{path}: there is no folder {path.parent}")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise UserError(f"{path}: the folder {path.parent} is not writable")
+
+
 def make_folder(option: str, folder: Path) -> None:
     """Make the folder if it does not exist.
 

@@ -218,5 +218,8 @@ COMPARE = {
     "a figure of an unknown kind": Case(
         "compare", "--out must end in .png, .pdf or .svg", (RUN[1], "--out", "a.txt"), edits={}
     ),
+    "a figure in no folder": Case(
+        "compare", "there is no folder b", (RUN[1], "--out", "b/a.png"), edits={}
+    ),
     "a run without an epoch": Case("compare", "cannot read", (RUN[1],), edits={}),
 }
