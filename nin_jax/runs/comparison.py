@@ -131,8 +131,8 @@ def table(runs: Sequence[History], every_epoch: bool = False) -> Table:
         if count > 1 and len(set(cells)) == 1 and heading in _SETTINGS
     }
     kept = {heading: cells for heading, cells in columns.items() if heading not in same}
-    notes = [f"All: {', '.join(f'{name} {text_of(cell)}' for name, cell in same.items())}."]
-    notes = notes if same else []
+    shared = ", ".join(f"{heading} {text_of(cell)}" for heading, cell in same.items())
+    notes = [f"All: {shared}."] if same else []
     notes.append("Minutes: training steps only, on the machine of the run.")
     if any(run.holdout for run in runs):
         names = ", ".join(run.name for run in runs if run.holdout)
