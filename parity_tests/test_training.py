@@ -142,6 +142,26 @@ def _check_sgd(pair: Pair, optimizer: str) -> None:
     _assert_same_training(pair, _optax_sgd(**options), expected)
 
 
+@pytest.mark.parametrize("variant", ["nin_cifar10", "nin_fc"])
+def test_steps_of_the_recipe_paper(variant):
+    """Kernels, biases and the last layer have learning rates of their own."""
+    recipe = replace(RECIPES["paper"](nin_jax.get_variant(variant)), schedule="constant")
+    pair = make_pair(*_narrow(variant))
+    *_, (last, _) = pair.reference.named_parameters()
+    groups = [
+        {
+            "params": [param],
+            "lr": recipe.lr
+            * (2.0 if param.ndim == 1 else 1.0)
+            * (0.1 if name.rpartition(".")[0] == last.rpartition(".")[0] else 1.0),
+            "weight_decay": recipe.weight_decay if param.ndim > 1 else 0.0,
+        }
+        for name, param in pair.reference.named_parameters()
+    ]
+    expected = torch.optim.SGD(groups, momentum=recipe.momentum)
+    _assert_same_training(pair, make_optimizer(recipe, STEPS), expected)
+
+
 @pytest.mark.parametrize(
     ("variant", "changes"),
     [

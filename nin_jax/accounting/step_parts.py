@@ -107,6 +107,10 @@ def optimizer_flops(costs: Sequence[LayerCost], recipe: Recipe) -> tuple[int, in
                 if cost.params:
                     found = _orthogonalization_flops(cost.params // cost.biases - 1, cost.biases)
                     products, other = products + found[0], other + found[1]
+    if recipe.bias_lr_mult != 1:
+        other += biases
+    if recipe.last_lr_mult != 1:
+        other += [cost.params for cost in costs if cost.params][-1]
     return products, other + each * (kernels + biases)
 
 

@@ -38,6 +38,23 @@ def _is_kernel(params):
     return jax.tree.map(lambda param: param.ndim > 1, params)
 
 
+def _is_bias(params):
+    return jax.tree.map(lambda param: param.ndim == 1, params)
+
+
+def _is_last(params):
+    # Parameters have the order of the model: blocks, head, linear. A path ends with "kernel" or
+    # "bias", and "value".
+    *_, (last, _) = jax.tree_util.tree_leaves_with_path(params)
+    return jax.tree_util.tree_map_with_path(lambda path, _: path[:-2] == last[:-2], params)
+
+
+def _multiples(recipe: Recipe) -> list[optax.GradientTransformation]:
+    """Return what multiplies the updates of biases and of the last layer; nothing if both are 1."""
+    multiples = ((recipe.bias_lr_mult, _is_bias), (recipe.last_lr_mult, _is_last))
+    return [optax.masked(optax.scale(mult), mask) for mult, mask in multiples if mult != 1]
+
+
 def _matrices(params):
     """Return how Muon sees kernels: as matrices [H W C, O], or [N, M]; None for a bias.
 
@@ -69,7 +86,8 @@ def make_optimizer(
     """Return the chain: clip by global norm, decay, then SGD, Adam or Muon.
 
     SGD's decay is added to the gradient, as in PyTorch; Adam's (AdamW) and Muon's are decoupled.
-    Biases never decay. Muon updates kernels; its Adam updates biases, at the same learning rate.
+    Biases never decay. Muon updates kernels; its Adam updates biases. The rates of biases and of
+    the last layer are multiples of the learning rate.
 
     Args:
         recipe: names the optimizer and its options.
@@ -96,7 +114,7 @@ def make_optimizer(
                     muon_weight_dimension_numbers=_matrices,
                 )
             ]
-    return optax.chain(*clip, *steps)
+    return optax.chain(*clip, *steps, *_multiples(recipe))
 
 
 def optimizer_of(

@@ -24,6 +24,7 @@ def _rising(fractions: tuple[float, ...]) -> tuple[float, ...]:
 
 
 Fractions = Annotated[tuple[Fraction, ...], Field(max_length=100), AfterValidator(_rising)]
+Multiple = Annotated[float, Field(gt=0, le=1e6)]
 
 
 @validated(kw_only=True, options=True)
@@ -51,6 +52,14 @@ class Recipe:
 
     lr: Annotated[float, Field(gt=0, le=1e30)] = 0.1
     """Peak learning rate (d2l: the variant's published one, modern: 0.02, paper: 0.1)."""
+
+    bias_lr_mult: Multiple = 1.0
+    """Learning rate of biases, as a multiple of the rate of kernels (d2l and modern: 1, paper:
+    2)."""
+
+    last_lr_mult: Multiple = 1.0
+    """Learning rate of the last layer, as a multiple of the rate of the others (d2l and modern: 1,
+    paper: 0.1)."""
 
     momentum: Fraction = 0.0
     """Momentum of SGD and Muon, in [0, 1) (d2l: 0, modern: 0.95, paper: 0.9)."""
@@ -144,16 +153,18 @@ def paper(variant: Variant) -> Recipe:
     README.md: SGD with momentum 0.9, 200 epochs, then twice 30 at a tenth of the learning rate.
     ``epsW`` 1 times the factor 0.1 of the loss is the learning rate of 0.1; ``wc`` 0.00001 is a
     decay of 0.0001 at that rate. The authors' solver in the Caffe model zoo has the same rate,
-    momentum and decay. The other networks' settings are options, see ``docs/classics.md``.
+    momentum and decay. Biases learn at twice the rate (``epsB``), the last layer at a tenth of it
+    (``cccp6``). The other networks' settings are options, see ``docs/classics.md``.
 
-    What differs: there, biases learn at twice the rate and the last layer at a tenth of it; images
-    are preprocessed by global contrast normalization and ZCA whitening, here by the mean and
-    deviation of each channel. Dropout is the network's.
+    What differs: there, images are preprocessed by global contrast normalization and ZCA whitening,
+    here by the mean and deviation of each channel. Dropout is the network's.
     """
     return Recipe(
         image_size=variant.image_size,
         epochs=260,
         lr=0.1,
+        bias_lr_mult=2.0,
+        last_lr_mult=0.1,
         momentum=0.9,
         weight_decay=1e-4,
         schedule="steps",

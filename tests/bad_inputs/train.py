@@ -159,6 +159,8 @@ TRAIN = {
     "factor of the rate one": _train(
         "--lr-factor must be < 1", "--recipe", "paper", "--lr-factor", "1"
     ),
+    "biases that do not learn": _train("--bias-lr-mult must be > 0", "--bias-lr-mult", "0"),
+    "last layer of a negative rate": _train("--last-lr-mult must be > 0", "--last-lr-mult", "-1"),
     "warm-up past the first step of the rate": _train(
         "--warmup 0.8 must end before the first of --lr-steps, 0.769231",
         *("--recipe", "paper", "--warmup", "0.8"),
