@@ -16,9 +16,14 @@ from parity_tests.tolerances import FORWARD
 from tests.support.caffemodel import caffemodel
 
 
-@pytest.mark.parametrize("precision", ["float32", "float64"])
+@pytest.mark.parametrize("precision", [pytest.param("float32", marks=pytest.mark.slow), "float64"])
 @pytest.mark.parametrize(
-    ("name", "classes"), [("nin_cifar10", 10), ("nin_cifar100", 100), ("nin_svhn", 10)]
+    ("name", "classes"),
+    [
+        ("nin_cifar10", 10),
+        pytest.param("nin_cifar100", 100, marks=pytest.mark.slow),
+        pytest.param("nin_svhn", 10, marks=pytest.mark.slow),
+    ],
 )
 def test_pytorchcv(name, classes, precision, rng):
     make, dtype = getattr(nin_cifar, name), getattr(torch, precision)
@@ -51,7 +56,7 @@ def test_pytorchcv_has_no_name_for_a_linear_layer():
         convert.to_torch(create_model("nin_fc", image_size=67), naming="pytorchcv")
 
 
-@pytest.mark.parametrize("precision", ["float32", "float64"])
+@pytest.mark.parametrize("precision", ["float32", pytest.param("float64", marks=pytest.mark.slow)])
 def test_caffe(precision, tmp_path, rng):
     """The model zoo's network, in the older form of its file: BGR, 0..255, less the mean."""
     sizes: dict[str, Any] = {"in_channels": 3, "num_classes": 20, "image_size": 67}

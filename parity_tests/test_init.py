@@ -54,7 +54,7 @@ def _fans(variant: str) -> dict[str, tuple[int, int]]:
     }
 
 
-@pytest.mark.parametrize("variant", fast("nin_fc", "nin15"))
+@pytest.mark.parametrize("variant", fast("nin_fc"))
 def test_weights_and_biases_are_distributed_as_pytorchs(variant):
     actual = _draws(_flax_state, variant)
     expected = _draws(_torch_state, variant)
@@ -69,7 +69,7 @@ def test_weights_and_biases_are_distributed_as_pytorchs(variant):
         assert result.pvalue > level, name
 
 
-@pytest.mark.parametrize("variant", ["nin_fc", "nin15"])
+@pytest.mark.parametrize("variant", ["nin_fc", pytest.param("nin15", marks=pytest.mark.slow)])
 def test_uniform_bounds(variant):
     draws = _draws(_flax_state, variant)
     for layer, (fan_in, fan_out) in _fans(variant).items():
@@ -95,7 +95,7 @@ def _assert_moments(weights: np.ndarray, variance: float, name: str) -> None:
     assert error < MOMENT_STANDARD_ERRORS * math.sqrt(2 / n), name
 
 
-@pytest.mark.parametrize("variant", ["nin_fc", "nin15"])
+@pytest.mark.parametrize("variant", ["nin_fc", pytest.param("nin15", marks=pytest.mark.slow)])
 def test_he_moments(variant):
     for state in _states(variant, "he"):
         for name, value in state.items():

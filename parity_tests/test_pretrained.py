@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import pytest
 import torch
 
 import nin_jax
@@ -26,6 +27,7 @@ def test_the_package_ships_weights():
     assert nin_jax.list_pretrained()
 
 
+@pytest.mark.slow
 def test_the_reference_makes_the_same_predictions():
     images = _images()
     assert len(images) == 1000

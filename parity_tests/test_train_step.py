@@ -71,7 +71,10 @@ def test_epochs_of_the_compiled_step(micro_batch_size):
         assert_close(actual[name], as_array(value), OPTIMIZER_STEPS, name)
 
 
-@pytest.mark.parametrize(("smoothing", "micro_batch_size"), [(0.0, 16), (0.1, 16), (0.1, 5)])
+@pytest.mark.parametrize(
+    ("smoothing", "micro_batch_size"),
+    [*(pytest.param(*case, marks=pytest.mark.slow) for case in ((0.0, 16), (0.1, 16))), (0.1, 5)],
+)
 def test_gradient_of_a_loss_with_class_weights(smoothing, micro_batch_size):
     """A step of plain SGD at rate 1 subtracts the gradient."""
     variant = replace(nin_jax.get_variant("nin_one_1x1"), dropout=0.0)

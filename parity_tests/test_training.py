@@ -120,7 +120,7 @@ def _assert_same_training(
 EVERY_OPTION = "momentum and weight decay"
 
 
-@pytest.mark.parametrize("variant", fast("nin", "nin_3x3", "nin_fc", "nin15"))
+@pytest.mark.parametrize("variant", fast("nin", "nin_fc"))
 def test_sgd_steps_of_narrow_networks(variant):
     _check_sgd(make_pair(*_narrow(variant)), EVERY_OPTION)
 
@@ -142,7 +142,7 @@ def _check_sgd(pair: Pair, optimizer: str) -> None:
     _assert_same_training(pair, _optax_sgd(**options), expected)
 
 
-@pytest.mark.parametrize("variant", ["nin_cifar10", "nin_fc"])
+@pytest.mark.parametrize("variant", ["nin_cifar10", pytest.param("nin_fc", marks=pytest.mark.slow)])
 def test_steps_of_the_recipe_paper(variant):
     """Kernels, biases and the last layer have learning rates of their own."""
     recipe = replace(RECIPES["paper"](nin_jax.get_variant(variant)), schedule="constant")
@@ -167,7 +167,9 @@ def test_steps_of_the_recipe_paper(variant):
     [
         ("nin_one_1x1", {}),
         ("nin_fc", {"nesterov": False, "weight_decay": 0.0}),
-        ("nin15", {"clip_norm": 0.0, "momentum": 0.8, "init": "he"}),
+        pytest.param(
+            *("nin15", {"clip_norm": 0.0, "momentum": 0.8, "init": "he"}), marks=pytest.mark.slow
+        ),
     ],
     ids=str,
 )

@@ -160,6 +160,7 @@ def test_training_memory_is_predicted_and_measured(script, tiny):
         assert batch["images"] > 256
 
 
+@pytest.mark.slow
 def test_training_of_all_adds_one_table(script, monkeypatch):
     monkeypatch.setattr(report, "list_variants", lambda: ["nin_one_1x1"])
     options = ("--all", "--train", "--no-measure", "--image-size", 67, "--batch-size", 2)
@@ -184,6 +185,7 @@ def test_a_difference_of_more_than_15_percent_is_explained(step_bytes, words):
     assert "15%" not in note("torch eager channels_last", step_bytes)
 
 
+@pytest.mark.slow
 def test_figures_are_drawn(script, tmp_path):
     outcome = script("report", "--all", "--plots", tmp_path / "new" / "plots")
     assert outcome.code == 0, outcome.err

@@ -145,6 +145,7 @@ def test_another_version_with_the_official_name_is_known_by_its_checksum(tmp_pat
     assert "binary.tar.gz' is CIFAR-10's Python version" in error_of("cifar10", tmp_path)
 
 
+@pytest.mark.slow
 def test_a_run_on_cifar10_in_memory_and_streamed(script, tmp_path, tiny, monkeypatch):
     """Held-out images, limits and the names of the classes work as with the other datasets."""
     made = make_official(monkeypatch, "cifar10")

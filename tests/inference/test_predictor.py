@@ -28,7 +28,9 @@ def images(count, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (count, 9, 11, 3), np.uint8)
 
 
-@pytest.mark.parametrize("batch_size", [1, 3, 8, 11])
+@pytest.mark.parametrize(
+    "batch_size", [*(pytest.param(size, marks=pytest.mark.slow) for size in (1, 8)), 3, 11]
+)
 @pytest.mark.parametrize("count", [0, 1, 3, 8])
 def test_logits_are_the_models_for_any_batch_size(model, batch_size, count):
     x = images(count)

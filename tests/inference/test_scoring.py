@@ -61,6 +61,7 @@ def test_missing_and_damaged_checkpoints_are_refused(undisturbed, tmp_path):
         nin_jax.load_run(run, checkpoint=5)
 
 
+@pytest.mark.slow
 def test_a_run_stopped_in_its_first_epoch_has_a_network(undisturbed, tmp_path):
     run = shutil.copytree(undisturbed, tmp_path / "run")
     (run / workdir.WEIGHTS).unlink()

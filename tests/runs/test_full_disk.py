@@ -66,6 +66,7 @@ def test_a_disk_that_is_full_for_a_while_does_not_change_the_run(
     assert_same(config.workdir, undisturbed)
 
 
+@pytest.mark.slow
 def test_a_disk_that_stays_full_keeps_the_saved_checkpoints(
     config, undisturbed, small_disk, monkeypatch
 ):

@@ -62,6 +62,7 @@ def test_what_a_run_writes(config, capsys):
         assert text in out
 
 
+@pytest.mark.slow
 def test_one_step_on_one_class(config, capsys, tmp_path):
     """There is no speed, because the first step includes compilation, and nothing to learn."""
     images = make_folder(tmp_path / "set", pictures(4, 8, 8), np.zeros(4, int))
@@ -171,6 +172,7 @@ def test_a_run_that_learns_nothing_prints_a_remedy_and_the_dead_classes(config, 
     assert "Remedy: --recipe modern" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_dead_classes_have_a_remedy(config, capsys, monkeypatch):
     """The accuracy is above chance, but one class cannot be predicted."""
 
@@ -195,6 +197,7 @@ def test_steps_are_rounded_up_to_whole_epochs(config):
         fit(replace(config, steps=7))
 
 
+@pytest.mark.slow
 def test_without_a_workdir_runs_are_numbered(config, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for number in (1, 2):

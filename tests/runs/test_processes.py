@@ -48,6 +48,7 @@ def test_a_run_resumes_in_other_layouts_from_the_middle_of_an_epoch(tmp_path, al
     assert_like(tmp_path, alone)
 
 
+@pytest.mark.slow
 def test_processes_with_other_options_are_refused(tmp_path):
     ended = run(tmp_path, 2, only={1: ["--lr", "0.05"]})
     assert [process.code for process in ended] == [2, 2], ended

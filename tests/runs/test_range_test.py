@@ -13,7 +13,9 @@ from nin_jax.runs.range_test import RangeTest
 SMALL = ("--dataset", "digits", "--image-size", "16", "--test-steps", "30", "--recipe", "modern")
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adam", "muon"])
+@pytest.mark.parametrize(
+    "optimizer", [*(pytest.param(name, marks=pytest.mark.slow) for name in ("sgd", "adam")), "muon"]
+)
 def test_each_optimizer_is_tested_and_no_run_is_left(script, tiny, tmp_path, optimizer):
     options = (*SMALL, "--batch-size", "50", "--optimizer", optimizer)
     outcome = script("find_lr", "--variant", tiny, *options, "--lr-from", "1e-4", "--lr-to", "1")
@@ -45,6 +47,7 @@ def test_the_losses_are_those_of_the_runs_own_recipe(config, script, tmp_path):
     assert found["suggested_lr"] is None
 
 
+@pytest.mark.slow
 def test_the_test_ends_when_the_loss_diverges(script, tiny, tmp_path):
     rates = ("--lr-from", "1e-3", "--lr-to", "1e6", "--clip-norm", "0")
     outcome = script("find_lr", "--variant", tiny, *SMALL, "--optimizer", "sgd", *rates)

@@ -200,6 +200,7 @@ def test_other_errors_of_the_device_are_not_hidden(config, monkeypatch):
         fit.fit(config)
 
 
+@pytest.mark.slow
 def test_of_two_runs_in_one_folder_the_second_is_refused(config):
     arguments = ["--variant", config.variant, "--dataset", "digits", "--image-size", "16"]
     arguments += ["--limit-test", "10", "--epochs", "1", "--workdir", str(config.workdir)]

@@ -176,7 +176,7 @@ def dark_head(logit_relu: bool, classifier: Literal["mean", "linear"]) -> NiN:
     return model
 
 
-@pytest.mark.parametrize("classifier", ["mean", "linear"])
+@pytest.mark.parametrize("classifier", [pytest.param("mean", marks=pytest.mark.slow), "linear"])
 def test_a_dead_class_is_zero_everywhere_or_never_predicted(classifier):
     images = np.random.default_rng(0).integers(0, 256, (30, 8, 8, 1), np.uint8)
     test = Split(images, np.zeros(30, np.int32))

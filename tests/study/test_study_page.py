@@ -175,6 +175,7 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
 
+@pytest.mark.slow
 def test_the_page_is_complete_and_fetches_nothing():
     text = page.as_html(study(everything(), gallery=[content.Picture(b"png", "a <i>shoe</i>")]))
     parsed = Page(text)
