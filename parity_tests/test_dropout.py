@@ -35,7 +35,7 @@ def _flax_masks(pair: Pair) -> list[np.ndarray]:
     """Return the outputs of the model's dropouts for ones: 0, or the scale of what is kept."""
     layers = trace(pair.model.variant, pair.images.shape[3], 10, pair.images.shape[1:3])
     shapes = [layer.out_shape for layer in layers if layer.kind == "dropout"]
-    dropouts = [*(each for each in pair.model.dropouts if each.rate), pair.model.dropout]
+    dropouts = [*(each for each in pair.model.pool_dropouts if each.rate), pair.model.dropout]
     rngs = nnx.Rngs(dropout=KEY)
     return [
         np.asarray(dropout(jax.numpy.ones((len(pair.images), *shape), float), rngs=rngs))

@@ -49,7 +49,7 @@ class NiN(nnx.Module):
 
     Attributes:
         blocks: the NiN blocks before the head.
-        dropouts: after the pools of the blocks; most have a rate of 0 and do nothing.
+        pool_dropouts: after the pools of the blocks; most have a rate of 0 and do nothing.
         head: the last block, which ends with one channel for each class.
         linear: the linear layer of a "linear" classifier, else None.
         variant: as for `create_model`; it gives the pools and the kind of classifier.
@@ -84,7 +84,7 @@ class NiN(nnx.Module):
         for stage in variant.stages:
             self.blocks.append(NiNBlock(stage, channels, num_classes, **kw))
             channels = stage.widths(num_classes)[-1]
-        self.dropouts = nnx.List([nnx.Dropout(stage.dropout) for stage in variant.stages])
+        self.pool_dropouts = nnx.List([nnx.Dropout(stage.dropout) for stage in variant.stages])
         self.dropout = nnx.Dropout(variant.dropout)
         self.head = NiNBlock(variant.head, channels, num_classes, last_relu=logit_relu, **kw)
         if init == "identity":  # every class's own channel has a gradient at the start
@@ -100,7 +100,7 @@ class NiN(nnx.Module):
         """Return the head's output, one map for each class: [B, H', W', num_classes]."""
         self._check(x)
         x = ops.cast(self.preprocessing.apply(x), self.dtype)
-        stages = zip(self.variant.stages, self.blocks, self.dropouts, strict=True)
+        stages = zip(self.variant.stages, self.blocks, self.pool_dropouts, strict=True)
         for i, (stage, block, dropout) in enumerate(stages):
             x = block(x)  # [B, H, W, C]
             x = self.operations.pool(x, stage.pool) if stage.pool else x
@@ -161,7 +161,7 @@ class NiN(nnx.Module):
         classifier = "mean" if self.linear is None else "linear"
         stages = tuple(
             replace(stage, dropout=float(dropout.rate))
-            for stage, dropout in zip(self.variant.stages, self.dropouts, strict=True)
+            for stage, dropout in zip(self.variant.stages, self.pool_dropouts, strict=True)
         )
         rates = {"stages": stages, "dropout": float(self.dropout.rate)}
         variant = replace(self.variant, classifier=classifier, **rates)

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: finish the current step, save a checkpoint, then end the run."""
+"""Ctrl-C and SIGTERM: finish the steps in progress, save a checkpoint, then end the run."""
 
 import signal
 import threading

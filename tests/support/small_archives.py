@@ -148,7 +148,9 @@ def official_of(name: str) -> OfficialSet:
     """Return the entry of a dataset's official files in its table."""
     if name == "svhn":
         return svhn.SVHN
-    return cifar.CIFAR_SETS[name].official if name in cifar.CIFAR_SETS else emnist.EMNIST
+    if name in emnist.EMNIST_SPLITS:
+        return emnist.EMNIST
+    return cifar.CIFAR_SETS[name].official
 
 
 def change_official(monkeypatch: pytest.MonkeyPatch, name: str, **fields: Any) -> None:
