@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import accumulate
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,9 +11,12 @@ import tyro
 
 from nin_jax.errors import UserError
 from nin_jax.models.geometry import as_height_width, trace
+from nin_jax.models.variants import Variant
 from nin_jax.runs import manifest, workdir
 from nin_jax.runs.writers import read_metrics
 from nin_jax.tables import Table, as_csv, markdown_section, plain_text, text_of
+from nin_jax.training.config import TrainConfig
+from nin_jax.training.recipes import Recipe
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ class History:
         macs: multiply-adds of one image.
         recipe: its name.
         batch_size: images of a step.
+        options: the recipe's other options, the dropout and the number of training images.
         seed: of the run.
         holdout: whether the accuracies are those of held-out training images.
         epochs: the "epoch" rows of metrics.jsonl.
@@ -59,6 +63,7 @@ class History:
     macs: int
     recipe: str
     batch_size: int
+    options: dict[str, Any]
     seed: int
     holdout: bool
     epochs: list[dict[str, Any]]
@@ -95,11 +100,22 @@ def read_history(folder: Path) -> History:
         sum(layer.macs for layer in layers),
         config.recipe,
         recipe.batch_size,
+        _options(config, recipe, variant),
         config.seed,
         config.holdout is not None,
         epochs,
         [total / 60 for total in accumulate(seconds)],
     )
+
+
+def _options(config: TrainConfig, recipe: Recipe, variant: Variant) -> dict[str, Any]:
+    options = {
+        name.replace("_", " "): str(value)
+        for name, value in asdict(recipe).items()
+        if name not in ("image_size", "batch_size")  # these have columns of their own
+    }
+    images = "all" if config.limit_train is None else f"{config.limit_train:,}"
+    return {**options, "dropout": str(variant.dropout), "training images": images}
 
 
 @dataclass(frozen=True)
@@ -116,7 +132,8 @@ class _Rounded:
 def table(runs: Sequence[History], every_epoch: bool = False) -> Table:
     """Return one row for the last epoch of each run, or for every epoch.
 
-    A note below names what is the same in all rows, instead of a column.
+    A note below names what is the same in all rows, instead of a column. The options of the recipes
+    are columns where they differ.
     """
     columns: dict[str, list[Any]] = {}
     for run in runs:
@@ -130,7 +147,8 @@ def table(runs: Sequence[History], every_epoch: bool = False) -> Table:
         for heading, cells in columns.items()
         if count > 1 and len(set(cells)) == 1 and heading in _SETTINGS
     }
-    kept = {heading: cells for heading, cells in columns.items() if heading not in same}
+    alike = {name for name in runs[0].options if len({run.options[name] for run in runs}) == 1}
+    kept = {name: cells for name, cells in columns.items() if name not in alike | set(same)}
     shared = ", ".join(f"{heading} {text_of(cell)}" for heading, cell in same.items())
     notes = [f"All: {shared}."] if same else []
     notes.append("Minutes: training steps only, on the machine of the run.")
@@ -150,6 +168,7 @@ def _cells(run: History, row: dict[str, Any], minutes: float) -> dict[str, Any]:
     return {
         "run": run.name,
         **settings,
+        **run.options,
         "epoch": row["epoch"],
         "training accuracy": _Rounded(row["train_accuracy"], 4),
         "test loss": _Rounded(row["test_loss"], 4),

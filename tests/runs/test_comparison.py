@@ -32,6 +32,20 @@ def test_committed_runs():
     assert [row[every.headings.index("epoch")] for row in every.rows] == [1, 2, 3, 1, 2, 3]
 
 
+def test_options_that_differ_are_columns(tmp_path):
+    shutil.copytree(NIN, tmp_path / "other")
+    config = json.loads((tmp_path / "other/config.json").read_text())
+    config["recipe"] |= {"lr": 0.01, "augment": "flip"}
+    config["config"]["limit_train"] = 12800
+    (tmp_path / "other/config.json").write_text(json.dumps(config))
+    found = table([read_history(NIN), read_history(tmp_path / "other")])
+    options = {"lr": ("0.02", "0.01"), "augment": ("none", "flip")}
+    for heading, expected in {**options, "training images": ("all", "12,800")}.items():
+        column = found.headings.index(heading)
+        assert tuple(row[column] for row in found.texts) == expected
+    assert not {"momentum", "dropout", "epochs"} & set(found.headings)
+
+
 def test_the_script_prints_and_draws(script):
     done = script("compare", NIN15, NIN, "--format", "csv", "--out", "both.png")
     assert done.code == 0, done.err
