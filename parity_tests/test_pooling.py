@@ -134,13 +134,16 @@ def test_any_pool(examples):
 
     @random_cases(examples)
     @given(
-        st.builds(Pool, st.integers(2, 5), st.integers(1, 3), st.integers(0, 3), st.booleans()),
+        st.builds(
+            Pool, st.integers(2, 5), st.integers(1, 3), st.integers(0, 2), st.booleans()
+        ).filter(lambda pool: 2 * pool.padding <= pool.size),
         st.tuples(st.integers(1, 12), st.integers(1, 12)),
         st.sampled_from(["float32", "float64"]),
     )
     @example(Pool(3, 2, 1, True), (8, 7), "float32")
     @example(Pool(2, 2, 1, True), (5, 4), "float64")  # a window behind the map is left out
     @example(Pool(3, 2, 0, True), (2, 1), "float32")  # the window is larger than the map
+    @example(Pool(3, 1, 2, False), (7, 6), "float32")  # more than half of the window is padding
     @example(Pool(2, 3, 0, True), (7, 6), "float64")  # pixels between windows
     @example(Pool(9, 2, 4, True), (13, 12), "float32")  # in two passes
     def run(pool, sides, precision) -> None:
