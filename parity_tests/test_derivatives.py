@@ -96,7 +96,8 @@ def test_every_mode_for_each_example(axes):
     _assert_same(mapped(fast)(*arrays), mapped(plain)(*arrays), CONV)
 
 
-@pytest.mark.parametrize("name", ["wide", pytest.param("nin15", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["wide", "nin15"])
 def test_a_network_in_forward_mode(name):
     """The tangent of the logits, and a Hessian-vector product of the parameters."""
     model = nin_jax.create_model(

@@ -95,7 +95,8 @@ def _assert_moments(weights: np.ndarray, variance: float, name: str) -> None:
     assert error < MOMENT_STANDARD_ERRORS * math.sqrt(2 / n), name
 
 
-@pytest.mark.parametrize("variant", ["nin_fc", pytest.param("nin15", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", ["nin_fc", "nin15"])
 def test_he_moments(variant):
     for state in _states(variant, "he"):
         for name, value in state.items():

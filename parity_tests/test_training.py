@@ -166,7 +166,7 @@ def test_steps_of_the_recipe_paper(variant):
     ("variant", "changes"),
     [
         ("nin_one_1x1", {}),
-        ("nin_fc", {"nesterov": False, "weight_decay": 0.0}),
+        pytest.param("nin_fc", {"nesterov": False, "weight_decay": 0.0}, marks=pytest.mark.slow),
         pytest.param(
             *("nin15", {"clip_norm": 0.0, "momentum": 0.8, "init": "he"}), marks=pytest.mark.slow
         ),

@@ -71,7 +71,7 @@ def test_short_calls_are_repeated_within_a_round(monkeypatch):
 
 
 @pytest.mark.usefixtures("one_rival")
-@pytest.mark.parametrize("job", ["train", "predict"])
+@pytest.mark.parametrize("job", [pytest.param("train", marks=pytest.mark.slow), "predict"])
 def test_rows_are_flat_and_ours_has_a_ratio(job):
     rows = list(jobs.JOBS[job](PLAN))
     mine, rival = rows[:2]

@@ -102,7 +102,8 @@ def test_pictures_of_differing_sizes_are_resized_as_for_prediction(tmp_path, cro
         np.testing.assert_array_equal(read, expected)
 
 
-@pytest.mark.parametrize("crop", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.slow
+@pytest.mark.parametrize("crop", [False, True])
 def test_a_run_on_differing_sizes_predicts_as_it_was_scored(tmp_path, config, crop):
     folder = of_differing_sizes(tmp_path / "set")
     config = replace(

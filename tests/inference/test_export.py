@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 
 import nin_jax
 from nin_jax.inference.export import export_program
@@ -40,6 +41,7 @@ def test_a_program_runs_without_nin_jax(tiny, tmp_path):
         assert np.abs(found - expected).max() <= FORWARD["float32"] * np.abs(expected).max()
 
 
+@pytest.mark.slow
 def test_the_script_writes_the_weights_of_a_run(script, tiny, tmp_path):
     trained = ("--variant", tiny, "--dataset", "digits", "--image-size", 24, "--steps", 1)
     assert script("train", *trained, "--limit-test", 10, "--workdir", "run").code == 0

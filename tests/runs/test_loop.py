@@ -115,6 +115,7 @@ def test_compiled_programs_are_kept_for_the_next_start(config, tmp_path, keep):
     assert any("step" in name for name in kept) == keep
 
 
+@pytest.mark.slow
 def test_a_finished_run_can_be_loaded_and_scored_without_its_variant_file(config, script, tiny):
     summary = fit(config)
     tiny.unlink()  # config.json has the variant's definition
@@ -156,6 +157,7 @@ def test_holdout_images_are_training_images_that_are_not_trained_on(config, scri
         fit(replace(config, holdout=1442, workdir=config.workdir / "other"))
 
 
+@pytest.mark.slow
 def test_a_run_that_learns_nothing_prints_a_remedy_and_the_dead_classes(config, capsys):
     """A network that does not learn predicts few of the ten classes."""
     summary = fit(replace(config, lr=1e-9, epochs=1))
@@ -189,6 +191,7 @@ def test_dead_classes_have_a_remedy(config, capsys, monkeypatch):
     assert note in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_steps_are_rounded_up_to_whole_epochs(config):
     """120 images make 3 batches of 50."""
     summary = fit(replace(config, epochs=None, steps=7))

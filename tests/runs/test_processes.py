@@ -91,6 +91,7 @@ def joining(timeout: int = 300, **options: object) -> subprocess.CompletedProces
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
 
 
+@pytest.mark.slow
 def test_a_coordinator_that_cannot_be_reached():
     done = joining(3, processes=2, process_index=1, coordinator="127.0.0.1:1")
     assert done.returncode == 1, done

@@ -63,9 +63,8 @@ def _as_users_compile_it(make: Callable[..., Any]) -> Callable[..., Any]:
     return made
 
 
-@pytest.mark.parametrize(
-    "rows", [*(pytest.param(rows, marks=pytest.mark.slow) for rows in (1, 100)), 2]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("rows", [1, 2, 100])
 def test_a_streamed_run_is_the_resident_one(config, resident, monkeypatch, rows):
     monkeypatch.setattr(preparation, "CHUNK_BYTES", rows * BATCH * IMAGE)
     fit(replace(config, feed="stream"))
