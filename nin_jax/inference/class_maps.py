@@ -9,12 +9,16 @@ from typing import Any
 import jax
 import numpy as np
 from flax import nnx
+from rich.console import Console
+from rich.progress import Progress
 
 from nin_jax.data import transforms
+from nin_jax.errors import UserError
 from nin_jax.inference.files import PictureSource, find, read_batches
 from nin_jax.models.nin import NiN, class_maps
 from nin_jax.runs import workdir
 from nin_jax.runs.trained import Source
+from nin_jax.training.device import use_compilation_cache
 
 BATCH_SIZE = 64
 
@@ -62,8 +66,30 @@ class ExplainConfig(PictureSource):
     printed and the exit code is 1, or 2 if none can be read.
     """
 
+    test_images: int | None = None
+    """Instead of pictures, draw the maps over so many test images, the first ones."""
+
+    data_dir: Path | None = None
+    """Folder with the dataset's files. Default: the run's, $NIN_DATA_DIR, or the user's."""
+
     out: Path = Path("maps")
-    """Folder for NAME-maps.png, one for each picture."""
+    """Folder for NAME-maps.png, one for each picture, or test-00000-maps.png and so on."""
+
+    def prepare(self) -> None:
+        """Turn on the compilation cache.
+
+        Raises:
+            UserError: pictures and test images are given, or neither.
+        """
+        if self.test_images is None:
+            if self.data_dir is not None:
+                raise UserError("--data-dir needs --test-images, the number of test images to draw")
+            return super().prepare()
+        if self.pictures:
+            raise UserError("give pictures or --test-images, not both")
+        if self.test_images < 1:
+            raise UserError(f"--test-images must be >= 1, got {self.test_images}")
+        return use_compilation_cache(self.compilation_cache)
 
 
 def explain_files(paths: Sequence[Path], source: Source, out: Path) -> tuple[list[Path], list[str]]:
@@ -98,6 +124,42 @@ def explain_files(paths: Sequence[Path], source: Source, out: Path) -> tuple[lis
             written.append(_free_name(out, path.stem, written))
             plot_class_maps(each.image, each.maps, trained.class_names, path.name, written[-1])
     return written, faults
+
+
+def explain_test_images(count: int, source: Source, data_dir: Path | None, out: Path) -> list[Path]:
+    """Draw the class maps of a trained network over the first test images; return the files.
+
+    Args:
+        count: how many images.
+        source: where to read the network.
+        data_dir: folder with the dataset's files; None for that of the training.
+        out: folder for ``test-00000-maps.png`` and so on.
+
+    Raises:
+        UserError: there are fewer test images, the data are not those of the training, or as for
+            `explain_files`.
+    """
+    from nin_jax.plotting import plot_class_maps  # matplotlib is slow to import
+
+    workdir.check_folder("--out", out)
+    trained = source.load()
+    dataset = trained.dataset(data_dir)
+    if count > len(dataset.test):
+        raise UserError(f"--test-images {count:,}: there are {len(dataset.test):,} test images")
+    names, files = trained.class_names, []
+    bar = Progress(console=Console(stderr=True), disable=count < 10)
+    with bar:
+        task = bar.add_task("test images", total=count)
+        for images, labels in dataset.test.read(np.arange(count), BATCH_SIZE):
+            found = explain_images(trained.model, images)
+            workdir.make_folder("--out", out)
+            for label, each in zip(labels, found, strict=True):
+                files.append(out / f"test-{len(files):05d}-maps.png")
+                predicted = names[each.logits.argmax()]
+                title = f"test image {len(files) - 1}: {names[label]}, predicted {predicted}"
+                plot_class_maps(each.image, each.maps, names, title, files[-1])
+                bar.advance(task)
+    return files
 
 
 def _free_name(out: Path, stem: str, written: Sequence[Path]) -> Path:

@@ -11,8 +11,7 @@ from rich.table import Table
 from nin_jax.data.datasets import Dataset
 from nin_jax.errors import UserError
 from nin_jax.inference import shipping
-from nin_jax.runs import resuming, workdir
-from nin_jax.runs.examples import load_data
+from nin_jax.runs import workdir
 from nin_jax.runs.preparation import evaluation_images
 from nin_jax.runs.trained import Source, Trained
 from nin_jax.training.device import devices_for
@@ -101,10 +100,7 @@ def score_trained(trained: Trained, data_dir: Path | None = None) -> tuple[Score
     Raises:
         UserError: the data are missing, or are not those of the training.
     """
-    model, config = trained.model, trained.config
-    data_dir = data_dir or config.data_dir
-    dataset = load_data(replace(config, data_dir=data_dir, image_size=model.image_size))
-    resuming.check_same_data(trained.data_checksum, dataset, trained.origin)
+    model, dataset = trained.model, trained.dataset(data_dir)
     graphdef, params = nnx.split(model, nnx.Param)
     layout = make_layout(devices_for(1))
     score = evaluate(

@@ -1,17 +1,19 @@
 """A trained network: read from a run, or from the weights that ship with the package."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from flax import nnx
 
+from nin_jax.data.datasets import Dataset
 from nin_jax.errors import UserError
 from nin_jax.models import convert, pretrained
 from nin_jax.models.nin import NiN
 from nin_jax.models.preprocessing import Preprocessing
-from nin_jax.runs import manifest, workdir
+from nin_jax.runs import manifest, resuming, workdir
+from nin_jax.runs.examples import load_data
 from nin_jax.runs.preparation import Initial, micro_batch_size
 from nin_jax.training.config import TrainConfig
 from nin_jax.training.device import select_device
@@ -42,6 +44,21 @@ class Trained:
     origin: str
     folder: Path | None = None
     step: int | None = None
+
+    def dataset(self, data_dir: Path | None = None) -> Dataset:
+        """Return the dataset of the training, for the model's image size.
+
+        Args:
+            data_dir: folder with the dataset's files; None for that of the training.
+
+        Raises:
+            UserError: the data are missing, or are not those of the training.
+        """
+        data_dir = data_dir or self.config.data_dir
+        config = replace(self.config, data_dir=data_dir, image_size=self.model.image_size)
+        dataset = load_data(config)
+        resuming.check_same_data(self.data_checksum, dataset, self.origin)
+        return dataset
 
 
 @dataclass(frozen=True)

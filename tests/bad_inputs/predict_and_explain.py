@@ -39,6 +39,13 @@ PREDICT = {
 }
 
 EXPLAIN = {
+    "pictures and test images": _picture(
+        "explain", "give pictures or --test-images", "p.png", *RUN, "--test-images", "3"
+    ),
+    "no test image": _picture("explain", "--test-images must be >= 1", *RUN, "--test-images", "0"),
+    "data of no test images": _picture(
+        "explain", "--data-dir needs --test-images", "p.png", *RUN, "--data-dir", "."
+    ),
     "no picture": _picture("explain", "give one or more pictures", *RUN),
     "a run and weights": _picture(
         "explain", "give one of --workdir", "p.png", *RUN, "--pretrained", "nin"

@@ -5,12 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from PIL import Image
 
 import nin_jax
+from nin_jax.inference import class_maps
 from nin_jax.inference.class_maps import explain_images
 from nin_jax.plotting import plot_class_maps
 from nin_jax.runs import manifest
+from nin_jax.runs.trained import Source
 
 
 @pytest.mark.parametrize("logit_relu", [False, pytest.param(True, marks=pytest.mark.slow)])
@@ -68,6 +71,26 @@ def test_readable_pictures_are_drawn_and_the_others_named(script, undisturbed, t
     assert names == ["one-2-maps.png", "one-maps.png"]
     with Image.open(tmp_path / "maps" / "one-maps.png") as image:
         assert image.width > 1000
+
+
+def test_test_images_are_drawn_with_their_labels(script, undisturbed, tmp_path, monkeypatch):
+    titles = []
+    monkeypatch.setattr(Figure, "suptitle", lambda figure, text, **_: titles.append(text))
+    monkeypatch.setattr(class_maps, "BATCH_SIZE", 2)
+    arguments = ("--workdir", undisturbed, "--out", tmp_path / "maps", "--test-images")
+    outcome = script("explain", *arguments, 3)
+    assert outcome.code == 0, outcome.err
+    names = sorted(path.name for path in (tmp_path / "maps").iterdir())
+    assert names == [f"test-0000{i}-maps.png" for i in range(3)]
+    trained = Source(workdir=undisturbed).load()
+    test = trained.dataset().test
+    predicted = nin_jax.Predictor(trained.model, 3)(test.images[:3]).argmax(1)
+    assert titles == [
+        f"test image {i}: {test.labels[i]}, predicted {predicted[i]}" for i in range(3)
+    ]
+    refused = script("explain", *arguments, len(test) + 1)
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+    assert f"there are {len(test)} test images" in refused.err
 
 
 def test_of_many_classes_those_with_the_largest_logits_are_drawn(tmp_path, monkeypatch):
