@@ -178,22 +178,28 @@ def _cost(chosen: Chosen, groups: Sequence[Group]) -> Answer:
     nin = chosen["nin"]
     height, width = nin.rows[0]["image_size"]
     batch = nin.network.get("batch_size", "unknown size")
+    if nin.network.get("train_bytes") is None:
+        memory, plan = "", "The memory was not computed: scripts/report.py --train does."
+    else:
+        memory = (
+            f", and takes {_amount(nin, 'train_bytes', 2**20, 'MiB')} in training and "
+            f"{_amount(nin, 'predict_bytes', 2**20, 'MiB')} in prediction"
+        )
+        plan = f"The memory is XLA's plan for a batch of {batch}."
     return Answer(
-        f"At {height}x{width}, nin has {_amount(nin, 'params', 1e6, 'million')} parameters, needs "
-        f"{_amount(nin, 'macs', 1e6, 'million')} MACs for the forward pass of an image, and takes "
-        f"{_amount(nin, 'train_bytes', 2**20, 'MiB')} in training and "
-        f"{_amount(nin, 'predict_bytes', 2**20, 'MiB')} in prediction.",
+        f"At {height}x{width}, nin has {_amount(nin, 'params', 1e6, 'million')} parameters and "
+        f"needs {_amount(nin, 'macs', 1e6, 'million')} MACs for the forward pass of an image"
+        f"{memory}.",
         f"A training step with a batch of {batch} needs "
-        f"{_amount(nin, 'flops_per_training_step', 1e9, 'billion')} FLOPs. The memory is XLA's "
-        f"plan for a batch of {batch}. scripts/report.py prints these numbers by the convention of "
-        "each tool, and for any size.",
+        f"{_amount(nin, 'flops_per_training_step', 1e9, 'billion')} FLOPs. {plan} "
+        "scripts/report.py prints these numbers by the convention of each tool, and for any size.",
     )
 
 
 def _amount(group: Group, quantity: str, unit: float, name: str) -> str:
     number = group.network.get(quantity)
     if number is None:
-        return "an unknown number of MiB" if name == "MiB" else "an unknown number of"
+        return "an unknown number of"
     return f"{number / unit:,.2f} {name}"
 
 
@@ -232,6 +238,7 @@ def _dead_classes(groups: Sequence[Group]) -> Table:
 def _family(chosen: Chosen, groups: Sequence[Group]) -> Answer:
     found = [chosen[name] for name in ("nin15", "nin21", "nin27")]
     first, _, last = found
+    epochs = first.rows[0]["epochs"]
     headings = ["network", "accuracy", "minus nin15", "finding", "ms per step"]
     headings += ["minutes of training", "accuracy per minute, %"]
     rows: list[list[Cell | Quantity]] = []
@@ -248,9 +255,9 @@ def _family(chosen: Chosen, groups: Sequence[Group]) -> Answer:
         ),
         "The family has four stages of small kernels and growing width, with a pool after each. "
         "Deeper members add blocks where the maps are small; the name is the number of "
-        f"convolutions. All train on {first.rows[0]['train_images']:,} images for "
-        f"{first.rows[0]['epochs']} epochs. Minutes of training are the number of steps times the "
-        "time of one.",
+        f"convolutions. All train on {first.rows[0]['train_images']:,} images, "
+        f"{epochs} epoch{'' if epochs == 1 else 's'}. Minutes of training are the number of steps "
+        "times the time of one.",
         [table_of(headings, rows)],
     )
 
