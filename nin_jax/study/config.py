@@ -78,8 +78,8 @@ def plan(config: StudyConfig) -> tuple[Setting, list[Cell]]:
     names = [Path(variant).stem for variant in variants]
     if len(set(names)) < len(names):
         raise UserError(f"--variants has the same name twice: {', '.join(names)}")
-    if config.gallery is not None and manifest.load_model(config.gallery).linear is not None:
-        raise UserError(f"--gallery {config.gallery}: its network has no class maps")
+    if config.gallery is not None:
+        _check_gallery(config.gallery)
     if not 1 <= config.seeds <= MAX_SEEDS:
         raise UserError(
             f"--seeds must be a whole number >= 1 and <= {MAX_SEEDS:,}, got {config.seeds}"
@@ -96,6 +96,18 @@ def plan(config: StudyConfig) -> tuple[Setting, list[Cell]]:
         cells = grid.cells(variants, config.recipes, config.seeds, ablation, config.changes)
     grid.check(cells, setting)
     return setting, cells
+
+
+def _check_gallery(folder: Path) -> None:
+    """Refuse a run whose network has no class maps, or maps that show no places."""
+    model = manifest.load_model(folder)
+    if model.linear is not None:
+        raise UserError(f"--gallery {folder}: its network has no class maps")
+    height, width, _ = model.layers[-1].in_shape
+    if height * width == 1:
+        raise UserError(
+            f"--gallery {folder}: its class maps have a single pixel; give a run with larger images"
+        )
 
 
 def _check_quick(config: StudyConfig) -> None:

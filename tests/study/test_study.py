@@ -12,6 +12,7 @@ import nin_jax
 from nin_jax.data.datasets import Split
 from nin_jax.errors import UserError
 from nin_jax.models.nin import NiN
+from nin_jax.runs import manifest
 from nin_jax.study import grid
 from nin_jax.study.cell import examine
 from nin_jax.study.config import StudyConfig, plan
@@ -225,3 +226,14 @@ def test_a_run_of_another_version_is_an_error(script, small, tmp_path):
     assert outcome.code == 2
     assert "tiny-modern-seed0 is of another version of nin_jax: no " in outcome.err
     assert outcome.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("variant", "message"),
+    [("nin_fc", "has no class maps"), ("nin", "its class maps have a single pixel")],
+)
+def test_a_gallery_needs_maps_with_places(monkeypatch, variant, message):
+    model = nin_jax.create_model(variant, image_size=67)
+    monkeypatch.setattr(manifest, "load_model", lambda folder: model)
+    with pytest.raises(nin_jax.UserError, match=message):
+        plan(StudyConfig(gallery=Path("run")))
