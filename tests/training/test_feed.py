@@ -71,10 +71,8 @@ def test_a_streamed_run_is_the_resident_one(config, resident, monkeypatch, rows)
     assert_same(config.workdir, resident)
 
 
-@pytest.mark.parametrize(
-    "feeds",
-    [pytest.param(("stream", "stream"), marks=pytest.mark.slow), ("resident", "stream")],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("feeds", [("stream", "stream"), ("resident", "stream")])
 def test_a_run_goes_on_in_the_middle_of_a_chunk_and_with_the_other_feed(
     config, resident, monkeypatch, feeds
 ):
