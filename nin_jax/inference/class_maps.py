@@ -67,7 +67,8 @@ class ExplainConfig(PictureSource):
     """
 
     test_images: int | None = None
-    """Instead of pictures, draw the maps over so many test images, the first ones."""
+    """Instead of pictures, draw the maps over so many test images, the first ones (of a run with
+    --holdout, its held-out training images)."""
 
     data_dir: Path | None = None
     """Folder with the dataset's files. Default: the run's, $NIN_DATA_DIR, or the user's."""
@@ -147,16 +148,19 @@ def explain_test_images(count: int, source: Source, data_dir: Path | None, out: 
     if count > len(dataset.test):
         raise UserError(f"--test-images {count:,}: there are {len(dataset.test):,} test images")
     names, files = trained.class_names, []
-    bar = Progress(console=Console(stderr=True), disable=count < 10)
-    with bar:
+    kind = "test image" if trained.config.holdout is None else "held-out image"
+    size = min(BATCH_SIZE, count)
+    indices = np.pad(np.arange(count), (0, -count % size), constant_values=-1)  # whole batches
+    with Progress(console=Console(stderr=True), disable=count < 10) as bar:
         task = bar.add_task("test images", total=count)
-        for images, labels in dataset.test.read(np.arange(count), BATCH_SIZE):
-            found = explain_images(trained.model, images)
+        for images, labels in dataset.test.read(indices, size):
+            left = count - len(files)  # the last batch may be padded
+            found = explain_images(trained.model, images)[:left]
             workdir.make_folder("--out", out)
-            for label, each in zip(labels, found, strict=True):
+            for label, each in zip(labels[:left], found, strict=True):
                 files.append(out / f"test-{len(files):05d}-maps.png")
                 predicted = names[each.logits.argmax()]
-                title = f"test image {len(files) - 1}: {names[label]}, predicted {predicted}"
+                title = f"{kind} {len(files) - 1}: {names[label]}, predicted {predicted}"
                 plot_class_maps(each.image, each.maps, names, title, files[-1])
                 bar.advance(task)
     return files

@@ -63,7 +63,7 @@ class History:
     macs: int
     recipe: str
     batch_size: int
-    options: dict[str, Any]
+    options: dict[str, str]
     seed: int
     holdout: bool
     epochs: list[dict[str, Any]]
@@ -108,7 +108,7 @@ def read_history(folder: Path) -> History:
     )
 
 
-def _options(config: TrainConfig, recipe: Recipe, variant: Variant) -> dict[str, Any]:
+def _options(config: TrainConfig, recipe: Recipe, variant: Variant) -> dict[str, str]:
     options = {
         name.replace("_", " "): str(value)
         for name, value in asdict(recipe).items()

@@ -162,6 +162,20 @@ def test_the_figures_of_the_study_are_those_of_its_page():
     assert "2.96 times the MACs" in page
 
 
+def test_the_accuracies_of_long_runs_are_those_of_their_records():
+    results = ROOT / "benchmarks" / "results"
+    for card in (ROOT / "nin_jax" / "weights").glob("*.json"):
+        shipped = json.loads(card.read_text(encoding="utf-8"))
+        for page in ("README.md", "training.md"):
+            assert f"{shipped['test_accuracy']:.4f}" in PAGES[page], (card, page)
+    for run in ("paper/nin_paper-28-60000", "modern/nin_cifar10-28-60000"):
+        lines = (results / run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        epochs = [row for row in map(json.loads, lines) if row["kind"] == "epoch"]
+        for row in (epochs[0], epochs[-1]):
+            assert f"{row['test_accuracy']:.4f}" in PAGES["classics.md"], run
+            assert row["dead_classes"] == 0, run
+
+
 @pytest.mark.slow
 def test_the_commands_for_several_devices_run(tmp_path):
     (tmp_path / "scripts").symlink_to(ROOT / "scripts")

@@ -1,5 +1,7 @@
 """Class maps: their mean is the logits; scripts/explain.py draws them or prints an error."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,11 +11,13 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 import nin_jax
+from nin_jax import plotting
 from nin_jax.inference import class_maps
-from nin_jax.inference.class_maps import explain_images
+from nin_jax.inference.class_maps import explain_images, explain_test_images
 from nin_jax.plotting import plot_class_maps
-from nin_jax.runs import manifest
+from nin_jax.runs import manifest, resuming
 from nin_jax.runs.trained import Source
+from tests.support.picture_folders import make_folder, pictures
 
 
 @pytest.mark.parametrize("logit_relu", [False, pytest.param(True, marks=pytest.mark.slow)])
@@ -91,6 +95,24 @@ def test_test_images_are_drawn_with_their_labels(script, undisturbed, tmp_path, 
     refused = script("explain", *arguments, len(test) + 1)
     assert (refused.code, refused.err.count("\n")) == (2, 1)
     assert f"there are {len(test)} test images" in refused.err
+
+
+@pytest.mark.parametrize("feed", ["resident", "stream"])
+def test_test_images_of_a_folder(undisturbed, tmp_path, monkeypatch, feed):
+    """The number of images is no multiple of the batch."""
+    make_folder(tmp_path / "set", pictures(5, 16, 16), np.arange(5) % 3)
+    drawn = []
+    monkeypatch.setattr(plotting, "plot_class_maps", lambda image, *_: drawn.append(image))
+    monkeypatch.setattr(class_maps, "BATCH_SIZE", 2)
+    monkeypatch.setattr(resuming, "check_same_data", lambda *_: None)
+    trained = Source(workdir=undisturbed).load()
+    data = {"dataset": f"folder:{tmp_path / 'set'}", "limit_test": None, "feed": feed}
+    trained = replace(trained, config=replace(trained.config, **data))
+    monkeypatch.setattr(Source, "load", lambda _: trained)
+    files = explain_test_images(5, Source(), None, tmp_path / "maps")
+    assert [path.name for path in files] == [f"test-0000{i}-maps.png" for i in range(5)]
+    (expected,) = (images for images, _ in trained.dataset().test.read(np.arange(5), 5))
+    np.testing.assert_array_equal(drawn, expected)
 
 
 def test_of_many_classes_those_with_the_largest_logits_are_drawn(tmp_path, monkeypatch):
