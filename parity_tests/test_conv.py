@@ -4,6 +4,7 @@ from functools import partial
 from itertools import product
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
@@ -11,7 +12,7 @@ import torch.nn.functional as F  # noqa: N812 - its name everywhere
 
 from nin_jax.models import ops, winograd
 from parity_tests.frameworks import as_array, as_nchw, as_nhwc, as_tensor, assert_close
-from parity_tests.tolerances import CONV
+from parity_tests.tolerances import CONV, ROUNDED_TO_BFLOAT16
 
 # Every kernel with every stride; paddings and channels alternate, the slow cases with others.
 # A padding of 12 is larger than any kernel.
@@ -128,6 +129,18 @@ def test_winograd_transforms_are_exact(size, length):
         moved = np.eye(length, len(b_t), k=tap)
         # Every entry is a fraction with a small denominator, so rounding stays near eps.
         np.testing.assert_allclose(filtered, moved, atol=1e-14)
+
+
+@pytest.mark.parametrize(("kernel", "stride", "padding", "channels"), LAYERS)
+def test_bfloat16_rounds_once(kernel, stride, padding, channels):
+    """On a CPU the sums are in float32, by Winograd's method too."""
+    rounded = [a.astype(jnp.bfloat16) for a in _case(kernel, stride, padding, channels)]
+    conv = partial(ops.conv, stride=stride, padding=padding)
+    results = jax.jit(partial(_conv_and_gradients, conv))(*rounded)
+    assert {result.dtype for result in results} == {jnp.dtype("bfloat16")}
+    exact = _torch_conv_and_gradients(*(a.astype(float) for a in rounded), stride, padding)
+    for a, e, what in zip(results, exact, ["output", "input", "kernel"], strict=True):
+        assert_close(a.astype(float), e, ROUNDED_TO_BFLOAT16, what)
 
 
 @pytest.mark.parametrize(("kernel", "stride", "padding", "channels"), LAYERS)

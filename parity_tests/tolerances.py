@@ -48,8 +48,8 @@ CONV = 1e-13
 # sum of as many quotients: 25 roundings of half an eps in either framework, so 25 eps.
 AVERAGE: dict[Precision, float] = {"float64": 5.6e-15, "float32": 3e-6}
 
-# The sum is in float32, and the result is rounded to bfloat16 once: half an eps.
-AVERAGE_BFLOAT16 = 3.91e-3
+# A sum in float32, of values that bfloat16 has, is rounded to bfloat16 once: half an eps.
+ROUNDED_TO_BFLOAT16 = 3.91e-3
 
 # Probability that any of n two-sample tests fails although all distributions are equal. Each test
 # has level / n (Bonferroni). The seeds are fixed, so a test that passes always passes, unless a

@@ -72,15 +72,10 @@ def _plain_conv(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> j
 
 
 def _cpu_conv(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
-    if _winograd_pays(x, kernel.shape, stride, padding):
+    out_width = x.shape[2] + 2 * padding - kernel.shape[1] + 1
+    if winograd.applies(kernel.shape, stride, out_width):
         return winograd.conv(x, kernel, padding)
     return _plain_conv(x, kernel, stride, padding)
-
-
-def _winograd_pays(x: jax.Array, kernel_shape: tuple[int, ...], stride: int, padding: int) -> bool:
-    out_width = x.shape[2] + 2 * padding - kernel_shape[1] + 1
-    # The transforms need more digits than bfloat16 has.
-    return x.dtype != jnp.bfloat16 and winograd.applies(kernel_shape, stride, out_width)
 
 
 @dataclass(frozen=True)
@@ -115,7 +110,14 @@ class _Product:
         return _product(self, *(arrays[name] for name in self.given))
 
     def cpu(self, first: jax.Array, second: jax.Array) -> jax.Array:
-        """Compute the product from forward convolutions and matrix products."""
+        """Compute the product from forward convolutions and matrix products.
+
+        bfloat16 is computed in float32 and rounded once. XLA converts it to float32 anyway where
+        the processor has no bfloat16 instructions, and Winograd's transforms need more digits.
+        """
+        if first.dtype == jnp.bfloat16:
+            wide = self.cpu(first.astype(jnp.float32), second.astype(jnp.float32))
+            return wide.astype(jnp.bfloat16)
         if self.wanted == "y":
             return _cpu_conv(first, second, self.stride, self.padding)
         if self.wanted == "x":
@@ -198,7 +200,7 @@ def _kernel_gradient(
 
     ``dk[i, j, c, o] = sum_{b, p, q} x[b, s p + i - pad, s q + j - pad, c] grad[b, p, q, o]``
     """
-    if _winograd_pays(x, kernel_shape, stride, padding):
+    if winograd.applies(kernel_shape, stride, grad.shape[2]):
         return winograd.kernel_gradient(x, grad, kernel_shape, padding)
     size, _, channels, features = kernel_shape
     x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))

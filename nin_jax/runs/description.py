@@ -7,7 +7,7 @@ from nin_jax.models.geometry import trace
 from nin_jax.models.preprocessing import Preprocessing
 from nin_jax.models.summary import describe
 from nin_jax.runs import workdir
-from nin_jax.runs.environment import device_name
+from nin_jax.runs.environment import device_name, lacks_bfloat16
 from nin_jax.runs.preparation import Run
 from nin_jax.runs.progress import Progress, Recorder
 from nin_jax.runs.writers import read_metrics
@@ -19,6 +19,8 @@ def headline(run: Run, folder: Path, progress: Progress) -> str:
     notes = "".join(f"\n{note}" for note in dataset.notes)
     if run.model.preprocessing != Preprocessing():
         notes += f"\npreprocessing: {run.model.preprocessing}"
+    if config.precision == "bfloat16" and lacks_bfloat16():
+        notes += "\nthis processor has no bfloat16 instructions, so float32 is faster"
     notes += "\nonly the head is trained" if config.freeze else ""
     if progress.step:
         notes += f"\nresumed after step {progress.step}"

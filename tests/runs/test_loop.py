@@ -17,7 +17,7 @@ from benchmarks.soak.small_run import rows_of
 from nin_jax import UserError
 from nin_jax.data import datasets, download, idx
 from nin_jax.models.nin import new_model
-from nin_jax.runs import manifest, preparation, writers
+from nin_jax.runs import description, environment, manifest, preparation, writers
 from nin_jax.runs.examples import load_data
 from nin_jax.runs.fit import fit
 from tests.conftest import SCRIPTS
@@ -228,8 +228,20 @@ def test_other_sizes_and_optimizers_train(config, size):
     assert np.isfinite(summary["test_loss"])
 
 
-def test_bfloat16_trains(config):
+@pytest.mark.parametrize(
+    ("info", "lacking"),
+    [("flags\t: fpu avx2\n", True), ("flags\t: avx2 avx512_bf16\n", False), ("", False)],
+)
+def test_bfloat16_notice(tmp_path, monkeypatch, info, lacking):
+    monkeypatch.setattr(environment, "CPU_INFO", tmp_path / "cpuinfo")
+    (tmp_path / "cpuinfo").write_text(info)
+    assert environment.lacks_bfloat16() is lacking
+
+
+def test_bfloat16_trains(config, monkeypatch, capsys):
+    monkeypatch.setattr(description, "lacks_bfloat16", lambda: True)
     summary = fit(replace(config, precision="bfloat16", epochs=1))
+    assert "has no bfloat16 instructions, so float32 is faster" in capsys.readouterr().out
     assert np.isfinite(summary["test_loss"])
     weights = load_file(config.workdir / "model.safetensors")
     assert {array.dtype for array in weights.values()} == {np.dtype("float32")}
