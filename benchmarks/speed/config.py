@@ -13,7 +13,17 @@ from nin_jax.models.variants import get_variant
 from nin_jax.runs import workdir
 
 Job = Literal[
-    "train", "predict", "epoch", "memory", "startup", "images", "ops", "sweep", "scale", "accuracy"
+    "train",
+    "predict",
+    "epoch",
+    "memory",
+    "startup",
+    "images",
+    "ops",
+    "settings",
+    "sweep",
+    "scale",
+    "accuracy",
 ]
 
 
@@ -21,15 +31,16 @@ Job = Literal[
 class BenchConfig:
     """Measure nin_jax against PyTorch and plain Flax, interleaved in one process.
 
-    Default: all benchmarks but ops, sweep, scale and accuracy. A ratio is the best rival's median
-    over ours; above 1, nin_jax is faster. Progress goes to standard error, results to standard
-    output.
+    Default: all benchmarks but ops, settings, sweep, scale and accuracy. A ratio is the best
+    rival's median over ours; above 1, nin_jax is faster. Progress goes to standard error, results
+    to standard output.
     """
 
     jobs: Annotated[tuple[Job, ...], tyro.conf.Positional] = ()
     """train and predict: one step or batch against PyTorch. epoch: a whole epoch, data included.
     memory: peak memory of each contender. startup: seconds to the first step. images: cost per
     image by size of the dataset. ops: the step with one of our operations replaced at a time.
+    settings: the step in bfloat16, and with Muon, against float32 and SGD.
     sweep: cost by batch and image size, and the roofline. scale: the overhead of a mesh, several
     devices, and the communication between them. accuracy: seconds to a test accuracy, with recipe
     modern in nin_jax and recipe d2l in PyTorch."""

@@ -112,13 +112,30 @@ def _against_rivals(plan: Plan, work: Work, more: Builders) -> Iterator[Row]:
 def ops(plan: Plan) -> Iterator[Row]:
     """Time the training step with one of our operations replaced at a time."""
     for work in plan.works("train", plan.variants, 32):
-        contenders = {OURS: partial(ours.nin_jax_call, work), **ours.ablations(work)}
-        measured = _measure(plan, contenders, f"ops {work.variant}", screening=plan.rounds)
-        for name, row in measured.rows(work.row() | {"benchmark": "ops"}, work.batch_size):
-            if name in measured.timings and OURS in measured.timings:
-                ratio = measured.timings[name].median / measured.timings[OURS].median
-                row["over_ours"] = round(ratio, 3)
-            yield row
+        yield from _over_ours(plan, work, "ops", ours.ablations(work))
+
+
+def settings(plan: Plan) -> Iterator[Row]:
+    """Time the training step in bfloat16, and with Muon, against float32 and SGD."""
+    for work in plan.works("train", MAIN, 64):
+        base = replace(work, precision="float32")
+        changed = {
+            "bfloat16": replace(base, precision="bfloat16"),
+            "Muon": replace(base, optimizer="muon", momentum=0.95),
+        }
+        others = {name: partial(ours.nin_jax_call, other) for name, other in changed.items()}
+        yield from _over_ours(plan, base, "settings", others)
+
+
+def _over_ours(plan: Plan, work: Work, benchmark: str, others: Builders) -> Iterator[Row]:
+    """Time our step and changed ones; a row has the changed one's time over ours."""
+    contenders = {OURS: partial(ours.nin_jax_call, work), **others}
+    measured = _measure(plan, contenders, f"{benchmark} {work.variant}", screening=plan.rounds)
+    for name, row in measured.rows(work.row() | {"benchmark": benchmark}, work.batch_size):
+        if name in measured.timings and OURS in measured.timings:
+            ratio = measured.timings[name].median / measured.timings[OURS].median
+            row["over_ours"] = round(ratio, 3)
+        yield row
 
 
 def epoch(plan: Plan) -> Iterator[Row]:
@@ -279,6 +296,7 @@ JOBS: Mapping[str, Callable[[Plan], Iterator[Row]]] = {
     "startup": startup,
     "images": images,
     "ops": ops,
+    "settings": settings,
     "sweep": sweep,
     "scale": scaling,
     "accuracy": lambda plan: accuracy.measure(plan.comparison, plan.say),

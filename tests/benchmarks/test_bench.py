@@ -129,6 +129,13 @@ def test_every_ablation_trains():
 
 
 @pytest.mark.slow
+def test_settings_are_compared_with_ours():
+    rows = list(jobs.settings(PLAN))
+    assert [row["contender"] for row in rows] == [OURS, "bfloat16", "Muon"]
+    assert all(row["over_ours"] > 0 for row in rows)
+
+
+@pytest.mark.slow
 def test_both_sides_train_with_muon():
     work = Work("train", "nin_one_1x1", 2, 67, optimizer="muon", momentum=0.95)
     ours.nin_jax_call(work)()
