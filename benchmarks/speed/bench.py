@@ -2,10 +2,11 @@
 
 from rich.console import Console
 
-from benchmarks.speed import jobs, output
+from benchmarks.speed import gpu, jobs, output
 from benchmarks.speed.accuracy import Comparison
 from benchmarks.speed.config import BenchConfig
 from benchmarks.speed.work import Row
+from nin_jax.errors import RunError
 from nin_jax.models.variants import EXERCISE
 
 
@@ -17,7 +18,9 @@ def run_benchmarks(config: BenchConfig, command: str) -> None:
         command: the command line, for the results.
 
     Raises:
-        UserError: the dataset of `accuracy` is missing, or a network cannot take its images.
+        UserError: the dataset of `accuracy` is missing, or a network cannot take its images; `gpu`
+            without a GPU.
+        RunError: `gpu` found that PyTorch or another setting is faster.
     """
     comparison = Comparison(
         variants=config.variants or ("nin",),
@@ -31,6 +34,8 @@ def run_benchmarks(config: BenchConfig, command: str) -> None:
     )
     if "accuracy" in config.jobs:
         comparison.check()
+    if "gpu" in config.jobs:
+        gpu.check()
     console = Console(stderr=True, highlight=False)
     rows: list[Row] = []
     with console.status("starting") as status:
@@ -55,3 +60,5 @@ def run_benchmarks(config: BenchConfig, command: str) -> None:
     if config.out is not None:
         for path in output.write(config.out, rows, head, command):
             console.print(f"wrote {path}")
+    if "gpu" in config.jobs and (defeats := list(gpu.defeats(rows))):
+        raise RunError("\n".join(("a default is not the fastest:", *defeats)))

@@ -21,6 +21,7 @@ Job = Literal[
     "images",
     "ops",
     "settings",
+    "gpu",
     "sweep",
     "scale",
     "accuracy",
@@ -31,7 +32,7 @@ Job = Literal[
 class BenchConfig:
     """Measure nin_jax against PyTorch and plain Flax, interleaved in one process.
 
-    Default: all benchmarks but ops, settings, sweep, scale and accuracy. A ratio is the best
+    Default: all benchmarks but ops, settings, gpu, sweep, scale and accuracy. A ratio is the best
     rival's median over ours; above 1, nin_jax is faster. Progress goes to standard error, results
     to standard output.
     """
@@ -40,7 +41,10 @@ class BenchConfig:
     """train and predict: one step or batch against PyTorch. epoch: a whole epoch, data included.
     memory: peak memory of each contender. startup: seconds to the first step. images: cost per
     image by size of the dataset. ops: the step with one of our operations replaced at a time.
-    settings: the step in bfloat16, and with Muon, against float32 and SGD.
+    settings: the step in bfloat16, and with Muon, against float32 and SGD. gpu: on a GPU, a step
+    and a batch against PyTorch in TF32 and bfloat16, and an epoch with other settings than the
+    defaults (steps a dispatch, micro-batches, streamed images); exit code 1 if one of them is
+    faster.
     sweep: cost by batch and image size, and the roofline. scale: the overhead of a mesh, several
     devices, and the communication between them. accuracy: seconds to a test accuracy, with recipe
     modern in nin_jax and recipe d2l in PyTorch."""

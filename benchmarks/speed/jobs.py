@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.speed import accuracy, ours, pipelines, probe, pytorch, scale, timing
+from benchmarks.speed import accuracy, gpu, ours, pipelines, probe, pytorch, scale, timing
 from benchmarks.speed.timing import Timing, interleave
 from benchmarks.speed.work import OURS, Call, Row, Task, Work, error_text, last_line, training_cost
 
@@ -127,11 +127,30 @@ def settings(plan: Plan) -> Iterator[Row]:
         yield from _over_ours(plan, base, "settings", others)
 
 
+def gpu_defaults(plan: Plan) -> Iterator[Row]:
+    """On a GPU, time a step and a batch against PyTorch, and an epoch with other settings."""
+    pixels, labels = _random_pixels(gpu.EPOCH_IMAGES)
+    for precision in ("float32", "bfloat16"):
+        part = replace(plan, precision=precision)
+        for work in part.works("train", MAIN, 128):
+            yield from _against_rivals(part, work, {})
+            yield from _against_rivals(part, replace(work, task="predict"), {})
+            epochs = gpu.contenders(replace(work, in_channels=1), pixels, labels)
+            few = replace(part, rounds=min(plan.rounds, 3))
+            yield from _compared(few, work, "gpu", epochs, gpu.EPOCH_IMAGES)
+
+
 def _over_ours(plan: Plan, work: Work, benchmark: str, others: Builders) -> Iterator[Row]:
     """Time our step and changed ones; a row has the changed one's time over ours."""
     contenders = {OURS: partial(ours.nin_jax_call, work), **others}
+    yield from _compared(plan, work, benchmark, contenders, work.batch_size)
+
+
+def _compared(
+    plan: Plan, work: Work, benchmark: str, contenders: Builders, images: int
+) -> Iterator[Row]:
     measured = _measure(plan, contenders, f"{benchmark} {work.variant}", screening=plan.rounds)
-    for name, row in measured.rows(work.row() | {"benchmark": benchmark}, work.batch_size):
+    for name, row in measured.rows(work.row() | {"benchmark": benchmark}, images):
         if name in measured.timings and OURS in measured.timings:
             ratio = measured.timings[name].median / measured.timings[OURS].median
             row["over_ours"] = round(ratio, 3)
@@ -297,6 +316,7 @@ JOBS: Mapping[str, Callable[[Plan], Iterator[Row]]] = {
     "images": images,
     "ops": ops,
     "settings": settings,
+    "gpu": gpu_defaults,
     "sweep": sweep,
     "scale": scaling,
     "accuracy": lambda plan: accuracy.measure(plan.comparison, plan.say),

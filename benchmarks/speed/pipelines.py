@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -16,10 +17,9 @@ from torch.utils.data import DataLoader, Dataset
 
 import nin_torch_ref
 from benchmarks.speed.work import LEARNING_RATE, OURS, Row, Work
-from nin_jax.data import transforms
 from nin_jax.data.datasets import Dataset as NinDataset
 from nin_jax.data.datasets import Split
-from nin_jax.runs.preparation import RunSpec, prepare_run
+from nin_jax.runs.preparation import RunSpec, epoch_order, make_feed, prepare_run
 from nin_jax.training.config import TrainConfig
 from nin_jax.training.recipes import Recipe
 
@@ -66,8 +66,17 @@ def torch_epoch(
     return epoch
 
 
-def nin_jax_epoch(work: Work, images: np.ndarray, labels: np.ndarray) -> Callable[[], None]:
-    """Return our epoch: images to the device, order, every step, and the sums at the end."""
+def nin_jax_epoch(
+    work: Work, images: np.ndarray, labels: np.ndarray, **options: Any
+) -> Callable[[], None]:
+    """Return our epoch: images to the device, order and every step.
+
+    Args:
+        work: the training step.
+        images: uint8 [N, H, W, C].
+        labels: int32 [N].
+        options: of `TrainConfig`, in place of their defaults.
+    """
     dataset = NinDataset(
         name="benchmark",
         source="memory",
@@ -77,22 +86,16 @@ def nin_jax_epoch(work: Work, images: np.ndarray, labels: np.ndarray) -> Callabl
         test=Split(images[:1], labels[:1]),
     )
     recipe = Recipe(lr=LEARNING_RATE, batch_size=work.batch_size, image_size=work.image_size)
-    config = TrainConfig(variant=work.variant, precision=work.precision)
+    config = TrainConfig(variant=work.variant, precision=work.precision, devices=1, **options)
     run = prepare_run(RunSpec(config, recipe, dataset))
-    make_order = jax.jit(transforms.epoch_order, static_argnums=(2, 3))
     epochs = 0
 
     def epoch() -> None:
         nonlocal epochs
-        train = jax.device_put((images, labels))
-        order = make_order(run.state.key, epochs, len(labels), work.batch_size)
-        done, sums = 0, []
-        while missing := run.steps_per_epoch - done:
-            count = min(missing, run.steps_per_dispatch)
-            run.state, new = run.train_steps(run.state, *train, order, np.int32(count))
-            sums.append(new)
-            done += count
-        jax.device_get(sums)
+        order = epoch_order(run, epochs)
+        for chunk in make_feed(run).chunks(order, epochs * run.steps_per_epoch):
+            for done in range(0, chunk.steps, run.steps_per_dispatch):
+                run.take_steps(chunk, min(run.steps_per_dispatch, chunk.steps - done))
         jax.block_until_ready(run.state.params)
         epochs += 1
 

@@ -11,7 +11,7 @@ from flax import nnx
 
 import nin_jax
 import nin_torch_ref
-from benchmarks.speed import figures, jobs, ours, output, pytorch, timing
+from benchmarks.speed import figures, gpu, jobs, ours, output, pytorch, timing
 from benchmarks.speed.probe import measure
 from benchmarks.speed.timing import Timing, interleave
 from benchmarks.speed.work import OURS, Work, training_cost
@@ -133,6 +133,35 @@ def test_settings_are_compared_with_ours():
     rows = list(jobs.settings(PLAN))
     assert [row["contender"] for row in rows] == [OURS, "bfloat16", "Muon"]
     assert all(row["over_ours"] > 0 for row in rows)
+
+
+@pytest.mark.slow
+def test_settings_of_a_gpu(monkeypatch):
+    """On a CPU, to see that all of it runs; the times decide nothing here."""
+    monkeypatch.setattr(gpu, "EPOCH_IMAGES", 5)
+    monkeypatch.setattr(pytorch, "rivals", lambda work: {})
+    rows = list(jobs.gpu_defaults(PLAN))
+    assert not any("error" in row for row in rows)
+    epochs = [row for row in rows if row["benchmark"] == "gpu"]
+    assert len(epochs) == 2 * (1 + len(gpu.SETTINGS)) + 1  # TF32 matters only in float32
+    assert all(row["over_ours"] > 0 for row in epochs)
+
+
+def test_defeats_on_a_gpu():
+    common = {"benchmark": "train", "variant": "nin", "batch_size": 128, "precision": "bfloat16"}
+    rows = [
+        common | {"contender": OURS, "best_rival": "torch eager NCHW", "best_rival_over_ours": 1.4},
+        common | {"contender": OURS, "best_rival": "torch.compile", "best_rival_over_ours": 0.9},
+        common | {"contender": OURS, "error": "no memory"},
+        common | {"contender": "torch eager NCHW", "error": "no memory"},
+        common | {"contender": "streamed images", "over_ours": 1.2},
+        common | {"contender": "1 step a dispatch", "over_ours": 0.9},
+    ]
+    assert list(gpu.defeats(rows)) == [
+        "train nin 128 bfloat16: torch.compile takes 0.9 of our time",
+        "train nin 128 bfloat16: no memory",
+        "train nin 128 bfloat16: 1 step a dispatch takes 0.9 of the default's time",
+    ]
 
 
 @pytest.mark.slow
