@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from typing import Any
 
 import numpy as np
@@ -106,7 +106,10 @@ def _widths(stage: Stage) -> list[int | None]:
 
 
 def rivals(work: Work) -> dict[str, Callable[[], Call]]:
-    """Return functions that build PyTorch's contenders, by name; the fastest is the best rival."""
+    """Return functions that build PyTorch's contenders, by name; the fastest is the best rival.
+
+    In bfloat16 each is there with autocast and, as "float32", without.
+    """
     found: dict[str, Callable[[], Call]] = {
         "torch eager NCHW": lambda: torch_call(work, channels_last=False),
         TORCH: lambda: torch_call(work, channels_last=True),
@@ -116,6 +119,9 @@ def rivals(work: Work) -> dict[str, Callable[[], Call]]:
         found["torch.compile channels_last, CUDA graphs"] = lambda: torch_call(
             work, channels_last=True, compiled=True, cuda_graphs=True
         )
+    if work.precision == "bfloat16":
+        exact = rivals(replace(work, precision="float32"))
+        found |= {f"{name}, float32": build for name, build in exact.items()}
     return found
 
 

@@ -93,6 +93,14 @@ def test_a_failure_is_a_row_and_the_others_continue(monkeypatch):
     assert rows[OURS]["median_ms"] > 0
 
 
+def test_rivals_of_bfloat16_are_there_without_autocast_too():
+    exact, half = (
+        set(pytorch.rivals(Work("train", "nin", 2, 67, precision=precision)))
+        for precision in ("float32", "bfloat16")
+    )
+    assert half == exact | {f"{name}, float32" for name in exact}
+
+
 @pytest.mark.parametrize("variant", nin_jax.list_variants())
 def test_a_variant_in_the_notation_of_the_reference(variant):
     architecture = pytorch.architecture_of(nin_jax.get_variant(variant))
