@@ -112,8 +112,7 @@ class _Product:
     def cpu(self, first: jax.Array, second: jax.Array) -> jax.Array:
         """Compute the product from forward convolutions and matrix products.
 
-        bfloat16 is computed in float32 and rounded once. XLA converts it to float32 anyway where
-        the processor has no bfloat16 instructions, and Winograd's transforms need more digits.
+        bfloat16 is computed in float32 and rounded once: Winograd's transforms need the digits.
         """
         if first.dtype == jnp.bfloat16:
             wide = self.cpu(first.astype(jnp.float32), second.astype(jnp.float32))
