@@ -51,7 +51,7 @@ class Recipe:
     """Optimizer (d2l and paper: sgd, modern: muon)."""
 
     lr: Annotated[float, Field(gt=0, le=1e30)] = 0.1
-    """Peak learning rate (d2l: the variant's published one, modern: 0.02, paper: 0.1)."""
+    """Peak learning rate (d2l: the variant's published one, modern: 0.01, paper: 0.1)."""
 
     bias_lr_mult: Multiple = 1.0
     """Learning rate of biases, as a multiple of the rate of kernels (d2l and modern: 1, paper:
@@ -132,7 +132,7 @@ def modern(variant: Variant) -> Recipe:
     """
     return Recipe(
         image_size=variant.image_size,
-        lr=0.02,
+        lr=0.01,
         optimizer="muon",
         momentum=0.95,
         nesterov=True,
