@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import os
-import platform
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -14,7 +13,7 @@ import torch
 
 from benchmarks.speed.work import Row
 from nin_jax import tables
-from nin_jax.runs.environment import device_name, versions
+from nin_jax.runs.environment import cpu_model, device_name, versions
 
 # The columns of each benchmark's table, and their short headings.
 HEADINGS = {
@@ -65,20 +64,11 @@ def header() -> dict[str, Any]:
     return versions() | {
         "torch": version("torch"),
         "device": device_name(),
-        "processor": _processor(),
+        "processor": cpu_model(),
         "torch_threads": torch.get_num_threads(),
         "torch_cuda": torch.version.cuda if torch.cuda.is_available() else None,
         "malloc": {k: v for k, v in os.environ.items() if k.startswith(("MALLOC_", "GLIBC_TUN"))},
     }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 def _columns(rows: Sequence[Row]) -> list[str]:

@@ -77,7 +77,7 @@ def machine() -> dict[str, str]:
     device = default_device()
     kind = device.device_kind
     if device.platform == "cpu":
-        kind = f"{_cpu_model()}, {_cpu_threads()} threads"
+        kind = f"{cpu_model()}, {_cpu_threads()} threads"
     libraries = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "optax")}
     return {"machine": f"{device.platform}, {kind}"} | libraries
 
@@ -92,7 +92,8 @@ def lacks_bfloat16() -> bool:
     return default_device().platform == "cpu" and bool(words) and known.isdisjoint(words)
 
 
-def _cpu_model() -> str:
+def cpu_model() -> str:
+    """Return the name of the processor, or of its architecture where Linux has no name."""
     name = _cpu_info("model name")
     return name if name and name.isprintable() else platform.machine()
 

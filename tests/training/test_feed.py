@@ -166,5 +166,5 @@ def test_evaluation_has_each_example_once(count, most):
 
 def test_the_rate_follows_the_batch_where_asked_to():
     config = TrainConfig(recipe="modern", batch_size=1024)
-    assert recipe_of(config).lr == 0.02
-    assert recipe_of(replace(config, lr_batch_size=64)).lr == pytest.approx(0.02 * 16)
+    assert recipe_of(config).lr == 0.01
+    assert recipe_of(replace(config, lr_batch_size=64)).lr == pytest.approx(0.01 * 16)
