@@ -67,7 +67,8 @@ class BenchConfig:
     """Channels of the images; accuracy takes those of the dataset."""
 
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Of our computation; PyTorch uses autocast. On a GPU float32 means TF32 on both sides."""
+    """Of our computation; for bfloat16, PyTorch runs with autocast and without. On a GPU float32
+    means TF32 on both sides. Not used by settings and gpu, which take both."""
 
     rounds: int = 7
     """Measured rounds. Contenders that are far slower than the best drop out after two."""

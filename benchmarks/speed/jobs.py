@@ -32,7 +32,7 @@ class Plan:
         batch_sizes: None for each benchmark's own variants and batch sizes.
         image_size: side in pixels.
         in_channels: channels of the images.
-        precision: of our computation; PyTorch uses autocast.
+        precision: of our computation, and of PyTorch's by autocast.
         rounds: measured rounds.
         workers: processes of PyTorch's DataLoader.
         comparison: what `accuracy` trains.
@@ -135,9 +135,10 @@ def gpu_defaults(plan: Plan) -> Iterator[Row]:
         for work in part.works("train", MAIN, 128):
             yield from _against_rivals(part, work, {})
             yield from _against_rivals(part, replace(work, task="predict"), {})
-            epochs = gpu.contenders(replace(work, in_channels=1), pixels, labels)
+            gray = replace(work, in_channels=1)
+            epochs = gpu.contenders(gray, pixels, labels)
             few = replace(part, rounds=min(plan.rounds, 3))
-            yield from _compared(few, work, "gpu", epochs, gpu.EPOCH_IMAGES)
+            yield from _compared(few, gray, "gpu", epochs, gpu.EPOCH_IMAGES)
 
 
 def _over_ours(plan: Plan, work: Work, benchmark: str, others: Builders) -> Iterator[Row]:
@@ -285,6 +286,7 @@ def scaling(plan: Plan) -> Iterator[Row]:
 
 def _measure(plan: Plan, contenders: Builders, what: str, screening: int = 2) -> Measured:
     """Build and warm up every contender, then time those that work."""
+    pytorch.forget_compiled()
     calls: dict[str, Call] = {}
     expected: dict[str, float] = {}
     errors: dict[str, str] = {}

@@ -69,7 +69,7 @@ def torch_epoch(
 def nin_jax_epoch(
     work: Work, images: np.ndarray, labels: np.ndarray, **options: Any
 ) -> Callable[[], None]:
-    """Return our epoch: images to the device, order and every step.
+    """Return our epoch: images to the device, order, every step, and the losses at the end.
 
     Args:
         work: the training step.
@@ -92,10 +92,12 @@ def nin_jax_epoch(
 
     def epoch() -> None:
         nonlocal epochs
-        order = epoch_order(run, epochs)
+        order, figures = epoch_order(run, epochs), []
         for chunk in make_feed(run).chunks(order, epochs * run.steps_per_epoch):
             for done in range(0, chunk.steps, run.steps_per_dispatch):
-                run.take_steps(chunk, min(run.steps_per_dispatch, chunk.steps - done))
+                count = min(run.steps_per_dispatch, chunk.steps - done)
+                figures.append(run.take_steps(chunk, count))
+        jax.device_get(figures)
         jax.block_until_ready(run.state.params)
         epochs += 1
 

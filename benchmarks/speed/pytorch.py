@@ -14,6 +14,16 @@ from nin_jax.models.stages import Stage
 from nin_jax.models.variants import Variant, get_variant
 
 
+def forget_compiled() -> None:
+    """Let `torch.compile` start anew.
+
+    All networks share the code of one class. After eight compilations of it in a process, PyTorch
+    would run further ones without compiling them.
+    """
+    torch.compiler.reset()
+    torch._dynamo.config.fail_on_recompile_limit_hit = True  # pyright: ignore[reportPrivateImportUsage]
+
+
 def torch_call(
     work: Work,
     *,
@@ -108,7 +118,7 @@ def _widths(stage: Stage) -> list[int | None]:
 def rivals(work: Work) -> dict[str, Callable[[], Call]]:
     """Return functions that build PyTorch's contenders, by name; the fastest is the best rival.
 
-    In bfloat16 each is there with autocast and, as "float32", without.
+    In bfloat16 each is there twice: with autocast, and without it, named "..., float32".
     """
     found: dict[str, Callable[[], Call]] = {
         "torch eager NCHW": lambda: torch_call(work, channels_last=False),

@@ -93,7 +93,7 @@ class Programs:
         return logits.lower(params, self._images(batch_size))
 
     def predict(self) -> jax.stages.Lowered:
-        """Lower the program that `Predictor` runs for a batch."""
+        """Lower the program that `Predictor` runs for a batch, with weights as arguments."""
         return Predictor(self.model, self.batch_size).lower()
 
     def train_step(self) -> jax.stages.Lowered:

@@ -79,7 +79,8 @@ def predict_files(
     trained = source.load()
     # A batch is padded, so it should not be larger than the number of pictures.
     size = min(batch_size, len(files)) if batch_size > 0 else batch_size
-    predictor = Predictor(trained.model, size, precision)
+    # With a batch size of 1 it would compile a program for each network, to predict often.
+    predictor = Predictor(trained.model, 2 if size == 1 else size, precision)
     predictions: list[Prediction] = []
     faults: list[str] = []
     for readable, images, errors in read_batches(files, trained, size):

@@ -110,7 +110,7 @@ class Predictor:
         return type(self), (self.model, self.batch_size)
 
     def lower(self, dtype: DTypeLike = jnp.float32) -> jax.stages.Lowered:
-        """Return the lowered program for a batch of images of the model's size, and the weights."""
+        """Return the lowered program for a batch of the model's size; the weights are arguments."""
         shape = (self.batch_size, *self.model.image_size, self.model.in_channels)
         return self._batch.lower(jax.ShapeDtypeStruct(shape, dtype), self._arrays)
 

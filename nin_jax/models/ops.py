@@ -115,8 +115,8 @@ class _Product:
         bfloat16 is computed in float32 and rounded once: Winograd's transforms need the digits.
         """
         if first.dtype == jnp.bfloat16:
-            wide = self.cpu(first.astype(jnp.float32), second.astype(jnp.float32))
-            return wide.astype(jnp.bfloat16)
+            wide = self.cpu(cast(first, jnp.float32), cast(second, jnp.float32))
+            return cast(wide, jnp.bfloat16)
         if self.wanted == "y":
             return _cpu_conv(first, second, self.stride, self.padding)
         if self.wanted == "x":

@@ -20,7 +20,7 @@ def headline(run: Run, folder: Path, progress: Progress) -> str:
     if run.model.preprocessing != Preprocessing():
         notes += f"\npreprocessing: {run.model.preprocessing}"
     if config.precision == "bfloat16" and lacks_bfloat16():
-        notes += "\nthis processor has no bfloat16 instructions, so float32 is faster"
+        notes += "\nbfloat16: this processor has no instructions for it; float32 is faster"
     notes += "\nonly the head is trained" if config.freeze else ""
     if progress.step:
         notes += f"\nresumed after step {progress.step}"

@@ -79,7 +79,8 @@ class SetupOptions:
     """With --init-from, train only the head; all other layers keep their weights."""
 
     precision: Precision = "float32"
-    """Precision of the computation; parameters, logits and loss are always float32."""
+    """Precision of the computation; parameters, logits and loss are always float32. On a CPU,
+    bfloat16 convolutions are computed in float32 and rounded."""
 
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """Where to run; auto uses a GPU if JAX finds one."""

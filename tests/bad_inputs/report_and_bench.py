@@ -47,7 +47,6 @@ REPORT = {
 
 BENCH = {
     "unknown benchmark": _bench("must be one of", "speed"),
-    "no GPU": _bench("gpu needs a GPU", "gpu"),
     "unknown variant": _bench("or nin15", "--variants", "nin51"),
     "variant file torn": _bench("a.toml", "--variants", "a.toml", files={"a.toml": "["}),
     "image size zero": _bench("--image-size must be", "--image-size", "0"),

@@ -86,10 +86,15 @@ def test_bfloat16_rounds_and_does_not_change_the_model(model):
 def test_later_changes_of_the_model_have_no_effect(batch_size):
     x = images(2)
     mine = nin_jax.create_model(TINY, in_channels=3, image_size=SIZE, seed=2)
-    predict = Predictor(mine, batch_size)
-    before = predict(x)
+    predict, unchanged = Predictor(mine, batch_size), Predictor(mine, batch_size)
+    before = unchanged(x)
     mine.head.convs[0].bias[...] += 1
-    np.testing.assert_array_equal(predict(x), before)
+    np.testing.assert_array_equal(predict(x), before)  # compiled after the change
+
+
+def test_weights_are_constants_of_the_program_for_one_image(model):
+    arguments = [len(Predictor(model, batch_size)._arguments) for batch_size in (1, 2)]
+    assert arguments == ([0, 1] if jax.default_backend() == "cpu" else [1, 1])
 
 
 COPIES = {
