@@ -138,7 +138,8 @@ def test_bfloat16_rounds_once(kernel, stride, padding, channels):
     conv = partial(ops.conv, stride=stride, padding=padding)
     results = jax.jit(partial(_conv_and_gradients, conv))(*rounded)
     assert {result.dtype for result in results} == {jnp.dtype("bfloat16")}
-    exact = _torch_conv_and_gradients(*(a.astype(float) for a in rounded), stride, padding)
+    x, weights, grad = (a.astype(float) for a in rounded)
+    exact = _torch_conv_and_gradients(x, weights, grad, stride, padding)
     for a, e, what in zip(results, exact, ["output", "input", "kernel"], strict=True):
         assert_close(a.astype(float), e, ROUNDED_TO_BFLOAT16, what)
 
