@@ -5,6 +5,7 @@ from rich.console import Console
 from benchmarks.speed import gpu, jobs, output
 from benchmarks.speed.accuracy import Comparison
 from benchmarks.speed.config import BenchConfig
+from benchmarks.speed.plan import Plan
 from benchmarks.speed.work import Row
 from nin_jax.errors import RunError
 from nin_jax.models.variants import EXERCISE
@@ -40,7 +41,7 @@ def run_benchmarks(config: BenchConfig, command: str) -> None:
     rows: list[Row] = []
     defeats: list[str] = []
     with console.status("starting") as status:
-        plan = jobs.Plan(
+        plan = Plan(
             variants=config.variants or EXERCISE,
             batch_sizes=config.batch_sizes or None,
             image_size=config.image_size or 224,

@@ -7,6 +7,7 @@ faster.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 from unittest.mock import patch
@@ -15,8 +16,10 @@ import jax
 import numpy as np
 import torch
 
+from benchmarks.speed.contenders import against_rivals, compared
 from benchmarks.speed.pipelines import nin_jax_epoch
-from benchmarks.speed.work import OURS, Call, Row, Work
+from benchmarks.speed.plan import MAIN, Plan
+from benchmarks.speed.work import OURS, Call, Row, Work, random_pixels
 from nin_jax.errors import UserError
 from nin_jax.runs import preparation
 from nin_jax.training.device import default_device
@@ -46,6 +49,20 @@ def check() -> None:
         raise UserError(f"the benchmark gpu needs a GPU, and JAX computes on the {platform}")
     if not torch.cuda.is_available():
         raise UserError("the benchmark gpu needs a build of PyTorch for the GPU; this one has none")
+
+
+def measure(plan: Plan) -> Iterator[Row]:
+    """On a GPU, time a step and a batch against PyTorch, and an epoch with other settings."""
+    pixels, labels = random_pixels(EPOCH_IMAGES)
+    for precision in ("float32", "bfloat16"):
+        part = replace(plan, precision=precision)
+        for work in part.works("train", MAIN, 128):
+            yield from against_rivals(part, work, {})
+            yield from against_rivals(part, replace(work, task="predict"), {})
+            gray = replace(work, in_channels=1)
+            epochs = contenders(gray, pixels, labels)
+            few = replace(part, rounds=min(plan.rounds, 3))
+            yield from compared(few, gray, "gpu", epochs, EPOCH_IMAGES)
 
 
 def contenders(work: Work, images: np.ndarray, labels: np.ndarray) -> dict[str, Callable[[], Call]]:

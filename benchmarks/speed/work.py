@@ -87,6 +87,13 @@ class Work:
         }
 
 
+def random_pixels(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return uint8 [N, 28, 28, 1] and int32 [N]."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (count, 28, 28, 1), np.uint8)
+    return images, rng.integers(0, 10, count).astype(np.int32)
+
+
 def training_cost(work: Work) -> tuple[float, float]:
     """Count the FLOPs of one image's training step, and the least bytes that it moves.
 

@@ -14,12 +14,13 @@ from flax import nnx
 import nin_jax
 import nin_torch_ref
 from benchmarks.speed import figures, gpu, jobs, ours, output, pytorch, timing
+from benchmarks.speed.plan import Plan
 from benchmarks.speed.probe import measure
 from benchmarks.speed.timing import Timing, interleave
 from benchmarks.speed.work import OURS, Work, training_cost
 from nin_jax.errors import UserError
 
-PLAN = jobs.Plan(
+PLAN = Plan(
     variants=("nin_one_1x1",),
     batch_sizes=(2,),
     image_size=67,
@@ -152,7 +153,7 @@ def test_settings_of_a_gpu(monkeypatch):
     monkeypatch.setattr(gpu, "EPOCH_IMAGES", 5)
     tried = {OURS, "1 step per dispatch", "40 steps per dispatch", gpu.STREAMED}
     monkeypatch.setattr(pytorch, "rivals", lambda work: {})
-    rows = list(jobs.gpu_defaults(PLAN))
+    rows = list(gpu.measure(PLAN))
     assert not any("error" in row for row in rows)
     epochs = [row for row in rows if row["benchmark"] == "gpu"]
     assert len(epochs) == 2 * len(tried) + 1  # TF32 matters only in float32

@@ -10,6 +10,7 @@ from jax.sharding import AbstractMesh
 
 import nin_jax
 from benchmarks.speed import jobs, scale
+from benchmarks.speed.plan import Plan
 from benchmarks.speed.timing import Timing
 from benchmarks.speed.work import Work
 from nin_jax.accounting.collectives import KINDS
@@ -21,7 +22,7 @@ DOC = ROOT / "docs" / "scale.md"
 
 @pytest.fixture
 def plan(tiny):
-    return jobs.Plan((str(tiny),), (3,), 16, 1, "float32", rounds=1, workers=0)
+    return Plan((str(tiny),), (3,), 16, 1, "float32", rounds=1, workers=0)
 
 
 @pytest.mark.slow

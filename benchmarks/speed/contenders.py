@@ -1,0 +1,89 @@
+"""Build contenders, time them in turns, and compare them with ours."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from benchmarks.speed import ours, pytorch
+from benchmarks.speed.plan import Plan
+from benchmarks.speed.timing import Timing, interleave
+from benchmarks.speed.work import OURS, Call, Row, Work, error_text
+
+Builders = Mapping[str, Callable[[], Call]]
+"""A function for each contender that builds it and returns its call."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The timings of some contenders, and the errors of the others."""
+
+    names: Sequence[str]
+    timings: Mapping[str, Timing]
+    errors: Mapping[str, str]
+
+    def rows(self, common: Row, images: int) -> Iterator[tuple[str, Row]]:
+        """Yield each contender's name and row, for calls that process that many images."""
+        for name in self.names:
+            figures = {"error": self.errors[name]} if name in self.errors else {}
+            figures = figures or self.timings[name].row(images)
+            yield name, common | {"contender": name} | figures
+
+    def rows_with_ratio(self, common: Row, images: int, rivals: Iterable[str]) -> Iterator[Row]:
+        """Yield each contender's row, ours with the best of the rivals and its time over ours."""
+        measured = [name for name in rivals if name in self.timings]
+        best = min(measured, key=lambda name: self.timings[name].median, default=None)
+        for name, row in self.rows(common, images):
+            if name == OURS and best is not None and "error" not in row:
+                ratio = self.timings[best].median / self.timings[OURS].median
+                row |= {"best_rival": best, "best_rival_over_ours": round(ratio, 3)}
+            yield row
+
+
+def measure(plan: Plan, contenders: Builders, what: str, screening: int = 2) -> Measured:
+    """Build and warm up every contender, then time those that work."""
+    pytorch.forget_compiled()
+    calls: dict[str, Call] = {}
+    expected: dict[str, float] = {}
+    errors: dict[str, str] = {}
+    for name, build in contenders.items():
+        plan.say(f"{what}: preparing {name}")
+        try:
+            calls[name] = build()
+            calls[name]()  # some contenders compile now
+            start = time.perf_counter()
+            calls[name]()
+            expected[name] = time.perf_counter() - start
+        except Exception as error:  # whatever a framework raises becomes its row
+            calls.pop(name, None)
+            errors[name] = error_text(error)
+
+    def say(text: str) -> None:
+        plan.say(f"{what}, {text}")
+
+    timings = interleave(calls, plan.rounds, OURS, say, screening, expected)
+    return Measured(list(contenders), timings, errors)
+
+
+def against_rivals(plan: Plan, work: Work, more: Builders) -> Iterator[Row]:
+    rivals = pytorch.rivals(work)
+    contenders = {OURS: partial(ours.nin_jax_call, work), **rivals, **more}
+    measured = measure(plan, contenders, f"{work.task} {work.variant} {work.batch_size}")
+    yield from measured.rows_with_ratio(work.row(), work.batch_size, rivals)
+
+
+def over_ours(plan: Plan, work: Work, benchmark: str, others: Builders) -> Iterator[Row]:
+    """Time our step and changed ones; a row has the changed one's time over ours."""
+    contenders = {OURS: partial(ours.nin_jax_call, work), **others}
+    yield from compared(plan, work, benchmark, contenders, work.batch_size)
+
+
+def compared(
+    plan: Plan, work: Work, benchmark: str, contenders: Builders, images: int
+) -> Iterator[Row]:
+    measured = measure(plan, contenders, f"{benchmark} {work.variant}", screening=plan.rounds)
+    for name, row in measured.rows(work.row() | {"benchmark": benchmark}, images):
+        if name in measured.timings and OURS in measured.timings:
+            ratio = measured.timings[name].median / measured.timings[OURS].median
+            row["over_ours"] = round(ratio, 3)
+        yield row
