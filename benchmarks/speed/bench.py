@@ -61,8 +61,8 @@ def run_benchmarks(config: BenchConfig, command: str) -> None:
                 console.print(output.line(row), soft_wrap=True)
     head = output.header()
     print(output.FORMATS[config.format](rows, head, command), end="")
-    if config.out is not None:
-        for path in output.write(config.out, rows, head, command):
+    if config.folder is not None:
+        for path in output.write(config.folder, rows, head, command):
             console.print(f"wrote {path}")
     if defeats:
         raise RunError("not the fastest: " + "; ".join(defeats))

@@ -27,6 +27,8 @@ Job = Literal[
     "accuracy",
 ]
 
+GPU_RESULTS = Path("benchmarks/results/gpu-defaults")
+
 
 @dataclass(frozen=True)
 class BenchConfig:
@@ -38,16 +40,15 @@ class BenchConfig:
     """
 
     jobs: Annotated[tuple[Job, ...], tyro.conf.Positional] = ()
-    """train and predict: one step or batch against PyTorch. epoch: a whole epoch, data included.
-    memory: peak memory of each contender. startup: seconds to the first step. images: cost per
-    image by size of the dataset. ops: the step with one of our operations replaced at a time.
-    settings: the step in bfloat16, and with Muon, against float32 and SGD. gpu: on a GPU, a step
-    and a batch against PyTorch in TF32 and bfloat16, and an epoch with other settings than the
-    defaults (steps a dispatch, micro-batches, streamed images); exit code 1 if one of them is
-    faster.
-    sweep: cost by batch and image size, and the roofline. scale: the overhead of a mesh, several
-    devices, and the communication between them. accuracy: seconds to a test accuracy, with recipe
-    modern in nin_jax and recipe d2l in PyTorch."""
+    """train and predict: one step or batch against PyTorch. epoch: a whole epoch, data
+    included. memory: peak memory of each contender. startup: seconds to the first step. images:
+    cost per image by size of the dataset. ops: the step with one of our operations replaced at
+    a time. settings: the step in bfloat16, and with Muon, against float32 and SGD. gpu: on a
+    GPU, a step and a batch against PyTorch in TF32 and bfloat16, and an epoch with other
+    settings than the defaults (steps per dispatch, micro-batches, streamed images); exit code 1
+    if one of them is faster. sweep: cost by batch and image size, and the roofline. scale: the
+    overhead of a mesh, several devices, and the communication between them. accuracy: seconds
+    to a test accuracy, with recipe modern in nin_jax and recipe d2l in PyTorch."""
 
     sweep: bool = False
     """Run the benchmarks sweep and images: cost by batch size, image size and number of images."""
@@ -95,7 +96,13 @@ class BenchConfig:
     """Of the results on standard output."""
 
     out: Path | None = None
-    """Folder for results.json, results.csv, results.md and sweep.png."""
+    """Folder for results.json, results.csv, results.md and sweep.png. Default: none; for gpu
+    benchmarks/results/gpu-defaults."""
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder of the results, or None."""
+        return GPU_RESULTS if self.out is None and "gpu" in self.jobs else self.out
 
     def check(self) -> None:
         """Check everything that needs neither PyTorch nor data.
@@ -117,5 +124,5 @@ class BenchConfig:
         if set(self.jobs) != {"accuracy"}:
             for variant in self.variants:
                 trace(get_variant(variant), self.in_channels, 10, self.image_size or 224)
-        if self.out is not None:
-            workdir.check_folder("--out", self.out)
+        if self.folder is not None:
+            workdir.check_folder("--out", self.folder)

@@ -46,7 +46,9 @@ def settings(plan: Plan) -> Iterator[Row]:
             "Muon": replace(base, optimizer="muon", momentum=0.95),
         }
         others = {name: partial(ours.nin_jax_call, other) for name, other in changed.items()}
-        yield from over_ours(plan, base, "settings", others)
+        for row in over_ours(plan, base, "settings", others):
+            del row["precision"]  # the contender says it
+            yield row
 
 
 def epoch(plan: Plan) -> Iterator[Row]:

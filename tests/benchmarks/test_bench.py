@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import jax
@@ -14,6 +15,7 @@ from flax import nnx
 import nin_jax
 import nin_torch_ref
 from benchmarks.speed import figures, gpu, jobs, ours, output, pytorch, timing
+from benchmarks.speed.config import GPU_RESULTS, BenchConfig
 from benchmarks.speed.plan import Plan
 from benchmarks.speed.probe import measure
 from benchmarks.speed.timing import Timing, interleave
@@ -159,6 +161,12 @@ def test_settings_of_a_gpu(monkeypatch):
     assert len(epochs) == 2 * len(tried) + 1  # TF32 matters only in float32
     assert {row["contender"] for row in epochs} == {*tried, gpu.EXACT}
     assert all(row["over_ours"] > 0 for row in epochs)
+
+
+def test_the_gpu_check_writes_its_results():
+    assert BenchConfig(("train",)).folder is None
+    assert BenchConfig(("gpu",)).folder == GPU_RESULTS
+    assert BenchConfig(("gpu",), out=Path("mine")).folder == Path("mine")
 
 
 def test_a_gpu_is_needed(monkeypatch):
