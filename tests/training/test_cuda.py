@@ -94,6 +94,17 @@ def test_train_steps(recipe, dtype):
     assert operations(text)["all_reduce"] == 0
 
 
+@pytest.mark.parametrize("precision", ["default", "highest"])
+def test_precision_of_products(precision):
+    """JAX's setting reaches every product, also those of the gradients and of Muon."""
+    with jax.default_matmul_precision(precision):
+        text = train_steps("modern")
+    products = re.findall(r"stablehlo\.(?:convolution|dot_general).*", text)
+    assert products
+    found = {tuple(re.findall(r"\b(DEFAULT|HIGH|HIGHEST)\b", line)) for line in products}
+    assert found == {(precision.upper(),) * 2}  # of both factors
+
+
 def layout_without_devices(devices: int) -> Layout:
     """Return a layout that is enough to lower a program."""
     mesh: Any = AbstractMesh((devices,), (AXIS,), axis_types=(AxisType.Auto,))
