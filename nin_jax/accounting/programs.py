@@ -127,7 +127,10 @@ class Programs:
             return None
 
         def draw(key: jax.Array) -> list[jax.Array]:
-            return [jax.random.bernoulli(key, 1 - d.dropout, d.out_shape) for d in dropouts]
+            return [
+                jax.random.bernoulli(key, 1 - d.dropout, (math.prod(d.out_shape),))
+                for d in dropouts
+            ]
 
         return jax.jit(jax.vmap(draw)).lower(self._keys())
 

@@ -36,7 +36,11 @@ def drop(
         return dropout(x, deterministic=rngs is None, rngs=rngs)
     if stage:
         rngs = jax.vmap(lambda key: jax.random.fold_in(key, stage))(rngs)
-    return jax.vmap(lambda x, key: dropout(x, deterministic=False, rngs=key))(x, rngs)
+    # The mask of a flat array has the same bits and compiles in a quarter of the time.
+    elementwise = type(dropout) is nnx.Dropout and not dropout.broadcast_dims
+    examples = x.reshape(len(x), -1) if elementwise else x
+    dropped = jax.vmap(lambda x, key: dropout(x, deterministic=False, rngs=key))(examples, rngs)
+    return dropped.reshape(x.shape)
 
 
 class NiN(nnx.Module):

@@ -13,6 +13,8 @@ from flax import nnx
 import nin_jax
 from nin_jax import Stage, UserError, Variant
 from nin_jax.models.geometry import trace
+from nin_jax.models.init import kernel_init
+from nin_jax.models.nin import drop
 from nin_jax.models.variants import VARIANTS
 
 TINY = Variant("tiny", stages=(Stage(8, 5, padding=2), Stage(16, 3, padding=1)))
@@ -177,6 +179,28 @@ def test_the_seed_determines_the_weights():
     )
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
+
+
+@pytest.mark.parametrize("shape", [(3, 3, 4, 5), (6, 7)])
+def test_flat_draws_of_kernels_are_jax_initializers(shape):
+    key = jax.random.key(3)
+    expected = {
+        "xavier": nnx.initializers.xavier_uniform()(key, shape),
+        "gaussian": nnx.initializers.normal(0.05)(key, shape),
+    }
+    for name, kernel in expected.items():
+        actual = kernel_init(name)(key, shape, jnp.float32)
+        np.testing.assert_allclose(actual, kernel, rtol=1e-6)  # the bound is rounded otherwise
+
+
+@pytest.mark.parametrize("broadcast_dims", [(), (0, 1)])
+def test_dropout_with_a_key_for_each_example(broadcast_dims):
+    dropout = nnx.Dropout(0.5, broadcast_dims=broadcast_dims)
+    x, keys = jnp.ones((3, 4, 5, 6)), jax.random.split(jax.random.key(0), 3)
+    actual = drop(dropout, x, keys)
+    for one, key, result in zip(x, keys, actual, strict=True):
+        np.testing.assert_array_equal(result, dropout(one, deterministic=False, rngs=key))
+    assert len(np.unique(np.asarray(actual).reshape(3, -1), axis=0)) == 3
 
 
 def test_import_loads_neither_torch_nor_tensorflow():
