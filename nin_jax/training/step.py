@@ -6,6 +6,7 @@ into micro-batches, whose gradients are added up to the gradient of the batch.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -200,6 +201,7 @@ def _make_batch_gradient(
         weight = None if class_weights is None else weights @ jnp.asarray(class_weights)[labels]
         return loss, Sums(loss, correct, weights.sum(), *counts, weight=weight)
 
+    @partial(jax.jit, inline=True)  # traced once for its shapes and for the loop
     def gradient_of(params, images, labels, indices, positions, key):
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key, positions)  # [M]
         examples = transforms.take(images, labels, indices)
