@@ -120,6 +120,31 @@ def test_gradients_by_winograd(kernel, padding, channels, out_widths):
         _check(run(x, weights, grad), _torch_conv_and_gradients(x, weights, grad, 1, padding))
 
 
+SMALL_MAPS = [  # (height, width, kernel, padding)
+    (1, 1, 3, 1),
+    (1, 1, 5, 2),
+    (3, 3, 2, 0),
+    (3, 3, 3, 1),
+    (2, 3, 5, 2),
+    (5, 4, 3, 0),  # the output is small, not the image
+    (7, 7, 7, 0),
+    (1, 2, 3, 2),  # the image is small, not the output
+]
+
+
+@pytest.mark.parametrize(("height", "width", "kernel", "padding"), SMALL_MAPS)
+def test_gradients_on_small_maps(height, width, kernel, padding):
+    rng = np.random.default_rng(height + 8 * width)
+    sides = [side + 2 * padding - kernel + 1 for side in (height, width)]
+    x = rng.normal(size=(2, height, width, 3))
+    weights = rng.normal(size=(kernel, kernel, 3, 4))
+    grad = rng.normal(size=(2, *sides, 4))
+    run = jax.jit(partial(_conv_and_gradients, partial(ops.conv, padding=padding)))
+    program = run.trace(x, weights, grad).lower(lowering_platforms=("cpu",)).as_text()
+    assert "convolution" not in program
+    _check(run(x, weights, grad), _torch_conv_and_gradients(x, weights, grad, 1, padding))
+
+
 @pytest.mark.parametrize(("size", "length"), [(3, 4), (3, 6), (5, 4)])
 def test_winograd_transforms_are_exact(size, length):
     """For each tap: a kernel that is 1 at that tap only must shift its inputs."""

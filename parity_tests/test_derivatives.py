@@ -23,6 +23,7 @@ CONVS = [  # (height, width, channels, kernel, outputs, stride, padding)
     (9, 12, 3, 5, 4, 2, 1),
     (6, 9, 2, 3, 4, 1, 5),
     (7, 12, 32, 3, 33, 1, 1),  # by Winograd
+    (3, 2, 3, 3, 4, 1, 1),  # of a small map
 ]
 WIDE = Variant("wide", stages=(Stage(32, 5, stride=2, padding=2), Stage(33, 3, padding=1)))
 

@@ -14,8 +14,9 @@ from flax import nnx
 import nin_jax
 from benchmarks.speed.work import LEARNING_RATE, Call, Work
 from nin_jax.data import transforms
-from nin_jax.models import ops, winograd
-from nin_jax.models.nin import drop, with_operations
+from nin_jax.models import ops, taps, winograd
+from nin_jax.models.block import drop
+from nin_jax.models.nin import with_operations
 from nin_jax.training.device import default_micro_batch_size
 from nin_jax.training.optimizer import make_optimizer
 from nin_jax.training.recipes import Recipe
@@ -169,12 +170,15 @@ def ablations(work: Work) -> dict[str, Callable[[], Call]]:
         convert = partial(with_operations, operations=changed)
         return lambda: nin_jax_call(work, micro_batch_size, convert=convert)
 
-    no_winograd = patch.object(winograd, "applies", lambda *_: False)
+    no_winograd, no_taps = (
+        patch.object(form, "applies", lambda *_: False) for form in (winograd, taps)
+    )
     whole = work.batch_size
     averages = any(layer.pool and layer.pool.kind == "average" for layer in work.layers)
     average = {"average pool as nnx.avg_pool": build(avg_pool=ops.PLAIN.avg_pool)}
     return (average if averages else {}) | {
         "without Winograd": lambda: nin_jax_call(work, patched=no_winograd),
+        "small maps as other maps": lambda: nin_jax_call(work, patched=no_taps),
         "max pool as nnx.max_pool": build(max_pool=ops.PLAIN.max_pool),
         "without micro-batches": build(whole),
         # Inside a loop, XLA's own gradients of convolutions become naive loops.

@@ -16,31 +16,13 @@ from jax.typing import DTypeLike
 
 from nin_jax.errors import UserError, unknown_name
 from nin_jax.models import ops
-from nin_jax.models.block import Conv, Linear, NiNBlock, convolutions_of
+from nin_jax.models.block import Conv, Linear, NiNBlock, convolutions_of, drop
 from nin_jax.models.geometry import Layer, as_height_width, check_image_size, trace, trace_blocks
 from nin_jax.models.init import Init
 from nin_jax.models.preprocessing import Preprocessing
 from nin_jax.models.stages import Convolution, ImageSize
 from nin_jax.models.variants import Variant, get_variant
 from nin_jax.reading import shown
-
-
-def drop(
-    dropout: nnx.Dropout, x: jax.Array, rngs: nnx.Rngs | jax.Array | None, stage: int = 0
-) -> jax.Array:
-    """Apply dropout with ``rngs``, with one key an example [B], or not at all (None): [B, ...].
-
-    Dropouts of several stages fold their number into the keys, so that their masks differ.
-    """
-    if not isinstance(rngs, jax.Array):
-        return dropout(x, deterministic=rngs is None, rngs=rngs)
-    if stage:
-        rngs = jax.vmap(lambda key: jax.random.fold_in(key, stage))(rngs)
-    # The mask of a flat array has the same bits and compiles in a quarter of the time.
-    elementwise = type(dropout) is nnx.Dropout and not dropout.broadcast_dims
-    examples = x.reshape(len(x), -1) if elementwise else x
-    dropped = jax.vmap(lambda x, key: dropout(x, deterministic=False, rngs=key))(examples, rngs)
-    return dropped.reshape(x.shape)
 
 
 class NiN(nnx.Module):

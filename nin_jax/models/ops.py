@@ -6,8 +6,8 @@ to rounding, and PyTorch's, also for ties in max pooling.
 XLA's CPU back end computes forward convolutions and matrix products near the machine's peak, but
 its gradients of convolutions and pooling take 5 to 15 times as long as necessary, and 100
 times inside a loop. On the CPU, gradients are therefore written as forward convolutions and
-products, with fewer products where that is faster (`winograd`). Other platforms use XLA's own
-gradients. Forward mode and higher derivatives work too (`derivatives`). Only this file has
+products, with fewer products where that is faster (`taps`, `winograd`). Other platforms use XLA's
+own gradients. Forward mode and higher derivatives work too (`derivatives`). Only this file has
 platform-dependent code. ``python scripts/bench.py ops`` measures each choice.
 """
 
@@ -22,7 +22,7 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 from jax.typing import DTypeLike
 
-from nin_jax.models import winograd
+from nin_jax.models import taps, winograd
 from nin_jax.models.derivatives import linear
 from nin_jax.models.pooling import avg_pool, max_pool, plain_avg_pool, plain_max_pool
 from nin_jax.models.stages import Pool
@@ -72,8 +72,10 @@ def _plain_conv(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> j
 
 
 def _cpu_conv(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
-    out_width = x.shape[2] + 2 * padding - kernel.shape[1] + 1
-    if winograd.applies(kernel.shape, stride, out_width):
+    out_sides = [side + 2 * padding - kernel.shape[0] + 1 for side in x.shape[1:3]]
+    if taps.applies(kernel.shape[0], stride, x.shape[1:3], out_sides):
+        return taps.conv(x, kernel, padding)
+    if winograd.applies(kernel.shape, stride, out_sides[1]):
         return winograd.conv(x, kernel, padding)
     return _plain_conv(x, kernel, stride, padding)
 
@@ -199,6 +201,8 @@ def _kernel_gradient(
 
     ``dk[i, j, c, o] = sum_{b, p, q} x[b, s p + i - pad, s q + j - pad, c] grad[b, p, q, o]``
     """
+    if taps.applies(kernel_shape[0], stride, x.shape[1:3], grad.shape[1:3]):
+        return taps.kernel_gradient(x, grad, kernel_shape, padding)
     if winograd.applies(kernel_shape, stride, grad.shape[2]):
         return winograd.kernel_gradient(x, grad, kernel_shape, padding)
     size, _, channels, features = kernel_shape
@@ -209,9 +213,9 @@ def _kernel_gradient(
 
     def kernel_row(i: int) -> jax.Array:
         """Use one product for a row of taps: with few channels, one tap is a small product."""
-        taps = [x[:, i : i + height, j : j + width] for j in range(size)]
-        patches = jnp.concatenate(taps, axis=3)  # [B, H', W', K C]
-        return _sum_of_products(patches, grad).reshape(size, channels, features)
+        shifted = [x[:, i : i + height, j : j + width] for j in range(size)]
+        patches = jnp.concatenate(shifted, axis=3)  # [B, H', W', K C]
+        return taps.sum_of_products(patches, grad).reshape(size, channels, features)
 
     return jnp.stack([kernel_row(i) for i in range(size)])
 
@@ -238,11 +242,6 @@ def _strided_kernel_gradient(
     dk = _kernel_gradient(x, grad, (blocks, blocks, x.shape[3], features), 1, 0)
     dk = dk.reshape(blocks, blocks, stride, stride, channels, features).transpose(0, 2, 1, 3, 4, 5)
     return dk.reshape(stride * blocks, stride * blocks, channels, features)[:size, :size]
-
-
-def _sum_of_products(x: jax.Array, grad: jax.Array) -> jax.Array:
-    """Sum x^T grad over images and positions: [B, H, W, C], [B, H, W, O] -> [C, O]."""
-    return lax.dot_general(x, grad, (((0, 1, 2), (0, 1, 2)), ((), ())))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,89 @@
+"""Convolutions of stride 1 as one product for each tap, without those that meet only padding.
+
+On a map of 3x3 pixels, a 3x3 kernel with one pixel of padding meets the image in 49 of 81 places,
+on a map of one pixel in 1 of 9. XLA's convolution computes all of them. It is also slow on narrow
+maps: on one of 2x2 it takes 40 times as long as the products here.
+
+Plain JAX, NHWC and HWIO; `ops` uses it where it is the fastest form.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+SMALL = 3  # side of a map; from 4 on, `winograd` computes fewer products
+KERNELS = range(2, 8)  # larger ones have many products, which take long to compile
+
+
+def applies(size: int, stride: int, sides: Sequence[int], out_sides: Sequence[int]) -> bool:
+    """Return whether this is the fastest form, as measured by scripts/bench.py ops."""
+    return stride == 1 and size in KERNELS and 0 < min(max(sides), max(out_sides)) <= SMALL
+
+
+def conv(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
+    """Compute `ops.conv` with stride 1.
+
+    Args:
+        x: float [B, H, W, C].
+        kernel: float [K, K, C, O].
+        padding: zeros on each side.
+
+    Returns:
+        float [B, H', W', O].
+    """
+    sides = _out_sides(x.shape[1:3], kernel.shape[0], padding)
+    total = jnp.zeros((x.shape[0], *sides, kernel.shape[3]), x.dtype)
+    for tap, inputs, outputs in _taps(x.shape[1:3], kernel.shape[0], padding):
+        margins = [
+            (part.start, side - part.stop) for part, side in zip(outputs, sides, strict=True)
+        ]
+        total += jnp.pad(x[:, *inputs] @ kernel[tap], ((0, 0), *margins, (0, 0)))
+    return total
+
+
+def kernel_gradient(
+    x: jax.Array, grad: jax.Array, kernel_shape: Sequence[int], padding: int
+) -> jax.Array:
+    """Return the gradient of `conv` to the kernel.
+
+    Args:
+        x: float [B, H, W, C].
+        grad: float [B, H', W', O], of the output.
+        kernel_shape: (K, K, C, O).
+        padding: as in the forward pass.
+
+    Returns:
+        float [K, K, C, O].
+    """
+    none = jnp.zeros(kernel_shape[2:], x.dtype)  # of a tap that meets only padding
+    products = dict.fromkeys(np.ndindex(*kernel_shape[:2]), none)
+    for tap, inputs, outputs in _taps(x.shape[1:3], kernel_shape[0], padding):
+        products[tap] = sum_of_products(x[:, *inputs], grad[:, *outputs])
+    return jnp.stack([*products.values()]).reshape(*kernel_shape)
+
+
+def sum_of_products(x: jax.Array, grad: jax.Array) -> jax.Array:
+    """Sum x^T grad over images and positions: [B, H, W, C], [B, H, W, O] -> [C, O]."""
+    return lax.dot_general(x, grad, (((0, 1, 2), (0, 1, 2)), ((), ())))
+
+
+def _out_sides(sides: Sequence[int], size: int, padding: int) -> list[int]:
+    return [side + 2 * padding - size + 1 for side in sides]
+
+
+def _taps(
+    sides: Sequence[int], size: int, padding: int
+) -> Iterator[tuple[tuple[int, ...], list[slice], list[slice]]]:
+    """Yield each tap that meets the image, its pixels there, and the outputs they belong to."""
+    for tap in np.ndindex(size, size):
+        inputs, outputs = [], []
+        for i, side, out_side in zip(tap, sides, _out_sides(sides, size, padding), strict=True):
+            shift = i - padding  # from an output to its input
+            first, end = max(0, -shift), min(out_side, side - shift)
+            inputs.append(slice(first + shift, end + shift))
+            outputs.append(slice(first, end))
+        if all(part.start < part.stop for part in outputs):
+            yield tap, inputs, outputs
