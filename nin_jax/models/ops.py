@@ -24,6 +24,7 @@ from jax.typing import DTypeLike
 
 from nin_jax.models import taps, winograd
 from nin_jax.models.derivatives import linear
+from nin_jax.models.kernel_gradient import kernel_gradient
 from nin_jax.models.pooling import avg_pool, max_pool, plain_avg_pool, plain_max_pool
 from nin_jax.models.stages import Pool
 
@@ -124,7 +125,7 @@ class _Product:
         if self.wanted == "x":
             return _input_gradient(second, first, self.sides, self.stride, self.padding)
         shape = (self.size, self.size, first.shape[3], second.shape[3])
-        return _kernel_gradient(first, second, shape, self.stride, self.padding)
+        return kernel_gradient(first, second, shape, self.stride, self.padding)
 
     def xla(self, first: jax.Array, second: jax.Array) -> jax.Array:
         """Compute the product by XLA's convolution or its transpose."""
@@ -192,56 +193,6 @@ def _input_gradient(
     return lax.conv_general_dilated(
         grad, flipped, (1, 1), pads, lhs_dilation=(stride, stride), dimension_numbers=NHWC
     )
-
-
-def _kernel_gradient(
-    x: jax.Array, grad: jax.Array, kernel_shape: tuple[int, ...], stride: int, padding: int
-) -> jax.Array:
-    """Compute the gradient of `conv` to the kernel.
-
-    ``dk[i, j, c, o] = sum_{b, p, q} x[b, s p + i - pad, s q + j - pad, c] grad[b, p, q, o]``
-    """
-    if taps.applies(kernel_shape[0], stride, x.shape[1:3], grad.shape[1:3]):
-        return taps.kernel_gradient(x, grad, kernel_shape, padding)
-    if winograd.applies(kernel_shape, stride, grad.shape[2]):
-        return winograd.kernel_gradient(x, grad, kernel_shape, padding)
-    size, _, channels, features = kernel_shape
-    x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
-    if stride > 1:
-        return _strided_kernel_gradient(x, grad, kernel_shape, stride)
-    height, width = grad.shape[1:3]
-
-    def kernel_row(i: int) -> jax.Array:
-        """Use one product for a row of taps: with few channels, one tap is a small product."""
-        shifted = [x[:, i : i + height, j : j + width] for j in range(size)]
-        patches = jnp.concatenate(shifted, axis=3)  # [B, H', W', K C]
-        return taps.sum_of_products(patches, grad).reshape(size, channels, features)
-
-    return jnp.stack([kernel_row(i) for i in range(size)])
-
-
-def _strided_kernel_gradient(
-    x: jax.Array, grad: jax.Array, kernel_shape: tuple[int, ...], stride: int
-) -> jax.Array:
-    """Return the kernel's gradient for a strided convolution without padding.
-
-    If each block of stride x stride pixels is taken as one pixel with stride^2 C channels, this
-    is a convolution of stride 1, with fewer and wider products.
-    """
-    size, _, channels, features = kernel_shape
-    blocks = -(-size // stride)  # in a side of the kernel
-    height, width = (side + blocks - 1 for side in grad.shape[1:3])
-    short = [
-        max(0, stride * n - side) for n, side in zip((height, width), x.shape[1:3], strict=True)
-    ]
-    x = jnp.pad(x, ((0, 0), (0, short[0]), (0, short[1]), (0, 0)))
-    x = x[:, : stride * height, : stride * width]
-    x = x.reshape(x.shape[0], height, stride, width, stride, channels).transpose(0, 1, 3, 2, 4, 5)
-    # Without the barrier, XLA computes the blocks again for each tap.
-    x = lax.optimization_barrier(x.reshape(x.shape[0], height, width, stride * stride * channels))
-    dk = _kernel_gradient(x, grad, (blocks, blocks, x.shape[3], features), 1, 0)
-    dk = dk.reshape(blocks, blocks, stride, stride, channels, features).transpose(0, 2, 1, 3, 4, 5)
-    return dk.reshape(stride * blocks, stride * blocks, channels, features)[:size, :size]
 
 
 @dataclass(frozen=True)
