@@ -14,7 +14,7 @@ from flax import nnx
 import nin_jax
 from benchmarks.speed.work import LEARNING_RATE, Call, Work
 from nin_jax.data import transforms
-from nin_jax.models import ops, taps, winograd
+from nin_jax.models import kernel_gradient, ops, taps, winograd
 from nin_jax.models.block import drop
 from nin_jax.models.nin import with_operations
 from nin_jax.training.device import default_micro_batch_size
@@ -170,15 +170,17 @@ def ablations(work: Work) -> dict[str, Callable[[], Call]]:
         convert = partial(with_operations, operations=changed)
         return lambda: nin_jax_call(work, micro_batch_size, convert=convert)
 
-    no_winograd, no_taps = (
-        patch.object(form, "applies", lambda *_: False) for form in (winograd, taps)
-    )
+    def patched(module: Any, name: str, value: Any) -> Callable[[], Call]:
+        return lambda: nin_jax_call(work, patched=patch.object(module, name, value))
+
     whole = work.batch_size
     averages = any(layer.pool and layer.pool.kind == "average" for layer in work.layers)
     average = {"average pool as nnx.avg_pool": build(avg_pool=ops.PLAIN.avg_pool)}
     return (average if averages else {}) | {
-        "without Winograd": lambda: nin_jax_call(work, patched=no_winograd),
-        "small maps as other maps": lambda: nin_jax_call(work, patched=no_taps),
+        "without Winograd": patched(winograd, "applies", lambda *_: False),
+        "small maps as other maps": patched(taps, "applies", lambda *_: False),
+        "Winograd on few tiles as on many": patched(winograd, "FEW_TILES", 0),
+        "all kernel gradients row by row": patched(kernel_gradient, "NARROW", 0),
         "max pool as nnx.max_pool": build(max_pool=ops.PLAIN.max_pool),
         "without micro-batches": build(whole),
         # Inside a loop, XLA's own gradients of convolutions become naive loops.

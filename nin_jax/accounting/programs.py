@@ -16,6 +16,7 @@ from flax import nnx
 from nin_jax.inference.predictor import Predictor
 from nin_jax.models import ops
 from nin_jax.models.geometry import Layer
+from nin_jax.models.init import flat
 from nin_jax.models.nin import NiN, new_model, with_operations
 from nin_jax.models.stages import ImageSize
 from nin_jax.models.variants import Variant
@@ -127,10 +128,7 @@ class Programs:
             return None
 
         def draw(key: jax.Array) -> list[jax.Array]:
-            return [
-                jax.random.bernoulli(key, 1 - d.dropout, (math.prod(d.out_shape),))
-                for d in dropouts
-            ]
+            return [jax.random.bernoulli(key, 1 - d.dropout, flat(d.out_shape)) for d in dropouts]
 
         return jax.jit(jax.vmap(draw)).lower(self._keys())
 

@@ -16,10 +16,7 @@ GAUSSIAN = 0.05  # standard deviation
 
 
 def flat(shape: tuple[int, ...]) -> tuple[int]:
-    """Return the shape of the same random numbers in one axis, which XLA compiles much faster.
-
-    The program of a draw with four axes takes a CPU about four times as long to compile.
-    """
+    """Return the shape of the same random numbers in one axis, whose program compiles faster."""
     return (math.prod(shape),)
 
 

@@ -73,7 +73,7 @@ def _plain_conv(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> j
 
 
 def _cpu_conv(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
-    out_sides = [side + 2 * padding - kernel.shape[0] + 1 for side in x.shape[1:3]]
+    out_sides = taps.out_sides(x.shape[1:3], kernel.shape[0], padding)
     if taps.applies(kernel.shape[0], stride, x.shape[1:3], out_sides):
         return taps.conv(x, kernel, padding)
     if winograd.applies(kernel.shape, stride, out_sides[1]):

@@ -2,7 +2,7 @@
 
 On a map of 3x3 pixels, a 3x3 kernel with one pixel of padding meets the image in 49 of 81 places,
 on a map of one pixel in 1 of 9. XLA's convolution computes all of them. It is also slow on narrow
-maps: on one of 2x2 it takes 40 times as long as the products here.
+maps, most of all on those of 2x2.
 
 Plain JAX, NHWC and HWIO; `ops` uses it where it is the fastest form.
 """
@@ -24,17 +24,8 @@ def applies(size: int, stride: int, sides: Sequence[int], out_sides: Sequence[in
 
 
 def conv(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
-    """Compute `ops.conv` with stride 1.
-
-    Args:
-        x: float [B, H, W, C].
-        kernel: float [K, K, C, O].
-        padding: zeros on each side.
-
-    Returns:
-        float [B, H', W', O].
-    """
-    sides = _out_sides(x.shape[1:3], kernel.shape[0], padding)
+    """Compute `ops.conv` with stride 1: [B, H, W, C], [K, K, C, O] -> [B, H', W', O]."""
+    sides = out_sides(x.shape[1:3], kernel.shape[0], padding)
     total = jnp.zeros((x.shape[0], *sides, kernel.shape[3]), x.dtype)
     for tap, inputs, outputs in _taps(x.shape[1:3], kernel.shape[0], padding):
         margins = [
@@ -47,17 +38,7 @@ def conv(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
 def kernel_gradient(
     x: jax.Array, grad: jax.Array, kernel_shape: Sequence[int], padding: int
 ) -> jax.Array:
-    """Return the gradient of `conv` to the kernel.
-
-    Args:
-        x: float [B, H, W, C].
-        grad: float [B, H', W', O], of the output.
-        kernel_shape: (K, K, C, O).
-        padding: as in the forward pass.
-
-    Returns:
-        float [K, K, C, O].
-    """
+    """Return the gradient of `conv` to the kernel: [B, H, W, C], [B, H', W', O] -> [K, K, C, O]."""
     none = jnp.zeros(kernel_shape[2:], x.dtype)  # of a tap that meets only padding
     products = dict.fromkeys(np.ndindex(*kernel_shape[:2]), none)
     for tap, inputs, outputs in _taps(x.shape[1:3], kernel_shape[0], padding):
@@ -70,7 +51,8 @@ def sum_of_products(x: jax.Array, grad: jax.Array) -> jax.Array:
     return lax.dot_general(x, grad, (((0, 1, 2), (0, 1, 2)), ((), ())))
 
 
-def _out_sides(sides: Sequence[int], size: int, padding: int) -> list[int]:
+def out_sides(sides: Sequence[int], size: int, padding: int) -> list[int]:
+    """Return (H', W') of a convolution with stride 1, from (H, W)."""
     return [side + 2 * padding - size + 1 for side in sides]
 
 
@@ -80,7 +62,7 @@ def _taps(
     """Yield each tap that meets the image, its pixels there, and the outputs they belong to."""
     for tap in np.ndindex(size, size):
         inputs, outputs = [], []
-        for i, side, out_side in zip(tap, sides, _out_sides(sides, size, padding), strict=True):
+        for i, side, out_side in zip(tap, sides, out_sides(sides, size, padding), strict=True):
             shift = i - padding  # from an output to its input
             first, end = max(0, -shift), min(out_side, side - shift)
             inputs.append(slice(first + shift, end + shift))

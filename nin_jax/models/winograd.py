@@ -84,8 +84,8 @@ def conv(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
     size, _, channels, features = kernel.shape
     out_width = x.shape[2] + 2 * padding - size + 1
     a_t, g, b_t = matrices(size, tile_length(size, out_width))
-    taps = [kernel[:, j] for j in range(size)]  # [K, C, O]
-    kernels = [_combine(row, taps) for row in g]  # P of [K, C, O]
+    kernel_columns = [kernel[:, j] for j in range(size)]  # [K, C, O]
+    kernels = [_combine(row, kernel_columns) for row in g]  # P of [K, C, O]
     tiles = _input_tiles(x, b_t, padding, out_width)  # P of [B, H, T, C]
     # Besides its products, the sum over kernel rows copies its input if it is one product, and
     # its output if it is XLA's convolution. The smaller copy is faster, but XLA's convolution is
