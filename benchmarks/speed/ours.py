@@ -14,7 +14,7 @@ from flax import nnx
 import nin_jax
 from benchmarks.speed.work import LEARNING_RATE, Call, Work
 from nin_jax.data import transforms
-from nin_jax.models import kernel_gradient, ops, taps, winograd
+from nin_jax.models import ops, taps, winograd
 from nin_jax.models.block import drop
 from nin_jax.models.nin import with_operations
 from nin_jax.training.device import default_micro_batch_size
@@ -179,8 +179,6 @@ def ablations(work: Work) -> dict[str, Callable[[], Call]]:
     return (average if averages else {}) | {
         "without Winograd": patched(winograd, "applies", lambda *_: False),
         "small maps as other maps": patched(taps, "applies", lambda *_: False),
-        "Winograd on few tiles as on many": patched(winograd, "FEW_TILES", 0),
-        "all kernel gradients row by row": patched(kernel_gradient, "NARROW", 0),
         "max pool as nnx.max_pool": build(max_pool=ops.PLAIN.max_pool),
         "without micro-batches": build(whole),
         # Inside a loop, XLA's own gradients of convolutions become naive loops.

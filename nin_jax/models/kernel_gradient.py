@@ -3,17 +3,11 @@
 Plain JAX, NHWC and HWIO; `ops` uses it on a CPU.
 """
 
-from collections.abc import Sequence
-
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from nin_jax.models import taps, winograd
-
-# The gradient is one product if the patches of an image have at most so many columns and elements;
-# wider or larger ones take longer to copy than several products to compute.
-NARROW, MOST_PATCHES = 160, 2**19
 
 
 def kernel_gradient(
@@ -42,17 +36,13 @@ def kernel_gradient(
         return _strided(x, grad, kernel_shape, stride)
     height, width = grad.shape[1:3]
 
-    def of_rows(rows: Sequence[int]) -> jax.Array:
-        """Use one product for rows of taps: with few channels, one tap is a small product."""
-        shifted = [x[:, i : i + height, j : j + width] for i in rows for j in range(size)]
-        patches = jnp.concatenate(shifted, axis=3)  # [B, H', W', rows K C]
-        product = taps.sum_of_products(patches, grad)
-        return product.reshape(len(rows), size, channels, features)
+    def of_row(i: int) -> jax.Array:
+        """Use one product for all taps of a row: with few channels, one tap is a small product."""
+        row = [x[:, i : i + height, j : j + width] for j in range(size)]
+        return taps.sum_of_products(jnp.concatenate(row, axis=3), grad)
 
-    columns = size * size * channels  # of the patches of all rows
-    if columns <= NARROW and height * width * columns <= MOST_PATCHES:
-        return of_rows(range(size))
-    return jnp.concatenate([of_rows([i]) for i in range(size)])
+    rows = jnp.stack([of_row(i) for i in range(size)])  # [K, K C, O]
+    return rows.reshape(size, size, channels, features)
 
 
 def _strided(

@@ -26,7 +26,6 @@ from nin_jax.models import taps
 
 KERNELS = (3, 5)
 WIDE = 24  # from this width on, the longer tile of a 3x3 kernel computes little beyond the edge
-FEW_TILES = 2  # in a row of the output
 
 # Interpolation points of the Toom-Cook method without infinity, by their number including infinity.
 # The transforms contain powers of the points, so small numerators and denominators keep rounding
@@ -88,10 +87,8 @@ def conv(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
     kernels = [_combine(row, kernel_columns) for row in g]  # P of [K, C, O]
     tiles = _input_tiles(x, b_t, padding, out_width)  # P of [B, H, T, C]
     # Besides its products, the sum over kernel rows copies its input if it is one product, and
-    # its output if it is XLA's convolution. The smaller copy is faster, but XLA's convolution is
-    # slow on few columns.
-    few = size == 3 and tiles[0].shape[2] <= FEW_TILES
-    column = _column_product if channels < features or few else _column_conv
+    # its output if it is XLA's convolution. The smaller copy is faster.
+    column = _column_product if channels < features else _column_conv
     products = [column(*pair, padding) for pair in zip(tiles, kernels, strict=True)]
     y = jnp.stack([_combine(row, products) for row in a_t], axis=3)  # [B, H', T, m, O]
     batch, height, count, length, _ = y.shape
