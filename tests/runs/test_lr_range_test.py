@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.soak.small_run import rows_of
 from nin_jax.runs.fit import fit
-from nin_jax.runs.range_test import RangeTest
+from nin_jax.runs.lr_range_test import RangeTest
 
 SMALL = ("--dataset", "digits", "--image-size", "16", "--test-steps", "30", "--recipe", "modern")
 
