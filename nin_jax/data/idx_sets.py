@@ -31,7 +31,7 @@ class IdxSet:
     contents_md5: dict[str, str]  # of the same files unpacked; empty if not known
 
 
-# An entry is all that a new dataset of this format needs.
+# CONTRIBUTING.md says what else a new dataset needs.
 IDX_SETS = {
     "fashion_mnist": IdxSet(
         title="Fashion-MNIST",

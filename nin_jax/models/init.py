@@ -23,6 +23,8 @@ def flat(shape: tuple[int, ...]) -> tuple[int]:
 def kernel_init(init: Init) -> Initializer:
     """Return the initializer of kernels [K, K, C, O] or [N, M]; "identity" draws as "he".
 
+    `block.Conv` decides which kernels of "identity" start as `identity_kernel` instead.
+
     Xavier: U(-a, a), a = sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio 2010, eq. 16).
     He: N(0, 2 / fan_in) (He et al. 2015, eq. 10).
     Gaussian: N(0, 0.05²), as in the settings of Lin et al. (2013).

@@ -104,7 +104,7 @@ def _d2l_family(name: str, **changes: Any) -> Variant:
     return Variant(
         name,
         stages=(
-            Stage(96, 11, stride=4, mlp=mlp),
+            Stage(96, 11, stride=4, padding=0, mlp=mlp),
             Stage(256, 5, padding=2, mlp=mlp),
             Stage(384, 3, padding=1, mlp=mlp),
         ),

@@ -30,10 +30,10 @@ from nin_jax.runs.checkpoint import Checkpoints
 from nin_jax.runs.loop import train
 from nin_jax.runs.preparation import Initial, Run, load_spec, prepare_run
 from nin_jax.runs.progress import Progress, Recorder
+from nin_jax.runs.save_check import check_saving
 from nin_jax.runs.saving import Cadence, Saver
 from nin_jax.runs.signals import Interruption
 from nin_jax.runs.trained import read_weights
-from nin_jax.runs.save_check import check_saving
 from nin_jax.training.config import TrainConfig, recipe_of
 from nin_jax.training.device import (
     allow_cpu,

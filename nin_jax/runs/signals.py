@@ -1,4 +1,8 @@
-"""Ctrl-C and SIGTERM: finish the steps in progress, save a checkpoint, then end the run."""
+"""Ctrl-C and SIGTERM: finish the steps in progress, save a checkpoint, then end the run.
+
+A signal is recorded here, `loop` stops at the next step, `failure` saves the checkpoint, and the
+command exits with 128 plus the number of the signal.
+"""
 
 import signal
 import threading

@@ -13,7 +13,7 @@ def make_schedule(recipe: Recipe, total_steps: int) -> optax.Schedule:
 
     The warm-up takes a fraction ``warmup`` of the run, rounded down to whole steps. After it, the
     rate is constant, or decays along a cosine to 0, or is multiplied by ``lr_factor`` at each of
-    ``lr_steps``, rounded to whole steps.
+    ``lr_steps``, rounded to whole steps. `config.recipe_of` has scaled ``lr`` by --lr-batch-size.
     """
     warmup = int(recipe.warmup * total_steps)
     match recipe.schedule:
@@ -55,8 +55,8 @@ def _multiples(recipe: Recipe) -> list[optax.GradientTransformation]:
     return [optax.masked(optax.scale(mult), mask) for mult, mask in multiples if mult != 1]
 
 
-def _matrices(params):
-    """Return how Muon sees kernels: as matrices [H W C, O], or [N, M]; None for a bias.
+def _muon_dimensions(params):
+    """Return how Optax's Muon reshapes kernels: to matrices [H W C, O], or [N, M]; None for a bias.
 
     All axes but the last are the inputs of an output unit, as in Jordan et al. (2024).
     """
@@ -111,7 +111,7 @@ def make_optimizer(
                     beta=recipe.momentum,
                     nesterov=bool(recipe.nesterov),
                     weight_decay=recipe.weight_decay,
-                    muon_weight_dimension_numbers=_matrices,
+                    muon_weight_dimension_numbers=_muon_dimensions,
                 )
             ]
     return optax.chain(*clip, *steps, *_multiples(recipe))
