@@ -28,8 +28,8 @@ class ConvertConfig:
 
     variant: str | None = None
     """Network of the weights: a built-in name, or a .json or .toml file. Default: nin, or
-    nin_imagenet for a .caffemodel. This option and those down to --mean-file are for files: a run
-    knows its own."""
+    nin_imagenet for a .caffemodel. The options from this one to --mean-file are only for files, not
+    for runs."""
 
     in_channels: int | None = None
     """Channels of its images: 1 for gray, 3 for color. Default: 1, or 3 for a .caffemodel."""
@@ -42,10 +42,9 @@ class ConvertConfig:
     variant's."""
 
     scale: float | None = None
-    """What the network does to its images first, which it will do here too: multiply the values
-    from 0 to 1 by this, such as 255. Default for this option and the next four: what the file says,
-    or else nothing, or for a .caffemodel of color images 255 and bgr, with the mean 104 117 123 for
-    nin_imagenet."""
+    """Preprocessing of the network: multiply values from 0 to 1 by this, such as 255. Defaults of
+    this option and the next four: those in the file, else none; for a .caffemodel of color images
+    255 and bgr, and for nin_imagenet also the mean 104 117 123."""
 
     mean: tuple[float, ...] | None = None
     """Subtract this from the scaled images: one number, or one for each channel."""

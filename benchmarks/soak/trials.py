@@ -32,7 +32,7 @@ class Outcome:
     Attributes:
         trial: its name.
         tried: how many times something was disturbed.
-        lost: how many times that cost more than time.
+        lost: how many of these ended with a fault.
         details: further results by name.
     """
 

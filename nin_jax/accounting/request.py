@@ -64,8 +64,8 @@ class ReportConfig:
 
     format: str = "table"
     """table, markdown, csv or json. csv contains the networks with --all, the layers with
-    --per-layer, and otherwise keys and values. With the first two, the tables of --train and
-    --memory follow, separated by an empty line."""
+    --per-layer, and otherwise keys and values. With --all or --per-layer, tables of --train and
+    --memory follow, after empty lines."""
 
     plots: Path | None = None
     """Folder for layers.png, parameters and MACs as bars; with --all also variants.png."""

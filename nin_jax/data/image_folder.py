@@ -188,7 +188,7 @@ def _split_folders(root: str, names: list[str], needs_test: bool) -> dict[str, s
     """Return the folder of each split; without the test split if there is none."""
     folders = {}
     for split, known in _SPLITS.items():
-        # A name as it is written there precedes one in other letters.
+        # An exact match precedes one that differs in case.
         ordered = sorted(names, key=lambda name: name.lower() != name)
         matches = [name for each in known for name in ordered if name.lower() == each]
         if matches:

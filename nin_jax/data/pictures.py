@@ -31,7 +31,7 @@ class Header(NamedTuple):
 
     Attributes:
         size: (height, width) in pixels, after its EXIF orientation is applied.
-        is_gray: whether it has no color; a palette and a gray picture saved as RGB have.
+        is_gray: whether its mode is gray; palettes and gray saved as RGB are not.
         is_animated: whether it has several frames.
     """
 

@@ -47,7 +47,7 @@ def mean_and_std(
 
 
 def _moments(counts: list[int]) -> tuple[float, float]:
-    """Return mean and standard deviation of values 0..255 over 255, as often as they are counted.
+    """Return mean and standard deviation of counted values 0..255, divided by 255.
 
     Python's integers have no limit, so the only roundings are those of the last divisions.
     """

@@ -67,8 +67,8 @@ class ExplainConfig(PictureSource):
     """
 
     test_images: int | None = None
-    """Instead of pictures, draw the maps over so many test images, the first ones (of a run with
-    --holdout, its held-out training images)."""
+    """Instead of pictures, draw the maps over the first N test images (of a run with --holdout,
+    its held-out training images)."""
 
     data_dir: Path | None = None
     """Folder with the dataset's files. Default: the run's, $NIN_DATA_DIR, or the user's."""

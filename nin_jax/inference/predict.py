@@ -32,8 +32,8 @@ class Prediction:
 class PredictConfig(PictureSource):
     """Print the most probable classes of pictures, by the network of a run or shipped weights.
 
-    Pictures are converted to gray or color and resized as in training. For one that cannot be read
-    an error is printed and the exit code is 1, or 2 if none can be read.
+    Pictures are converted to gray or color and resized as in training. If a picture cannot be read,
+    an error is printed and the exit code is 1, or 2 if none can be.
     """
 
     top: int = 3
@@ -79,7 +79,7 @@ def predict_files(
     trained = source.load()
     # A batch is padded, so it should not be larger than the number of pictures.
     size = min(batch_size, len(files)) if batch_size > 0 else batch_size
-    # With a batch size of 1 it would compile a program for each network, to predict often.
+    # Batch size 1 makes the weights constants, so each network needs a compilation.
     predictor = Predictor(trained.model, 2 if size == 1 else size, precision)
     predictions: list[Prediction] = []
     faults: list[str] = []

@@ -260,7 +260,7 @@ def from_caffe(
         image_size: as for `create_model`; by default that of the variant.
         preprocessing: of the images. Default: `caffe.PREPROCESSING`, that of the model zoo's
             network for ImageNet; without its mean and crop for another variant, and none at all for
-            images that have not three channels.
+            images without three channels.
         options: further arguments of `create_model`.
 
     Raises:

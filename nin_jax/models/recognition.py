@@ -1,4 +1,4 @@
-"""State dicts as users bring them: what lies around the tensors, other names, other dtypes.
+"""Recognize users' state dicts: in checkpoints, with prefixes, other names or dtypes.
 
 Names are compared with those of `state_dict.expected_shapes`.
 """

@@ -37,7 +37,7 @@ def _pool_or_none(pool: object) -> object:
 
 
 def _width_or_widths(channels: object) -> object:
-    """Return the channels, a list as a tuple, after the checks that are one member's of a union."""
+    """Return checked channels, a list as a tuple; pydantic would name one member of the union."""
     widths = tuple(channels) if isinstance(channels, list) else channels
     for width in widths if isinstance(widths, tuple) else (widths,):
         if not isinstance(width, int) or isinstance(width, bool):

@@ -1,4 +1,4 @@
-"""Convolutions of stride 1 as one product for each tap, without those that meet only padding.
+"""Convolutions of stride 1 as one product for each tap that meets the image.
 
 On a map of 3x3 pixels, a 3x3 kernel with one pixel of padding meets the image in 49 of 81 places,
 on a map of one pixel in 1 of 9. XLA's convolution computes all of them. It is also slow on narrow

@@ -54,7 +54,7 @@ class Windows:
         return windows
 
     def passes(self) -> list[Self]:
-        """Return windows that give the same one after the other, of which none is too wide.
+        """Return windows that give the same result in sequence; none is too wide.
 
         The number of operations is that of a window's elements. For wide windows, each row is
         pooled by itself, then the results: ties and NaN have the same winners.

@@ -91,7 +91,7 @@ def read_history(folder: Path) -> History:
         for row in epochs:
             _ = [float(row[key]) for key in ("train_accuracy", "test_loss", "test_accuracy")]
     except (KeyError, TypeError, ValueError, ZeroDivisionError):
-        raise UserError(f"{path}: the row of an epoch lacks a figure") from None
+        raise UserError(f"{path}: the row of an epoch lacks a number") from None
     return History(
         folder.resolve().name,
         variant.name,

@@ -72,7 +72,7 @@ def _compiler_flags(platform_name: str) -> list[str]:
 def machine() -> dict[str, str]:
     """Return the device and the libraries that the numbers of a run depend on.
 
-    On a CPU the number of threads is a part of it: XLA divides a sum by that number.
+    On a CPU the number of threads is a part of it: XLA splits sums by thread.
     """
     device = default_device()
     kind = device.device_kind

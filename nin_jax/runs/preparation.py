@@ -197,9 +197,8 @@ def prepare_run(
 def _preprocessing(spec: RunSpec, initial: Initial | None) -> Preprocessing:
     """Return what a new run's network does to its images.
 
-    Initial weights bring theirs, without the rule for resizing, unless --normalize is given. It is
-    left out if it is for another number of channels, because the first layer is then drawn at
-    random.
+    That of the initial weights is used, with the run's resize rule, unless --normalize is given or
+    it is for another number of channels: then the first layer is drawn at random.
     """
     resize = "crop" if spec.config.crop else "stretch"
     if initial is not None and spec.config.normalize != "dataset":

@@ -138,8 +138,8 @@ def _fully_connected(chosen: Chosen, groups: Sequence[Group]) -> Answer:
     )
     if nin.network.get("head_map") == [1, 1]:
         text += (
-            " A map of a single pixel is its own mean: at this size the comparison is between one "
-            "more layer and none, and not between two ways of pooling."
+            " The mean of a single pixel is that pixel: at this size the networks differ only by a "
+            "linear layer, not by the pooling."
         )
     return Answer(
         _sentence(_compare(linear, nin, "a linear layer", "the global mean"), *_resized(nin)),
@@ -155,7 +155,7 @@ def _resized(group: Group) -> list[str]:
     if largest == side or side not in found:
         return []
     return [
-        f"with test images of {largest}x{largest} in place of {side}x{side}, the accuracy of the "
+        f"with test images of {largest}x{largest} in place of {side}x{side}, the accuracy with the "
         f"mean changes from {found[side].mean:.4f} to {found[largest].mean:.4f}, and the linear "
         "layer cannot take them"
     ]
@@ -179,7 +179,7 @@ def _cost(chosen: Chosen, groups: Sequence[Group]) -> Answer:
     height, width = nin.rows[0]["image_size"]
     batch = nin.network.get("batch_size", "unknown size")
     if nin.network.get("train_bytes") is None:
-        memory, plan = "", "The memory was not computed: scripts/report.py --train does."
+        memory, plan = "", "The memory was not computed: use scripts/report.py --train."
     else:
         memory = (
             f", and takes {_amount(nin, 'train_bytes', 2**20, 'MiB')} in training and "

@@ -14,8 +14,8 @@ NOTES = (
     "Accuracy is the mean over seeds at the end of training, collapsed runs included, with a 95 % "
     "confidence interval (Student's t). Differences are paired over the seeds that both networks "
     "have, and have such an interval too; if it contains 0, no difference was found. The intervals "
-    "cover other seeds with the same test images. They are not widened for the number of "
-    "comparisons. Where only some runs collapsed they are wide, and the counts say more.",
+    "cover other seeds with the same test images. They are not corrected for multiple comparisons. "
+    "If only some runs collapsed, the intervals are wide: see the counts.",
     "Collapsed: the test accuracy never exceeded 1.2 times chance. With dead classes: the number "
     "of runs in which the maps of a class are zero for the whole test set or, without a ReLU on "
     "the logits, in which a class is never predicted. Epochs to 0.80: the mean over the runs that "

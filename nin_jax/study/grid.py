@@ -55,10 +55,10 @@ class Setting:
     """Passes over the training images."""
 
     limit_train: int | None = None
-    """Use only that many training images. Default: all."""
+    """Use only the first N training images. Default: all."""
 
     limit_test: int | None = None
-    """Use only that many test images. Default: all."""
+    """Use only the first N test images. Default: all."""
 
     holdout: int | None = None
     """Evaluate on that many held-out training images and not on the test images: to choose between

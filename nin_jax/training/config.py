@@ -58,10 +58,10 @@ class SetupOptions:
     """Optimizer steps per call of the compiled program. Default: 1 on a CPU, 10 elsewhere."""
 
     limit_train: Count | None = None
-    """Use only the first so many training images. Default: all."""
+    """Use only the first N training images. Default: all."""
 
     holdout: Count | None = None
-    """Hold out so many training images, a share of each class drawn with --seed, and evaluate on
+    """Hold out N training images, a share of each class drawn with --seed, and evaluate on
     them instead of the test images: to choose a recipe without looking at the test set, or for an
     image folder without one."""
 
@@ -102,7 +102,7 @@ class SetupOptions:
 
 @validated(options=True)
 class RunOptions(SetupOptions):
-    """What a run trains, how long, and what it saves; all but how to train."""
+    """The options of a run, except those of its recipe."""
 
     workdir: FilePath | None = None
     """Folder for everything that the run writes. Default: a new folder under runs/."""
@@ -130,10 +130,10 @@ class RunOptions(SetupOptions):
     often. Replaces --epochs."""
 
     limit_test: Count | None = None
-    """Use only the first so many test images. Default: all."""
+    """Use only the first N test images. Default: all."""
 
     patience: Count | None = None
-    """With --holdout, stop when the accuracy on the held-out images has not risen for so many
+    """With --holdout, stop when the accuracy on the held-out images has not risen for N
     epochs. Default: train all epochs."""
 
     distributed: bool = False

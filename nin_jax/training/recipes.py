@@ -150,7 +150,7 @@ def paper(variant: Variant) -> Recipe:
     """As Lin, Chen and Yan (2013) trained the network for CIFAR-10, without augmentation.
 
     Source: the authors' parameters for cuda-convnet, github.com/mavenlin/cuda-convnet, NIN/ and
-    README.md: SGD with momentum 0.9, 200 epochs, then twice 30 at a tenth of the learning rate.
+    README.md: SGD, momentum 0.9, 200 epochs, then 30 at 1/10 and 30 at 1/100 of the rate.
     ``epsW`` 1 times the factor 0.1 of the loss is the learning rate of 0.1; ``wc`` 0.00001 is a
     decay of 0.0001 at that rate. The authors' solver in the Caffe model zoo has the same rate,
     momentum and decay. Biases learn at twice the rate (``epsB``), the last layer at a tenth of it

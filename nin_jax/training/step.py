@@ -166,7 +166,7 @@ def make_train_step(
     return jax.jit(step, donate_argnums=0)
 
 
-# The run's key with an epoch folded in shuffles that epoch; no epoch has this number.
+# Folded into the run's key for noise. Epochs are folded in too; none has this number.
 NOISE = 2**32 - 1
 
 

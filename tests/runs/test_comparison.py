@@ -79,12 +79,12 @@ def test_a_run_on_held_out_images_says_so(tmp_path):
         ("", "has no complete epoch yet"),
         (
             '{"kind": "epoch", "step": 1, "images_per_second": 1}',
-            "the row of an epoch lacks a figure",
+            "the row of an epoch lacks a number",
         ),
         (
             '{"kind": "epoch", "step": 1, "images_per_second": 0, "train_accuracy": 1, '
             '"test_accuracy": 1, "test_loss": 0}',
-            "the row of an epoch lacks a figure",
+            "the row of an epoch lacks a number",
         ),
     ],
 )

@@ -107,7 +107,7 @@ def test_other_image_sizes_are_shown_for_networks_that_take_them():
     nin, linear = sizes.rows
     assert nin[2] is not None
     assert linear[2] is None
-    assert "A map of a single pixel is its own mean" in answer.text
+    assert "The mean of a single pixel is that pixel" in answer.text
 
 
 def test_dead_classes_are_counted_by_recipe():
