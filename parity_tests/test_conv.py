@@ -1,4 +1,4 @@
-"""The convolution's values and gradients against PyTorch's, and against XLA's own gradient."""
+"""The convolution's values and gradients, and those of XLA's own, against PyTorch's."""
 
 from functools import partial
 from itertools import product
@@ -38,6 +38,7 @@ LAYERS = [  # the first convolutions of the built-in variants, and their 1x1
     (3, 1, 1, (32, 33)),
     (1, 1, 0, (6, 8)),
 ]
+DISTINCT = [LAYERS[0], LAYERS[5], LAYERS[6]]  # strided, Winograd's, 1x1
 
 
 def _case(kernel: int, stride: int, padding: int, channels: tuple[int, int], batch: int = 2):
@@ -73,21 +74,14 @@ def _check(actual, expected) -> None:
 
 
 @pytest.mark.parametrize(("kernel", "stride", "padding", "channels"), CASES)
-def test_gradients(kernel, stride, padding, channels):
+@pytest.mark.parametrize(
+    "conv", [ops.conv, pytest.param(ops._plain_conv, marks=pytest.mark.slow)], ids=["ours", "xla"]
+)
+def test_gradients(conv, kernel, stride, padding, channels):
     x, weights, grad = _case(kernel, stride, padding, channels)
-    expected = _torch_conv_and_gradients(x, weights, grad, stride, padding)
-
-    @jax.jit
-    def both_ways(x, weights, grad):
-        ways = (ops.conv, ops._plain_conv)
-        return [
-            _conv_and_gradients(lambda x, k: way(x, k, stride, padding), x, weights, grad)  # noqa: B023
-            for way in ways
-        ]
-
-    ours, xla = both_ways(x, weights, grad)
-    _check(ours, expected)
-    _check(ours, xla)
+    conv = partial(conv, stride=stride, padding=padding)
+    actual = jax.jit(partial(_conv_and_gradients, conv))(x, weights, grad)
+    _check(actual, _torch_conv_and_gradients(x, weights, grad, stride, padding))
 
 
 # Output widths: too narrow for Winograd (3), whole tiles and every remainder, short and long tiles.
@@ -169,8 +163,13 @@ def test_bfloat16_rounds_once(kernel, stride, padding, channels):
         assert_close(a.astype(float), e, ROUNDED_TO_BFLOAT16, what)
 
 
-@pytest.mark.parametrize(("kernel", "stride", "padding", "channels"), LAYERS)
-@pytest.mark.parametrize("transform", ["scan", "vmap"])
+@pytest.mark.parametrize(
+    ("transform", "kernel", "stride", "padding", "channels"),
+    [
+        pytest.param(name, *layer, marks=[pytest.mark.slow] * (layer not in DISTINCT))
+        for name, layer in product(["scan", "vmap"], LAYERS)
+    ],
+)
 def test_gradients_in_a_transformation(transform, kernel, stride, padding, channels):
     """Four images in micro-batches of two, as gradient accumulation computes them."""
     x, weights, grad = _case(kernel, stride, padding, channels, batch=4)

@@ -1,6 +1,6 @@
 """The ladder: every layer, every block, the logits, the loss and the gradient of every parameter.
 
-By default all variants climb it in float64, and four in float32, at one size. The slow tests add
+By default four variants climb it in float64, and one in float32, at one size. The slow tests add
 the others, more sizes, three channels and the identity initialization.
 """
 
@@ -38,7 +38,7 @@ def _sides(variant: str, size: str) -> tuple[int, int]:
 @pytest.mark.parametrize(
     ("image_size", "in_channels", "init"), [("small", 1, "xavier"), *SLOW_CASES], ids=str
 )
-@pytest.mark.parametrize("variant", fast("nin", "nin_3x3", "nin_fc", "nin15", "nin_cifar10"))
+@pytest.mark.parametrize("variant", fast("nin_3x3", "nin_fc", "nin15", "nin_cifar10"))
 def test_float64(variant, image_size, in_channels, init):
     sides = _sides(variant, image_size)
     pair = make_pair(variant, in_channels=in_channels, image_size=sides, init=init)
@@ -116,7 +116,7 @@ def _other_image(pair: Pair, seed: int) -> Pair:
 @pytest.mark.parametrize(
     ("image_size", "in_channels", "init"), [("small", 1, "xavier"), *SLOW_CASES], ids=str
 )
-@pytest.mark.parametrize("variant", fast("nin", "nin15"))
+@pytest.mark.parametrize("variant", fast("nin"))
 def test_float32(variant, image_size, in_channels, init):
     """Compare gradients on the first image for which both frameworks take the same decisions."""
     sides = _sides(variant, image_size)

@@ -15,8 +15,9 @@ from nin_torch_ref import ARCHITECTURES, create_model, load_state_dict_file
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_too_small_images_raise_at_creation(architecture):
     least = 1 + bisect_left(range(1, 224), True, key=lambda side: _fits(architecture, side))
-    model = create_model(architecture, image_size=least)
-    assert model(torch.zeros(1, 1, least, least)).shape == (1, 10)
+    with torch.device("meta"):
+        model = create_model(architecture, image_size=least)
+        assert model(torch.zeros(1, 1, least, least)).shape == (1, 10)
     if least == 1:
         return  # padding leaves a pixel of any image
     with pytest.raises(ValueError, match=f"image size {least - 1}x{least} does not fit"):
@@ -25,7 +26,8 @@ def test_too_small_images_raise_at_creation(architecture):
 
 def _fits(architecture: str, side: int) -> bool:
     try:
-        create_model(architecture, image_size=side)
+        with torch.device("meta"):
+            create_model(architecture, image_size=side)
     except ValueError:
         return False
     return True

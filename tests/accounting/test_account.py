@@ -9,7 +9,7 @@ import pytest
 import nin_jax
 from nin_jax.accounting.account import account
 from nin_jax.training.recipes import RECIPES
-from tests.support.accounts import known
+from tests.support.accounts import known, shapes_of
 
 
 def test_an_account_is_plain_data():
@@ -52,7 +52,7 @@ def test_an_account_contains_figures_by_xla():
 
 
 def test_a_model_has_the_costs_of_its_variant():
-    model = nin_jax.create_model("nin_fc", in_channels=2, num_classes=7, image_size=(131, 99))
+    model = shapes_of("nin_fc", in_channels=2, num_classes=7, image_size=(131, 99))
     of_model = account(model, batch_size=3, xla=False)
     of_name = account(
         "nin_fc", in_channels=2, num_classes=7, image_size=(131, 99), batch_size=3, xla=False
@@ -62,7 +62,7 @@ def test_a_model_has_the_costs_of_its_variant():
 
 
 def test_precision_dropout_and_last_relu_are_the_models_own():
-    model = nin_jax.create_model("nin_fc", image_size=96, dtype="bfloat16", logit_relu=False)
+    model = shapes_of("nin_fc", image_size=96, dtype="bfloat16", logit_relu=False)
     model.dropout.rate = 0.0
     of_model = account(model, batch_size=3, recipe="d2l", xla=False)
     bare = replace(nin_jax.get_variant("nin_fc"), dropout=0.0)
@@ -84,7 +84,7 @@ def test_precision_dropout_and_last_relu_are_the_models_own():
     ],
 )
 def test_a_model_with_a_layer_that_no_rule_counts_raises(change, text):
-    model = nin_jax.create_model("nin_one_1x1", image_size=67)
+    model = shapes_of("nin_one_1x1", image_size=67)
     account(model, xla=False)
     change(model)
     with pytest.raises(ValueError, match=text):
@@ -94,7 +94,7 @@ def test_a_model_with_a_layer_that_no_rule_counts_raises(change, text):
 @pytest.mark.parametrize("options", [{"dtype": "float64"}, {"param_dtype": "bfloat16"}], ids=str)
 def test_a_model_in_another_precision_raises(options):
     with pytest.raises(ValueError, match="no rule counts a model that computes in"):
-        account(nin_jax.create_model("nin_one_1x1", image_size=67, **options), xla=False)
+        account(shapes_of("nin_one_1x1", image_size=67, **options), xla=False)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from nin_jax.accounting.account import account
 from nin_jax.accounting.account_tables import layer_table
 from nin_jax.accounting.layers import layer_costs, taps_on_pixels
 from nin_jax.models.geometry import trace
+from tests.support.accounts import shapes_of
 
 
 @given(st.integers(1, 30), st.integers(1, 7), st.integers(1, 4), st.integers(0, 4))
@@ -34,13 +35,13 @@ def test_total_intensity_is_total_flops_over_total_bytes():
 
 
 def test_a_layer_without_a_rule_raises():
-    model = nin_jax.create_model("nin_one_1x1", image_size=67)
+    model = shapes_of("nin_one_1x1", image_size=67)
     model.blocks[0].convs[1] = nnx.BatchNorm(96, rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match=r"no rule counts blocks\.0\.convs\.1, a BatchNorm"):
         account(model, xla=False)
-    model = nin_jax.create_model("nin_one_1x1", image_size=67)
+    model = shapes_of("nin_one_1x1", image_size=67)
     model.head.convs.append(model.head.convs[0])
-    model.head.convs[1] = nin_jax.create_model("nin15", image_size=67).blocks[0].convs[0]
+    model.head.convs[1] = shapes_of("nin15", image_size=67).blocks[0].convs[0]
     with pytest.raises(ValueError, match="the model has"):
         account(model, xla=False)
     layers = trace(nin_jax.get_variant("nin"), 1, 10, 96)

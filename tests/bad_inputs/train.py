@@ -13,6 +13,7 @@ from tests.bad_inputs.case import (
     safetensors,
     tensor,
 )
+from tests.conftest import TINY_TOML
 
 _train = functools.partial(on_digits, "train")
 
@@ -168,8 +169,10 @@ TRAIN = {
     "process index alone": _train("--process-index needs --distributed", "--process-index", "0"),
     "initialization of no layer": _train(
         "--init has no effect",
-        *("--variant", "nin15", "--image-size", "64"),
-        *("--init-from", "pretrained:nin15", "--init", "he"),
+        *("--variant", "tiny.toml", "--image-size", "16"),
+        *("--init-from", "run", "--init", "he"),
+        files={"tiny.toml": TINY_TOML},
+        edits={},
     ),
     "warm-up of no step": _train(
         "--warmup 0.01 has no effect: it is less than one of 12 steps",

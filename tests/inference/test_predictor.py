@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from functools import cache
 
 import cloudpickle
 import jax
@@ -24,8 +25,19 @@ def model():
     return nin_jax.create_model(TINY, in_channels=3, image_size=SIZE, seed=1)
 
 
+@nnx.jit
+def run(model, x):
+    """Return the logits. Without jit each operation would be compiled by itself."""
+    return model(x)
+
+
 def images(count, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (count, 9, 11, 3), np.uint8)
+
+
+@cache
+def predictor_of(model, batch_size):
+    return Predictor(model, batch_size)
 
 
 @pytest.mark.parametrize(
@@ -33,21 +45,20 @@ def images(count, seed=0):
 )
 @pytest.mark.parametrize("count", [0, 1, 3, 8])
 def test_logits_are_the_models_for_any_batch_size(model, batch_size, count):
-    x = images(count)
-    logits = Predictor(model, batch_size)(x)
+    x = images(8)[:count]
+    logits = predictor_of(model, batch_size)(x)
     assert logits.shape == (count, 10)
     assert logits.dtype == np.float32
     if count:
         # A batch's size may change the order of a sum: some units in the last place.
-        np.testing.assert_allclose(
-            logits, model(transforms.prepare(jnp.asarray(x), SIZE)), rtol=1e-5, atol=1e-6
-        )
+        expected = run(model, transforms.prepare(jnp.asarray(images(8)), SIZE))
+        np.testing.assert_allclose(logits, expected[:count], rtol=1e-5, atol=1e-6)
 
 
 def test_float_images_are_not_resized(model):
     x = np.random.default_rng(0).random((5, *SIZE, 3), np.float32)
     for given in (x, jnp.asarray(x)):
-        np.testing.assert_allclose(Predictor(model, 4)(given), model(x), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(Predictor(model, 4)(given), run(model, x), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("micro", [2, 3, 5])
@@ -147,5 +158,5 @@ def test_one_array_has_one_answer(model):
     x = np.random.default_rng(0).integers(0, 256, (2, *SIZE, 3), np.uint8)
     with pytest.raises(UserError, match="divide by 255"):
         model(jnp.asarray(x))
-    logits = model(jnp.asarray(x / np.float32(255)))
+    logits = run(model, jnp.asarray(x / np.float32(255)))
     np.testing.assert_allclose(Predictor(model, 2)(x), logits, rtol=1e-5, atol=1e-6)

@@ -1,8 +1,6 @@
 """The Flax network: shapes, state, dtypes, dropout, initialization and errors."""
 
 import math
-import subprocess
-import sys
 
 import jax
 import jax.export
@@ -29,7 +27,7 @@ def run(model, x, key=None):
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_parameters_are_the_only_state(name):
-    model = nin_jax.create_model(name, image_size=96)
+    model = nnx.eval_shape(lambda: nin_jax.create_model(name, image_size=96))
     _, params, rest = nnx.split(model, nnx.Param, ...)
     assert not jax.tree.leaves(rest)
     layers = trace(VARIANTS[name], 1, 10, 96)
@@ -105,20 +103,22 @@ def test_bfloat16_computation_returns_float32_logits():
 @pytest.mark.parametrize("classifier", ["mean", "linear"])
 def test_an_empty_batch_has_no_logits_and_no_gradient(classifier):
     # 32 channels: Winograd's convolution, too
-    variant = Variant("v", stages=(Stage(32, 3, padding=1),) * 2, classifier=classifier)
-    model = nin_jax.create_model(variant, image_size=16)
-    none = jnp.zeros((0, 16, 16, 1))
-    assert run(model, none).shape == (0, 10)
-    gradient = nnx.jit(nnx.grad(lambda model: model(none).sum()))(model)
+    variant = Variant("v", stages=(Stage(32, 3, padding=1),), classifier=classifier)
+    model = nin_jax.create_model(variant, in_channels=32, image_size=16)
+    none = jnp.zeros((0, 16, 16, 32))
+
+    def loss(model):
+        logits = model(none)
+        return logits.sum(), logits
+
+    (_, logits), gradient = nnx.jit(nnx.value_and_grad(loss, has_aux=True))(model)
+    assert logits.shape == (0, 10)
     assert not any(leaf.any() for leaf in jax.tree.leaves(gradient))
 
 
 @pytest.mark.parametrize(
     "name",
-    [
-        name if name in ("nin_fc", "nin_one_1x1") else pytest.param(name, marks=pytest.mark.slow)
-        for name in VARIANTS
-    ],
+    [name if name == "nin_fc" else pytest.param(name, marks=pytest.mark.slow) for name in VARIANTS],
 )
 def test_export_with_a_symbolic_batch(name):
     model = nnx.eval_shape(lambda: nin_jax.create_model(name, image_size=67))
@@ -129,6 +129,7 @@ def test_export_with_a_symbolic_batch(name):
     assert exported.out_avals[0].shape == (shape[0], 10)
 
 
+@pytest.mark.slow
 def test_an_exported_program_takes_any_batch():
     variant = Variant("v", stages=TINY.stages, classifier="linear")
     model = nin_jax.create_model(variant, image_size=16)
@@ -169,7 +170,7 @@ def test_no_rank_is_promoted():
     with jax.numpy_rank_promotion("raise"):
         model = nin_jax.create_model(TINY, image_size=32)
         x = jnp.zeros((2, 32, 32, 1))
-        nnx.jit(nnx.grad(lambda model: model(x, rngs=nnx.Rngs(0)).sum()))(model)
+        nnx.eval_shape(nnx.grad(lambda model: model(x, rngs=nnx.Rngs(0)).sum()), model)
         nin_jax.Predictor(model, 2).probabilities(np.zeros((3, 9, 9, 1), np.uint8))
 
 
@@ -199,14 +200,3 @@ def test_dropout_with_a_key_for_each_example(broadcast_dims):
     for one, key, result in zip(x, keys, actual, strict=True):
         np.testing.assert_array_equal(result, dropout(one, deterministic=False, rngs=key))
     assert len(np.unique(np.asarray(actual).reshape(3, -1), axis=0)) == 3
-
-
-def test_import_loads_neither_torch_nor_tensorflow():
-    code = (
-        "import sys; import nin_jax, nin_jax.runs.fit; "
-        "from nin_jax.data.datasets import load_dataset; load_dataset('digits'); "
-        "bad = [m for m in ('torch', 'tensorflow', 'matplotlib') if m in sys.modules]; "
-        "sys.exit(f'imported {bad}' if bad else 0)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr

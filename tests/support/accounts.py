@@ -2,6 +2,8 @@
 
 from functools import cache
 
+from flax import nnx
+
 import nin_jax
 from nin_jax.accounting.layers import layer_costs
 from nin_jax.accounting.programs import abstract_model
@@ -12,6 +14,11 @@ def known(number):
     """Return a number that must not be None."""
     assert number is not None
     return number
+
+
+def shapes_of(*args, **options):
+    """Return `create_model` of the arguments with shapes in place of parameters."""
+    return nnx.eval_shape(lambda: nin_jax.create_model(*args, **options))
 
 
 @cache
