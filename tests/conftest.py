@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
+from filelock import FileLock
 
 if TYPE_CHECKING:
     from nin_jax.training.config import TrainConfig
@@ -74,11 +75,15 @@ def config(tmp_path) -> "TrainConfig":
 
 
 @pytest.fixture(scope="session")
-def undisturbed(tmp_path_factory) -> Path:
-    """The folder of such a run, undisturbed. Tests must not write into it."""
+def undisturbed(tmp_path_factory, worker_id) -> Path:
+    """The folder of such a run, undisturbed, made once. Tests must not write into it."""
     from nin_jax.runs.fit import fit
     from tests.support.disturbed import config_in
 
-    folder = tmp_path_factory.mktemp("undisturbed")
-    fit(config_in(folder))
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "undisturbed"
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "run/summary.json").exists():
+            folder.mkdir()
+            fit(config_in(folder))
     return folder / "run"
