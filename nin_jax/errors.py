@@ -1,8 +1,9 @@
 """The exception for mistakes of the user, and two for runs that end early."""
 
+import contextlib
 import difflib
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 
 class UserError(ValueError):
@@ -46,6 +47,20 @@ class Interrupted(KeyboardInterrupt):
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's message, or the name of its type if it has none."""
     return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
+@contextlib.contextmanager
+def one_line(
+    problem: str, caught: type[Exception] = OSError, raised: type[Exception] = UserError
+) -> Iterator[None]:
+    """Turn an error into one line that begins with ``problem``. A `UserError` passes unchanged."""
+    try:
+        yield
+    except UserError:
+        raise
+    except caught as error:
+        reason = getattr(error, "strerror", None) or first_line(error)
+        raise raised(f"{problem}: {reason}") from error
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:

@@ -8,6 +8,7 @@ new ones each time: ``NIN_FUZZ_CASES=10000 pytest tests/test_fuzz.py``.
 import contextlib
 import functools
 import gzip
+import io
 import json
 import zlib
 from pathlib import Path
@@ -22,7 +23,7 @@ from safetensors.numpy import save
 import nin_jax
 import nin_torch_ref
 from nin_jax import UserError
-from nin_jax.data import cifar, emnist, idx, pictures, svhn
+from nin_jax.data import cifar, download, emnist, idx, pictures, svhn
 from nin_jax.models import caffe, convert, variants
 from nin_jax.models.recognition import recognize
 from nin_jax.models.variants import variant_to_dict
@@ -50,7 +51,7 @@ IMAGES = np.arange(2 * 3 * 4, dtype=np.uint8).reshape(2, 3, 4)
 @given(damaged(idx_bytes(IMAGES)), st.sampled_from((1, 3)))
 def test_gzipped_idx(data, ndim):
     with survives("IDX"):
-        idx.parse_idx(data, Path("x"), ndim)
+        idx.read_idx(io.BytesIO(data), "x", ndim, download.MAX_BYTES)
 
 
 @fuzz(0.1)
@@ -58,7 +59,8 @@ def test_gzipped_idx(data, ndim):
 def test_idx_in_an_intact_gzip_file(data):
     for ndim in (1, 3):
         with survives("IDX"):
-            found = idx.parse_idx(gzip.compress(data, mtime=0), Path("x"), ndim)
+            packed = io.BytesIO(gzip.compress(data, mtime=0))
+            found = idx.read_idx(packed, "x", ndim, download.MAX_BYTES)
             assert found.nbytes == len(data) - 4 * (1 + ndim)
 
 

@@ -73,11 +73,6 @@ class Account:
     memory: Mapping[Task, TaskMemory]
     largest_batches: tuple[LargestBatch, ...] = ()
 
-    @property
-    def itemsize(self) -> int:
-        """Bytes of a number in the precision of the computation."""
-        return ITEMSIZE[self.precision]
-
     def total(self, field: str) -> int:
         """Return the sum of a field of `LayerCost` over all layers."""
         return sum(getattr(layer, field) for layer in self.layers)
@@ -130,7 +125,7 @@ class Account:
             "platform": self.platform,
             "params": self.params,
             "macs": self.macs,
-            "flops_per_byte": round(self.total_intensity, 3),
+            "flops_per_byte": round(self.intensity(), 3),
             "flops_per_training_step": self.flops_per_training_step,
             "flops_of_optimizer_products": self.optimizer_products,
             "activations_kept_bytes": kept_bytes(self.layers, self.precision),
@@ -146,16 +141,14 @@ class Account:
             "largest_batches": [asdict(batch) for batch in self.largest_batches],
         }
 
-    def intensity(self, layer: LayerCost) -> float:
-        """Return FLOPs per byte that the layer moves for a batch."""
-        return layer.intensity(self.batch_size, self.itemsize)
+    def intensity(self, *layers: LayerCost) -> float:
+        """Return FLOPs per byte that layers move for a batch, each on its own; of all if none.
 
-    @property
-    def total_intensity(self) -> float:
-        """FLOPs of all layers per byte that they move, each layer on its own."""
-        flops = self.batch_size * sum(layer.flops() for layer in self.layers)
-        moved = (layer.moved_bytes(self.batch_size, self.itemsize) for layer in self.layers)
-        return flops / sum(moved)
+        Source: Williams, Waterman and Patterson, "Roofline" (2009).
+        """
+        layers, itemsize = layers or tuple(self.layers), ITEMSIZE[self.precision]
+        flops = self.batch_size * sum(layer.flops() for layer in layers)
+        return flops / sum(layer.moved_bytes(self.batch_size, itemsize) for layer in layers)
 
 
 def account(

@@ -99,7 +99,7 @@ def layer_table(account: Account, *, named: bool = False) -> Table:
         for cost in account.layers
     ]
     totals = (account.total(field) for field in LAYER_COUNTS.values())
-    rows.append(("total", "", "", *totals, round(account.total_intensity, 2)))
+    rows.append(("total", "", "", *totals, round(account.intensity(), 2)))
     headings = ("layer", "kind", "output", *LAYER_COUNTS, "FLOP/byte")
     if named:
         headings = ("variant", *headings)

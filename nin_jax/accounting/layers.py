@@ -117,13 +117,6 @@ class LayerCost:
         """
         return itemsize * (batch_size * (self.inputs + self.outputs) + self.params)
 
-    def intensity(self, batch_size: int, itemsize: int) -> float:
-        """Return FLOPs per byte moved, the arithmetic intensity of a batch.
-
-        Source: Williams, Waterman and Patterson, "Roofline" (2009).
-        """
-        return batch_size * self.flops() / self.moved_bytes(batch_size, itemsize)
-
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, for JSON and CSV."""
         return asdict(self) | {"flops": self.flops()}

@@ -15,7 +15,6 @@ from nin_jax.accounting.account_tables import (
     training_layer_table,
     variant_table,
 )
-from nin_jax.accounting.derivation import derivation
 from nin_jax.accounting.memory_tables import (
     Measured,
     largest_table,
@@ -23,7 +22,6 @@ from nin_jax.accounting.memory_tables import (
     variant_memory_table,
 )
 from nin_jax.accounting.request import ReportConfig
-from nin_jax.models.variants import get_variant
 from nin_jax.runs.environment import device_name, versions
 from nin_jax.tables import Table, as_csv, flat_csv, markdown_section, print_table
 
@@ -31,39 +29,29 @@ Measurements = Mapping[str, Sequence[Measured]]  # of each network, by its name
 
 
 def _tables(
-    config: ReportConfig, accounts: Sequence[Account], measured: Measurements
+    config: ReportConfig,
+    accounts: Sequence[Account],
+    measured: Measurements,
+    *,
+    for_csv: bool = False,
 ) -> list[Table]:
-    if not config.all:
-        (account,) = accounts
-        rows = measured.get(account.variant, ())
-        return account_tables(account, per_layer=config.per_layer, measured=rows)
-    layers = [layer_table(account) for account in accounts] if config.per_layer else []
-    return _comparison(config, accounts, measured) + layers
-
-
-def _comparison(
-    config: ReportConfig, accounts: Sequence[Account], measured: Measurements
-) -> list[Table]:
-    tables = [variant_table(accounts)]
-    if config.train:
-        tables.append(variant_memory_table(accounts, measured))
-    if config.memory is not None:
-        tables.append(largest_table(accounts))
-    return tables
-
-
-def _csv_tables(
-    config: ReportConfig, accounts: Sequence[Account], measured: Measurements
-) -> list[Table]:
-    """Return the tables for CSV: of all networks, or of the layers of one."""
+    """Return the tables to print; CSV has those of all networks, or of the layers of one."""
     if config.all:
-        layers = [layer_table(a, named=True) for a in accounts] if config.per_layer else []
-        return _comparison(config, accounts, measured) + layers
+        tables = [variant_table(accounts)]
+        if config.train:
+            tables.append(variant_memory_table(accounts, measured))
+        if config.memory is not None:
+            tables.append(largest_table(accounts))
+        layers = accounts if config.per_layer else ()
+        return tables + [layer_table(account, named=for_csv) for account in layers]
     (account,) = accounts
+    rows = measured.get(account.variant, ())
+    if not for_csv:
+        return account_tables(account, per_layer=config.per_layer, measured=rows)
     tables = [layer_table(account)]
     if config.train:
         tables.append(training_layer_table(account))
-        if rows := measured.get(account.variant):
+        if rows:
             tables.append(measured_table(rows, account.batch_size))
     if config.memory is not None:
         tables.append(largest_table(accounts))
@@ -95,7 +83,7 @@ def _conditions() -> str:
 
 def _print_csv(config: ReportConfig, accounts: Sequence[Account], measured: Any) -> None:
     if config.all or config.per_layer:
-        tables = _csv_tables(config, accounts, measured)
+        tables = _tables(config, accounts, measured, for_csv=True)
         print("\n".join(as_csv(table) for table in tables), end="")
     else:
         print(flat_csv(_plain(accounts[0], measured)), end="")
@@ -121,15 +109,6 @@ FORMATS = {
     "csv": _print_csv,
     "json": _print_json,
 }
-
-
-def derivations(config: ReportConfig, accounts: Sequence[Account]) -> str:
-    """Return the derivations of all networks, as Markdown."""
-    names = [account.variant for account in accounts] if config.all else [config.variant]
-    return "\n".join(
-        derivation(account, get_variant(name))
-        for account, name in zip(accounts, names, strict=True)
-    )
 
 
 def draw(folder: Path, accounts: Sequence[Account], *, compare: bool) -> list[Path]:

@@ -6,12 +6,13 @@ from typing import Any
 from rich.console import Console
 
 from nin_jax.accounting.account import Account, account
+from nin_jax.accounting.derivation import derivation
 from nin_jax.accounting.memory import check_memory
 from nin_jax.accounting.memory_tables import Measured
-from nin_jax.accounting.output import FORMATS, derivations, draw
+from nin_jax.accounting.output import FORMATS, draw
 from nin_jax.accounting.request import ReportConfig, parse_memory
 from nin_jax.errors import UserError, unknown_name
-from nin_jax.models.variants import list_variants
+from nin_jax.models.variants import get_variant, list_variants
 from nin_jax.runs import workdir
 from nin_jax.training.recipes import RECIPES
 
@@ -39,7 +40,8 @@ def make_report(config: ReportConfig, measure: Measure) -> None:
         workdir.make_folder("--plots", config.plots)
     console = Console(stderr=True, highlight=False)
     if config.explain:
-        print(derivations(config, on_paper), end="")
+        pairs = zip(on_paper, variants, strict=True)
+        print("\n".join(derivation(each, get_variant(name)) for each, name in pairs), end="")
     elif config.all and not config.train and memory_bytes is None:
         FORMATS[config.format](config, on_paper, {})
     else:

@@ -15,7 +15,7 @@ from typing import BinaryIO
 import numpy as np
 
 from nin_jax.data.official import OfficialSet, files_of
-from nin_jax.errors import UserError, first_line
+from nin_jax.errors import UserError, one_line
 
 SIDE, CHANNELS = 32, 3
 # The archives hold 170,052,171 and 168,513,733 bytes, unpacked 184 million each.
@@ -159,16 +159,13 @@ def read_archive(path: Path, names: tuple[str, ...], limit: int) -> dict[str, me
         UserError: the archive is damaged, lacks a file, or claims more than it holds.
     """
     where = repr(str(path))
-    try:
+    # tarfile, gzip and zlib have no common base class of errors
+    with one_line(f"{where} is not a complete .tar.gz archive", Exception):
         with gzip.open(path) as packed:
             unpacked = _read_all(packed, limit, where)
         # "r:" because "r" would also unpack what is packed once more.
         with tarfile.open(fileobj=unpacked, mode="r:") as archive:
             places = _members(archive, unpacked.getbuffer().nbytes, where)
-    except UserError:
-        raise
-    except Exception as error:  # tarfile, gzip and zlib have no common base class
-        raise UserError(f"{where} is not a complete .tar.gz archive: {first_line(error)}") from None
     missing = [name for name in names if name not in places]
     if missing:
         raise UserError(f"{where} lacks {', '.join(missing)}")

@@ -12,7 +12,7 @@ import numpy as np
 
 from nin_jax.data import idx
 from nin_jax.data.official import OfficialSet, files_of
-from nin_jax.errors import UserError, first_line
+from nin_jax.errors import UserError, one_line
 
 LIMIT = 600 * 2**20  # the archive has 561,753,746 bytes, the largest array 547,178,688
 _ARCHIVE = "gzip.zip"
@@ -87,17 +87,15 @@ def read_part(path: Path, split: EmnistSplit, part: str) -> tuple[np.ndarray, np
         f"emnist-{split.name}-{part}-{kind}-ubyte.gz" for kind in ("images-idx3", "labels-idx1")
     ]
     where = [f"{name} in {str(path)!r}" for name in names]
-    try:
-        with zipfile.ZipFile(path) as archive:
-            images, labels = (
-                _read_member(archive, name, place, ndim)
-                for name, place, ndim in zip(names, where, (3, 1), strict=True)
-            )
-    except UserError:
-        raise
-    except Exception as error:  # zipfile raises any type for a damaged archive
-        problem = f"{str(path)!r} is not a complete ZIP archive: {first_line(error)}"
-        raise UserError(problem) from None
+    # zipfile raises any type for a damaged archive
+    with (
+        one_line(f"{str(path)!r} is not a complete ZIP archive", Exception),
+        zipfile.ZipFile(path) as archive,
+    ):
+        images, labels = (
+            _read_member(archive, name, place, ndim)
+            for name, place, ndim in zip(names, where, (3, 1), strict=True)
+        )
     if images.shape[1] != images.shape[2]:
         raise UserError(f"{where[0]} holds images that are not square: {images.shape[1:]}")
     if labels.min() < split.first_label:

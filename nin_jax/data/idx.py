@@ -48,10 +48,11 @@ def load_idx(idx_set: IdxSet, given_folder: Path | None) -> tuple[np.ndarray, ..
         _require_complete(idx_set, given_folder, folder)
     read = [_read_verified(idx_set, folder, file_name) for file_name in FILE_NAMES]
     paths = [path for path, _ in read]
-    arrays = tuple(
-        parse_idx(data, path, ndim) for (path, data), ndim in zip(read, (3, 1, 3, 1), strict=True)
-    )
     where = [repr(str(path)) for path in paths]
+    arrays = tuple(
+        read_idx(io.BytesIO(data), place, ndim, download.MAX_BYTES)
+        for (_, data), place, ndim in zip(read, where, (3, 1, 3, 1), strict=True)
+    )
     check_pair(idx_set.title, len(idx_set.class_names), where[:2], *arrays[:2])
     check_pair(idx_set.title, len(idx_set.class_names), where[2:], *arrays[2:])
     if arrays[0].shape[1:] != arrays[2].shape[1:]:
@@ -187,15 +188,6 @@ def _problem(idx_set: IdxSet, path: Path, file_name: str, known: Official | None
         f"{where} is damaged or not {idx_set.title}'s: it has {path.stat().st_size} bytes, "
         f"and its MD5 is not {idx_set.md5[file_name]}, {unpacked}"
     )
-
-
-def parse_idx(data: bytes, path: Path, ndim: int) -> np.ndarray:
-    """Return the contents of an IDX file, gzipped or not: uint8, with `ndim` dimensions.
-
-    Raises:
-        UserError: as `read_idx`; the message names `path`.
-    """
-    return read_idx(io.BytesIO(data), repr(str(path)), ndim, download.MAX_BYTES)
 
 
 def read_idx(file: IO[bytes], where: str, ndim: int, limit: int) -> np.ndarray:

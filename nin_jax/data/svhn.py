@@ -12,7 +12,7 @@ from typing import BinaryIO
 import numpy as np
 
 from nin_jax.data.official import OfficialSet, files_of
-from nin_jax.errors import UserError, first_line
+from nin_jax.errors import UserError, one_line
 
 SIDE, CHANNELS, CLASSES = 32, 3, 10
 LIMIT = 256 * 2**20  # the largest file has 182,040,794 bytes and holds 225 million
@@ -61,18 +61,13 @@ def read_mat(path: Path) -> tuple[np.ndarray, np.ndarray]:
     import scipy.io  # here, because it takes time to import
 
     where = repr(str(path))
-    try:
+    with one_line(f"{where} is not a complete MATLAB 5 file", Exception):  # SciPy raises any type
         _check_size(path, where)
         with warnings.catch_warnings(action="ignore"):  # what is wrong shows in the arrays
             shapes = {name: (shape, kind) for name, shape, kind in scipy.io.whosmat(path)}
             _check_shapes(shapes, where)
             found = scipy.io.loadmat(path, variable_names=("X", "y"))
             images, labels = np.asarray(found["X"]), np.asarray(found["y"]).reshape(-1)
-    except UserError:
-        raise
-    except Exception as error:  # SciPy raises any type
-        problem = f"is not a complete MATLAB 5 file: {first_line(error)}"
-        raise UserError(f"{where} {problem}") from None
     if images.dtype != np.uint8 or images.shape != shapes["X"][0] or labels.dtype.kind not in "uif":
         raise UserError(f"{where} does not hold what its headers claim")
     if not np.isin(labels, np.arange(1, CLASSES + 1)).all():

@@ -1,11 +1,9 @@
 """Datasets prepared by tensorflow-datasets, read without TensorFlow."""
 
-import contextlib
 import hashlib
 import io
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ import numpy as np
 
 from nin_jax.data import pictures
 from nin_jax.data.sources import OpenedDataset
-from nin_jax.errors import UserError, first_line
+from nin_jax.errors import UserError, first_line, one_line
 
 # A dataset's name, its configuration, its version. tensorflow-datasets also accepts namespaces,
 # which access the network, and keyword arguments, which run the builder's own code.
@@ -47,7 +45,7 @@ class RecordSource:
         if len(records) == 0:
             raise UserError(f"{where}: no images")
         self._channels = records.dataset_info.features[keys[0]].shape[-1]
-        with _errors_at(f"{where}: image 0"):
+        with one_line(f"{where}: image 0", Exception):
             first = _decode(records[0][keys[0]], self._channels)
         self.image_shape: tuple[int, int, int] = first.shape
 
@@ -61,7 +59,7 @@ class RecordSource:
             UserError: the record is damaged, its image does not have the shape of the first one,
                 or its label is not the label of a class.
         """
-        with _errors_at(f"{self._where}: image {index}"):
+        with one_line(f"{self._where}: image {index}", Exception):
             return self._example(index, self._records[index])
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray]:
@@ -70,15 +68,15 @@ class RecordSource:
         Raises:
             UserError: as `__getitem__`, or the arrays do not fit into memory.
         """
-        with _errors_at(self._where):
+        with one_line(self._where, Exception):
             images = np.empty((len(self), *self.image_shape), np.uint8)
             labels = np.empty(len(self), np.int32)
         for start in range(0, len(self), _READ_BATCH):
             indices = range(start, min(start + _READ_BATCH, len(self)))
-            with _errors_at(f"{self._where}: images {indices[0]} to {indices[-1]}"):
+            with one_line(f"{self._where}: images {indices[0]} to {indices[-1]}", Exception):
                 records = self._records.__getitems__(indices)
             for index, record in zip(indices, records, strict=True):
-                with _errors_at(f"{self._where}: image {index}"):
+                with one_line(f"{self._where}: image {index}", Exception):
                     images[index], labels[index] = self._example(index, record)
         return images, labels
 
@@ -205,24 +203,10 @@ def _checksum(info: Any, name: str, records: dict[str, Any]) -> str:
         # num_bytes too: array_record pads its files to a multiple of 64 KiB.
         digest.update(f"\n{split} {len(each)} {info.splits[split].num_bytes}".encode())
         for path in info.splits[split].filepaths:
-            try:
+            with one_line(f"tfds:{name}, split {split}: {os.fspath(path)!r}"):
                 size = os.path.getsize(path)
-            except OSError as error:
-                where = f"tfds:{name}, split {split}"
-                raise UserError(f"{where}: {os.fspath(path)!r}: {error.strerror}") from None
             digest.update(f"\n{path.name} {size}".encode())
     return digest.hexdigest()
-
-
-@contextlib.contextmanager
-def _errors_at(where: str) -> Iterator[None]:
-    """Turn any error into a `UserError` that begins with `where`."""
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:  # array_record, protobuf and Pillow have no common base class
-        raise UserError(f"{where}: {first_line(error)}") from error
 
 
 def _decode(encoded: bytes, channels: int) -> np.ndarray:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from nin_jax.data import datasets
 from nin_jax.data.built_in import BUILT_IN, BuiltIn
-from nin_jax.errors import UserError, unknown_name
+from nin_jax.errors import UserError, one_line, unknown_name
 
 
 class _NinBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -104,9 +104,7 @@ def prepare(name: str, data_dir: str | Path | None, out: str | Path) -> tuple[st
     if os.path.lexists(out) and not os.path.isdir(out):  # before tensorflow-datasets prints
         raise UserError(f"cannot write to {str(out)!r}: it is a file, not a folder")
     dataset = datasets.load_dataset(name, data_dir)
-    try:
+    with one_line(f"cannot write to {str(out)!r}"):
         builder = _BUILDERS[name](dataset=dataset, data_dir=str(out))
         builder.download_and_prepare()
-    except OSError as error:
-        raise UserError(f"cannot write to {str(out)!r}: {error.strerror or error}") from error
     return f"{datasets.TFDS_PREFIX}{builder.name}", Path(builder.data_path)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from nin_jax.data import transforms
-from nin_jax.errors import UserError
+from nin_jax.errors import one_line
 from nin_jax.models.nin import NiN
 from nin_jax.runs import workdir
 from nin_jax.runs.trained import Source
@@ -69,10 +69,8 @@ def export_source(source: Source, out: Path, images: Images = "float32") -> None
     trained = source.load()
     model = trained.model
     content = export_program(model, images)
-    try:
+    with one_line(f"cannot write {out}"):
         out.write_bytes(content)
-    except OSError as error:
-        raise UserError(f"cannot write {out}: {error.strerror}") from None
     height, width = model.image_size
     print(
         f"wrote {out} ({len(content) / 1e6:.1f} MB): {model.variant.name} of {trained.origin}, "

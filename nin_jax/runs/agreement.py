@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from nin_jax.errors import UserError
+from nin_jax.errors import UserError, one_line
 from nin_jax.training.sharding import EVERYWHERE, Layout
 
 T = TypeVar("T")
@@ -134,10 +134,8 @@ def check_shared(folder: Path) -> None:
         return
 
     def make() -> str:
-        try:
+        with one_line(f"--workdir {folder} is not writable"):
             descriptor, name = tempfile.mkstemp(prefix=".seen-", dir=folder)
-        except OSError as error:
-            raise UserError(f"--workdir {folder} is not writable: {error.strerror}") from None
         os.close(descriptor)
         return os.path.basename(name)
 

@@ -18,7 +18,7 @@ import orbax.checkpoint as ocp
 
 from nin_jax.errors import RunError, UserError, first_line
 from nin_jax.runs.agreement import agree, is_first
-from nin_jax.runs.checksums import DamageError, seal, sync, verify
+from nin_jax.runs.checksums import damage, seal, sync
 from nin_jax.runs.multihost import is_lost_peer
 from nin_jax.training.step import TrainState
 
@@ -109,15 +109,13 @@ class Checkpoints:
     def _newest_intact(self) -> str | None:
         names = self.names()
         for name in reversed(names):
-            try:
-                verify(self.folder / name)
-            except DamageError as damage:
-                moved = self._quarantine(name)
-                warnings.warn(
-                    f"checkpoint {name} is damaged: {damage}; it was moved to {moved}", stacklevel=2
-                )
-                continue
-            return name
+            found = damage(self.folder / name)
+            if not found:
+                return name
+            moved = self._quarantine(name)
+            warnings.warn(
+                f"checkpoint {name} is damaged: {found}; it was moved to {moved}", stacklevel=2
+            )
         damaged = len(list((self.folder / DAMAGED).glob("*")))
         if names or damaged:
             raise UserError(
@@ -134,9 +132,8 @@ class Checkpoints:
         """
         names = self.names()
         if step is None:
-            newest = next(
-                (self.folder / n for n in reversed(names) if _intact(self.folder / n)), None
-            )
+            folders = (self.folder / name for name in reversed(names))
+            newest = next((folder for folder in folders if not damage(folder)), None)
             best = newest and _check_arrays(newest, {}, partly=True).get("best")
             if not best:
                 raise UserError(f"{self.folder} has no intact checkpoint of an evaluated epoch")
@@ -161,10 +158,8 @@ class Checkpoints:
             UserError: the checkpoint is damaged, or of another network.
         """
         folder = self.folder / name
-        try:
-            verify(folder)
-        except DamageError as damage:
-            raise UserError(f"checkpoint {folder} is damaged: {damage}") from None
+        if found := damage(folder):
+            raise UserError(f"checkpoint {folder} is damaged: {found}")
         abstract = {"params": jax.tree.map(ocp.utils.to_shape_dtype_struct, like)}
         _check_arrays(folder, _arrays(abstract), partly=True)
         arguments = ocp.args.PyTreeRestore(
@@ -206,14 +201,6 @@ class Checkpoints:
         target.parent.mkdir(exist_ok=True)
         (self.folder / name).rename(target)
         return target
-
-
-def _intact(folder: Path) -> bool:
-    try:
-        verify(folder)
-    except DamageError:
-        return False
-    return True
 
 
 def _name(step: int, evaluated: bool) -> str:

@@ -10,30 +10,23 @@ from nin_jax.errors import first_line
 CHECKSUMS = "SHA256SUMS"
 
 
-class DamageError(ValueError):
-    """A file of a checkpoint has changed since it was written."""
-
-
-def verify(folder: Path) -> None:
-    """Compare every file of a checkpoint with its checksum.
-
-    Raises:
-        DamageError: a file is missing, was added or has changed.
-    """
+def damage(folder: Path) -> str:
+    """Compare every file of a checkpoint with its checksum; return what is wrong, or ""."""
     try:
         lines = (folder / CHECKSUMS).read_text(encoding="utf-8").splitlines()
         found = {path: _sha256(folder / path) for path in _files(folder)}
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or first_line(error)
-        raise DamageError(f"{CHECKSUMS} or a file cannot be read ({reason})") from None
+        return f"{CHECKSUMS} or a file cannot be read ({reason})"
     recorded = {path: digest for digest, _, path in (line.partition("  ") for line in lines)}
     for path in sorted(recorded.keys() | found.keys()):
         if path not in found:
-            raise DamageError(f"{path} is missing")
+            return f"{path} is missing"
         if path not in recorded:
-            raise DamageError(f"{path} is not in {CHECKSUMS}")
+            return f"{path} is not in {CHECKSUMS}"
         if found[path] != recorded[path]:
-            raise DamageError(f"{path} has changed")
+            return f"{path} has changed"
+    return ""
 
 
 def seal(folder: Path) -> None:

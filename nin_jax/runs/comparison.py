@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from nin_jax.errors import UserError
+from nin_jax.errors import UserError, one_line
 from nin_jax.models.geometry import as_height_width, trace
 from nin_jax.models.variants import Variant
 from nin_jax.runs import manifest, workdir
@@ -206,8 +206,6 @@ def compare(config: CompareConfig) -> None:
         )
         for run in runs
     }
-    try:
+    with one_line(f"cannot write {config.out}"):
         plot_progress(lines, config.out)
-    except OSError as error:
-        raise UserError(f"cannot write {config.out}: {error.strerror or error}") from None
     print(f"wrote {config.out}", file=sys.stderr)

@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-from nin_jax.errors import RunError, UserError
+from nin_jax.errors import RunError, UserError, one_line
 from nin_jax.models.geometry import check_image_size
 from nin_jax.models.preprocessing import Preprocessing
 from nin_jax.models.variants import get_variant
@@ -139,13 +139,9 @@ def _train_in(folder: Path, run: Run, started: float, interruption: Interruption
         screen.line(f"wrote {folder}")
     summary = description.summary(run, recorder)
     if is_first():
-        try:
+        with one_line(f"training is done; {folder} cannot be written", raised=RunError):
             description.draw_curves(run, folder)
             manifest.write_json(folder / workdir.SUMMARY, summary)  # last: it marks the run as done
-        except OSError as error:
-            raise RunError(
-                f"training is done; {folder} cannot be written: {error.strerror}"
-            ) from None
     return summary
 
 
@@ -182,10 +178,8 @@ def _open_writers(folder: Path, run: Run) -> list[Any]:
     """Return the writers of metrics.jsonl and, in the process that owns the folder, TensorBoard."""
     if not is_first():
         return [writers.JsonlWriter(Path(os.devnull))]
-    try:
+    with one_line(f"{folder} cannot be written", raised=RunError):
         manifest.write_config(folder, run, run.model.preprocessing)
         rows = writers.JsonlWriter(folder / workdir.METRICS)
         written = writers.read_metrics(folder / workdir.METRICS)
         return [rows, writers.TensorBoardWriter(folder / workdir.TENSORBOARD, written)]
-    except OSError as error:
-        raise RunError(f"{folder} cannot be written: {error.strerror}") from None

@@ -16,7 +16,7 @@ import numpy as np
 import optax
 from pydantic import Field
 
-from nin_jax.errors import UserError
+from nin_jax.errors import UserError, one_line
 from nin_jax.models.geometry import check_image_size
 from nin_jax.models.summary import describe
 from nin_jax.models.variants import get_variant
@@ -192,7 +192,7 @@ def _write(config: FindLrConfig, run: Run, test: RangeTest) -> None:
     rate, why = test.suggestion()
     title = f"{run.model.variant.name} on {run.dataset.name}, {run.recipe.optimizer}"
     picture, numbers = config.out / "find_lr.png", config.out / "find_lr.json"
-    try:
+    with one_line(f"--out {config.out} is not writable"):
         plot_range_test(test.rates, test.losses, test.smoothed, rate, title, picture)
         manifest.write_json(
             numbers,
@@ -208,8 +208,6 @@ def _write(config: FindLrConfig, run: Run, test: RangeTest) -> None:
                 "smoothed_losses": [_plain(loss) for loss in test.smoothed],
             },
         )
-    except OSError as error:
-        raise UserError(f"--out {config.out} is not writable: {error.strerror}") from None
     print(f"wrote {picture} and {numbers}")
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from nin_jax.errors import UserError
+from nin_jax.errors import UserError, one_line
 from nin_jax.training.config import TrainConfig
 
 CONFIG, METRICS, SUMMARY = "config.json", "metrics.jsonl", "summary.json"
@@ -122,10 +122,8 @@ def make_folder(option: str, folder: Path) -> None:
     Raises:
         UserError: it cannot be made.
     """
-    try:
+    with one_line(f"{option} {folder} cannot be made"):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{option} {folder} cannot be made: {error.strerror}") from None
 
 
 def claim(config: TrainConfig) -> Path:

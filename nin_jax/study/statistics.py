@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar, Self
 
 from scipy import stats
 
@@ -26,13 +27,19 @@ class Estimate:
     mean: float
     half: float | None
     runs: int
+    form: ClassVar[str] = ".4f"
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Self:
+        """Return the mean of one value a run, at least one, and its interval."""
+        runs, half = len(values), None
+        if runs > 1:
+            half = float(stats.t.ppf((1 + LEVEL) / 2, runs - 1) * stats.sem(values))
+        return cls(math.fsum(values) / runs, half, runs)
 
     def __str__(self) -> str:
-        return self._text(".4f")
-
-    def _text(self, form: str) -> str:
         spread = "" if self.half is None else f" ± {self.half:.4f}"
-        return f"{self.mean:{form}}{spread}"
+        return f"{self.mean:{self.form}}{spread}"
 
     @property
     def raw(self) -> float:
@@ -43,8 +50,7 @@ class Estimate:
 class Difference(Estimate):
     """The mean of paired differences."""
 
-    def __str__(self) -> str:
-        return self._text("+.4f")
+    form = "+.4f"
 
     @property
     def finding(self) -> str:
@@ -61,11 +67,6 @@ class Difference(Estimate):
         return abs(self.mean) + (self.half or 0)
 
 
-def estimate(values: Sequence[float]) -> Estimate:
-    """Return the mean of one value a run, at least one, and its interval."""
-    return Estimate(*_interval(values))
-
-
 def difference(a: Mapping[int, float], b: Mapping[int, float]) -> Difference | None:
     """Return the mean of a - b over the seeds that both have; None if there is none.
 
@@ -76,16 +77,7 @@ def difference(a: Mapping[int, float], b: Mapping[int, float]) -> Difference | N
         a, b: accuracies by seed.
     """
     pairs = [a[seed] - b[seed] for seed in a if seed in b]
-    return Difference(*_interval(pairs)) if pairs else None
-
-
-def _interval(values: Sequence[float]) -> tuple[float, float | None, int]:
-    """Return mean, half of the interval's width, and count."""
-    runs = len(values)
-    half = None
-    if runs > 1:
-        half = float(stats.t.ppf((1 + LEVEL) / 2, runs - 1) * stats.sem(values))
-    return math.fsum(values) / runs, half, runs
+    return Difference.of(pairs) if pairs else None
 
 
 def standard_error(accuracy: float, images: int) -> float:
@@ -122,7 +114,7 @@ class Group:
     @property
     def accuracy(self) -> Estimate:
         """Final test accuracy over all runs, collapsed runs included."""
-        return estimate([*self.accuracies.values()])
+        return Estimate.of([*self.accuracies.values()])
 
     @property
     def collapsed(self) -> int:
@@ -153,7 +145,7 @@ class Group:
         for row in self.rows:
             for side, share in row["test_accuracy_by_size"].items():
                 found.setdefault(int(side), []).append(share)
-        return {side: estimate(found[side]) for side in sorted(found)}
+        return {side: Estimate.of(found[side]) for side in sorted(found)}
 
     @property
     def training_minutes(self) -> float | None:

@@ -27,11 +27,11 @@ def test_total_intensity_is_total_flops_over_total_bytes():
     result = account("nin", image_size=96, batch_size=4, precision="bfloat16", xla=False)
     moved = sum(layer.moved_bytes(4, 2) for layer in result.layers)
     flops = 4 * sum(layer.flops() for layer in result.layers)
-    assert result.total_intensity == flops / moved
+    assert result.intensity() == flops / moved
     each = [result.intensity(layer) for layer in result.layers]
-    assert min(each) < result.total_intensity < max(each)
+    assert min(each) < result.intensity() < max(each)
     total = dict(zip(layer_table(result).headings, layer_table(result).rows[-1], strict=True))
-    assert total["FLOP/byte"] == round(result.total_intensity, 2)
+    assert total["FLOP/byte"] == round(result.intensity(), 2)
 
 
 def test_a_layer_without_a_rule_raises():

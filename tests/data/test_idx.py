@@ -2,6 +2,7 @@
 
 import contextlib
 import gzip
+import io
 from collections.abc import Callable
 from pathlib import Path
 
@@ -161,14 +162,15 @@ def test_inconsistent_contents(tmp_path, fashion, monkeypatch, file_name, data, 
     assert file_name in message
 
 
-def test_every_damaged_byte_is_detected(tmp_path):
+def test_every_damaged_byte_is_detected():
     array = IMAGES[:2, :3, :4]
     packed = idx_bytes(array)
     for i in range(len(packed)):
         damaged = packed[:i] + bytes([packed[i] ^ 0x55]) + packed[i + 1 :]
         # Some fields of the gzip header do not affect the contents.
         with contextlib.suppress(UserError):
-            np.testing.assert_array_equal(idx.parse_idx(damaged, tmp_path, ndim=3), array)
+            found = idx.read_idx(io.BytesIO(damaged), "a file", 3, 10_000)
+            np.testing.assert_array_equal(found, array)
 
 
 def test_gzip_bomb_takes_no_more_memory_than_its_header_claims(tmp_path, fashion, monkeypatch):

@@ -14,7 +14,7 @@ import pytest
 import nin_jax
 from nin_jax.inference.export import export_program
 from nin_jax.models.variants import variant_from_dict
-from nin_jax.study.statistics import estimate
+from nin_jax.study.statistics import Estimate
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PATHS = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
@@ -128,7 +128,7 @@ def test_the_accuracies_are_those_of_the_study():
     for run in runs:
         measured.setdefault(run["variant"], []).append(run["test_accuracy"])
     rows = dict(re.findall(r"^\| `(\w+)` \| ([\d.± ]*?) ?\|", PAGES["README.md"], re.M))
-    estimates = {name: str(estimate(values)) for name, values in measured.items()}
+    estimates = {name: str(Estimate.of(values)) for name, values in measured.items()}
     assert rows == {name: estimates.get(name, "") for name in nin_jax.list_variants()}
 
 

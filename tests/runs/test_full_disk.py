@@ -78,7 +78,7 @@ def test_a_disk_that_stays_full_keeps_the_saved_checkpoints(
     checkpoints = checkpoint.Checkpoints(config.workdir / "checkpoints")
     assert checkpoints.names()[-1] == "00000001"
     for name in checkpoints.names():
-        checkpoint.verify(config.workdir / "checkpoints" / name)
+        assert not checkpoint.damage(config.workdir / "checkpoints" / name)
     (small_disk / "ballast").unlink()
     fit(replace(config, resume=True))
     assert_same(config.workdir, undisturbed)

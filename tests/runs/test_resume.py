@@ -130,7 +130,7 @@ def test_the_script_prints_its_step_and_exits_as_a_shell_expects(config, number,
     assert err.startswith(f"interrupted by {number.name}: step ")
     assert f"is saved; continue with --resume --workdir {config.workdir}\n" in err
     (newest,) = checkpoint.Checkpoints(config.workdir / "checkpoints").names()[-1:]
-    checkpoint.verify(config.workdir / "checkpoints" / newest)
+    assert not checkpoint.damage(config.workdir / "checkpoints" / newest)
 
 
 @pytest.mark.slow

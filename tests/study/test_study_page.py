@@ -13,7 +13,7 @@ from nin_jax.models.variants import EXERCISE
 from nin_jax.study import content, figures, page
 from nin_jax.study.answers import MISSING, QUESTIONS, answers
 from nin_jax.study.grid import ABLATION
-from nin_jax.study.statistics import difference, estimate, group_rows, standard_error
+from nin_jax.study.statistics import Estimate, difference, group_rows, standard_error
 from tests.support.study_results import everything, network, row, study, summary
 
 
@@ -22,10 +22,10 @@ def runs(variant, *accuracies, **more):
 
 
 def test_intervals_are_student_t():
-    found = estimate([1.0, 2.0, 3.0, 4.0, 5.0])
+    found = Estimate.of([1.0, 2.0, 3.0, 4.0, 5.0])
     assert found.mean == 3
     assert found.half == pytest.approx(1.9633, abs=1e-4)  # t = 2.7764, times sqrt(0.5)
-    assert estimate([1.0]).half is None
+    assert Estimate.of([1.0]).half is None
 
 
 def test_differences_are_paired_by_seed():
