@@ -17,7 +17,7 @@ def run(config: TrainConfig) -> None:
         return
     if config.resume and config.workdir is not None:
         # Options that are not given keep the values of the run.
-        saved = manifest.read_config(config.workdir)
+        saved = manifest.read_run(config.workdir).config
         saved = replace(saved, workdir=config.workdir, **manifest.NOT_CARRIED_OVER)
         config = cli.parse(TrainConfig, default=saved)
     fit(config)

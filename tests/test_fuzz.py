@@ -254,7 +254,7 @@ def test_config_json(finished, data):
         folder.mkdir()
         (folder / "model.safetensors").write_bytes((finished / "model.safetensors").read_bytes())
     (folder / "config.json").write_bytes(data.draw(damaged_config(finished / "config.json")))
-    for read in (manifest.read_config, manifest.read_recipe, manifest.class_names, load_model):
+    for read in (manifest.read_run, load_model):
         with survives("config.json"):
             read(folder)
 

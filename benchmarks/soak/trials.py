@@ -140,7 +140,7 @@ def damage_files(small: SmallRun, seed: int, say: Say) -> Outcome:
     the damaged one.
     """
     source = small.scratch / "undisturbed"
-    config = manifest.read_config(source)
+    config = manifest.read_run(source).config
     like = _fresh_state(config)
     folder = small.scratch / "damaged"
     shutil.copytree(source / workdir.CHECKPOINTS, folder)

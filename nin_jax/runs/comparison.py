@@ -42,14 +42,8 @@ class History:
 
     Attributes:
         name: of its folder.
-        network: name of the variant.
-        sides: (height, width) of its images.
-        params: number of its parameters.
-        macs: multiply-adds of one image.
-        recipe: its name.
-        batch_size: images of a step.
+        settings: its network, image size, costs, recipe, batch size and seed, by heading.
         options: the recipe's other options, the dropout and the number of training images.
-        seed: of the run.
         holdout: whether the accuracies are those of held-out training images.
         epochs: the "epoch" rows of metrics.jsonl.
         minutes: of training until the end of each epoch, from its images per second: without
@@ -57,14 +51,8 @@ class History:
     """
 
     name: str
-    network: str
-    sides: tuple[int, int]
-    params: int
-    macs: int
-    recipe: str
-    batch_size: int
+    settings: dict[str, Any]
     options: dict[str, str]
-    seed: int
     holdout: bool
     epochs: list[dict[str, Any]]
     minutes: list[float]
@@ -76,9 +64,9 @@ def read_history(folder: Path) -> History:
     Raises:
         UserError: the folder is not a run, it is damaged, or no epoch is complete.
     """
-    config, recipe = manifest.read_config(folder), manifest.read_recipe(folder)
-    variant, sizes = manifest.network(folder)
-    layers = trace(variant, **sizes)
+    saved = manifest.read_run(folder)
+    config, recipe, variant = saved.config, saved.recipe, saved.variant
+    layers = trace(variant, **saved.sizes)
     path = folder / workdir.METRICS
     epochs = [row for row in read_metrics(path) if row["kind"] == "epoch"]
     if not epochs:
@@ -92,16 +80,19 @@ def read_history(folder: Path) -> History:
             _ = [float(row[key]) for key in ("train_accuracy", "test_loss", "test_accuracy")]
     except (KeyError, TypeError, ValueError, ZeroDivisionError):
         raise UserError(f"{path}: the row of an epoch lacks a number") from None
+    settings = {
+        "variant": variant.name,
+        "image size": "x".join(map(str, as_height_width(recipe.image_size))),
+        "parameters": sum(layer.params for layer in layers),
+        "million MACs": _Rounded(sum(layer.macs for layer in layers) / 1e6, 1),
+        "recipe": config.recipe,
+        "batch size": recipe.batch_size,
+        "seed": config.seed,
+    }
     return History(
         folder.resolve().name,
-        variant.name,
-        as_height_width(recipe.image_size),
-        sum(layer.params for layer in layers),
-        sum(layer.macs for layer in layers),
-        config.recipe,
-        recipe.batch_size,
+        settings,
         _options(config, recipe, variant),
-        config.seed,
         config.holdout is not None,
         epochs,
         [total / 60 for total in accumulate(seconds)],
@@ -145,7 +136,7 @@ def table(runs: Sequence[History], every_epoch: bool = False) -> Table:
     same = {
         heading: cells[0]
         for heading, cells in columns.items()
-        if count > 1 and len(set(cells)) == 1 and heading in _SETTINGS
+        if count > 1 and len(set(cells)) == 1 and heading in runs[0].settings
     }
     alike = {name for name in runs[0].options if len({run.options[name] for run in runs}) == 1}
     kept = {name: cells for name, cells in columns.items() if name not in alike | set(same)}
@@ -158,16 +149,10 @@ def table(runs: Sequence[History], every_epoch: bool = False) -> Table:
     return Table("", list(kept), list(zip(*kept.values(), strict=True)), " ".join(notes))
 
 
-_SETTINGS = ("variant", "image size", "parameters", "million MACs", "recipe", "batch size", "seed")
-
-
 def _cells(run: History, row: dict[str, Any], minutes: float) -> dict[str, Any]:
-    height, width = run.sides
-    values = run.network, f"{height}x{width}", run.params, _Rounded(run.macs / 1e6, 1)
-    settings = dict(zip(_SETTINGS, (*values, run.recipe, run.batch_size, run.seed), strict=True))
     return {
         "run": run.name,
-        **settings,
+        **run.settings,
         **run.options,
         "epoch": row["epoch"],
         "training accuracy": _Rounded(row["train_accuracy"], 4),
@@ -200,7 +185,7 @@ def compare(config: CompareConfig) -> None:
     from nin_jax.plotting import plot_progress  # matplotlib is slow to import
 
     lines = {
-        f"{run.network}, {'x'.join(map(str, run.sides))}, {run.name}": (
+        f"{run.settings['variant']}, {run.settings['image size']}, {run.name}": (
             run.minutes,
             [row["test_accuracy"] for row in run.epochs],
         )

@@ -102,7 +102,7 @@ def _known_preprocessing(config: TrainConfig) -> Preprocessing | None:
     if not config.resume:
         return None
     assert config.workdir is not None  # see workdir.check
-    return manifest.read_preprocessing(config.workdir)
+    return manifest.read_run(config.workdir).preprocessing
 
 
 def _initial_weights(config: TrainConfig) -> Initial | None:

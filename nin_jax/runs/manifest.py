@@ -1,8 +1,11 @@
 """A run's config.json and its trained model: write and read."""
 
+import contextlib
 import dataclasses
 import json
 import os
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -51,8 +54,8 @@ class _SavedDataset(BaseModel, strict=True):
     class_names: Annotated[list[Text], FAIL_FAST] = []
 
 
-class SavedRun(BaseModel, strict=True):
-    """What is read from config.json; `from_file` and `variant_from_dict` check the tables in it."""
+class _File(BaseModel, strict=True):
+    """The file as it is; `from_file` and `variant_from_dict` check the tables in it."""
 
     config: dict[str, Any]
     recipe: dict[str, Any]
@@ -64,11 +67,148 @@ class SavedRun(BaseModel, strict=True):
     numerics: dict[str, Any] = {}
 
     @model_validator(mode="after")
-    def _one_logit_per_name(self) -> "SavedRun":
+    def _one_logit_per_name(self) -> "_File":
         names = len(self.dataset.class_names)
         if names > self.num_classes:
             raise UserError(f"num_classes cannot be {self.num_classes} with {names} class names")
         return self
+
+
+@dataclass(frozen=True)
+class SavedRun:
+    """What the config.json of a run says.
+
+    Attributes:
+        folder: the run's workdir.
+        config: the options that the run was started with.
+        recipe: its recipe, complete.
+        variant: its network.
+        preprocessing: of the network.
+        sizes: the network's number of channels and classes and image size, by name.
+        class_names: one for each logit.
+        data_checksum: of the dataset.
+        numerics: settings and versions that the numbers depend on; empty for an earlier version.
+    """
+
+    folder: Path
+    config: TrainConfig
+    recipe: Recipe
+    variant: Variant
+    preprocessing: Preprocessing
+    sizes: dict[str, Any]
+    class_names: tuple[str, ...]
+    data_checksum: str
+    numerics: dict[str, Any]
+
+    @property
+    def weights(self) -> Path:
+        """The path of the run's weights.
+
+        Raises:
+            UserError: the run has not finished an epoch.
+        """
+        path = self.folder / WEIGHTS
+        if not os.path.exists(path):
+            raise UserError(f"{self.folder} has no {WEIGHTS}: the run has not finished an epoch")
+        return path
+
+    def make_model(self) -> NiN:
+        """Return the network with initial weights."""
+        options = {"logit_relu": self.recipe.logit_relu, "dtype": self.config.precision}
+        return new_model(self.variant, **self.sizes, **options, preprocessing=self.preprocessing)
+
+    def load_model(self, weights: str | Path | None = None) -> NiN:
+        """Return the trained network; see the function `load_model`."""
+        path = Path(weights) if weights is not None else self.weights
+        expected = convert.expected_shapes(self.variant, **self.sizes)
+        arrays = convert.load_safetensors(path, expected, self.variant.name)
+        self.check_preprocessing(path)
+        model = self.make_model()
+        convert.load_state_dict(model, arrays)
+        return model
+
+    def check_preprocessing(self, weights: Path) -> None:
+        """Check that a weights file that states a preprocessing states the run's.
+
+        Raises:
+            UserError: it states another one.
+        """
+        stated = convert.read_preprocessing(weights)
+        if stated not in (None, self.preprocessing):
+            raise UserError(
+                f"{weights} is for another preprocessing than {self.folder}: {stated}; "
+                f"{self.preprocessing}"
+            )
+
+
+def load_model(folder: str | Path, weights: str | Path | None = None) -> NiN:
+    """Return the trained model of a run.
+
+    Args:
+        folder: the run's workdir.
+        weights: another ``.safetensors`` file with the parameters; None reads the run's own.
+
+    Raises:
+        UserError: the folder holds no finished run, or the weights do not fit; this is checked
+            before any large allocation.
+    """
+    return read_run(Path(folder)).load_model(weights)
+
+
+def read_run(folder: Path) -> SavedRun:
+    """Read a run's config.json.
+
+    Raises:
+        UserError: the folder is not a run, or the file is damaged.
+    """
+    path = folder / CONFIG
+    if not os.path.isfile(path):  # Path's own raises where a name is too long
+        raise UserError(f"{folder} is not a run: it has no {CONFIG}")
+    found = read_json(path)
+    with _damage_of(path):
+        saved = from_json(_File, found)
+        variant = variant_from_dict(saved.variant)
+    channels, names = saved.dataset.image_shape[2], saved.dataset.class_names
+    # A missing option is newer than the run, which was trained with what is now its default.
+    config = from_file(TrainConfig, saved.config, path, complete=False)
+    recipe = _recipe(saved, path)
+    if saved.preprocessing is None:  # an earlier version, whose one rule was --crop
+        preprocessing = Preprocessing(resize="crop" if config.crop else "stretch")
+    else:
+        preprocessing = from_file(Preprocessing, saved.preprocessing, path, complete=False)
+    with _damage_of(path):
+        # The variant is above; the file that it was read from may be gone.
+        recipe_of(dataclasses.replace(config, variant="nin"))
+        preprocessing.check(channels)
+    return SavedRun(
+        folder=folder,
+        config=config,
+        recipe=recipe,
+        variant=variant,
+        preprocessing=preprocessing,
+        sizes={
+            "in_channels": channels,
+            "num_classes": saved.num_classes,
+            "image_size": recipe.image_size,
+        },
+        class_names=(*names, *(f"class {i}" for i in range(len(names), saved.num_classes))),
+        data_checksum=saved.dataset.checksum,
+        numerics=saved.numerics,
+    )
+
+
+def _recipe(saved: _File, path: Path) -> Recipe:
+    missing = {field.name for field in dataclasses.fields(Recipe)} - saved.recipe.keys()
+    complete = bool(missing & saved.config.keys())  # a newer option is in neither table
+    return from_file(Recipe, saved.recipe, path, complete)
+
+
+@contextlib.contextmanager
+def _damage_of(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{path} is damaged: {error}") from None
 
 
 def write_config(folder: Path, spec: RunSpec, preprocessing: Preprocessing | None = None) -> None:
@@ -97,170 +237,6 @@ def write_config(folder: Path, spec: RunSpec, preprocessing: Preprocessing | Non
             "git_commit": git_commit(),
         },
     )
-
-
-def read_config(folder: Path) -> TrainConfig:
-    """Return the configuration that a run was started with.
-
-    Raises:
-        UserError: the folder is not a run, or its configuration is not one.
-    """
-    # A missing option is newer than the run, which was trained with what is now its default.
-    config = from_file(TrainConfig, read_run(folder).config, folder / CONFIG, complete=False)
-    _check_values(config, folder)
-    return config
-
-
-def read_recipe(folder: Path) -> Recipe:
-    """Return the complete recipe that a run was started with.
-
-    Raises:
-        UserError: the folder is not a run, or its recipe is not one.
-    """
-    saved = read_run(folder)
-    missing = {field.name for field in dataclasses.fields(Recipe)} - saved.recipe.keys()
-    complete = bool(missing & saved.config.keys())  # a newer option is in neither table
-    return from_file(Recipe, saved.recipe, folder / CONFIG, complete)
-
-
-def _check_values(config: TrainConfig, folder: Path) -> None:
-    """Check that every value is in its range."""
-    try:  # the run's files hold the variant; the file that it was read from may be gone
-        recipe_of(dataclasses.replace(config, variant="nin"))
-    except UserError as error:
-        raise _damaged(folder, str(error)) from None
-
-
-def _damaged(folder: Path, problem: str) -> UserError:
-    return UserError(f"{folder / CONFIG} is damaged: {problem}")
-
-
-def load_model(folder: str | Path, weights: str | Path | None = None) -> NiN:
-    """Return the trained model of a run.
-
-    Args:
-        folder: the run's workdir.
-        weights: another ``.safetensors`` file with the parameters; None reads the run's own.
-
-    Raises:
-        UserError: the folder holds no finished run, or the weights do not fit; this is checked
-            before any large allocation.
-    """
-    folder = Path(folder)
-    variant, sizes = network(folder)
-    path = Path(weights) if weights is not None else weights_of(folder)
-    expected = convert.expected_shapes(variant, **sizes)
-    arrays = convert.load_safetensors(path, expected, variant.name)
-    check_preprocessing(folder, path)
-    model = make_model(folder)
-    convert.load_state_dict(model, arrays)
-    return model
-
-
-def make_model(folder: Path) -> NiN:
-    """Return the model of a run with initial weights.
-
-    Raises:
-        UserError: the folder is not a run.
-    """
-    variant, sizes = network(folder)
-    logit_relu, precision = read_recipe(folder).logit_relu, read_config(folder).precision
-    preprocessing = read_preprocessing(folder)
-    options = {"logit_relu": logit_relu, "dtype": precision, "preprocessing": preprocessing}
-    return new_model(variant, **sizes, **options)
-
-
-def network(folder: Path) -> tuple[Variant, dict[str, Any]]:
-    """Return a run's variant, and its number of channels and classes and image size by name.
-
-    Raises:
-        UserError: the folder is not a run, or its variant is damaged.
-    """
-    saved = read_run(folder)
-    sizes = {
-        "in_channels": saved.dataset.image_shape[2],
-        "num_classes": saved.num_classes,
-        "image_size": read_recipe(folder).image_size,
-    }
-    try:
-        return variant_from_dict(saved.variant), sizes
-    except UserError as error:
-        raise _damaged(folder, str(error)) from None
-
-
-def read_preprocessing(folder: Path) -> Preprocessing:
-    """Return the preprocessing of a run's network.
-
-    Raises:
-        UserError: the folder is not a run, or its preprocessing is not one.
-    """
-    saved = read_run(folder)
-    if saved.preprocessing is None:  # an earlier version, whose one rule was --crop
-        return Preprocessing(resize="crop" if read_config(folder).crop else "stretch")
-    found = from_file(Preprocessing, saved.preprocessing, folder / CONFIG, complete=False)
-    try:
-        found.check(saved.dataset.image_shape[2])
-    except UserError as error:
-        raise _damaged(folder, str(error)) from None
-    return found
-
-
-def check_preprocessing(folder: Path, weights: Path) -> None:
-    """Check that a weights file that states a preprocessing states the run's.
-
-    Raises:
-        UserError: it states another one.
-    """
-    stated, own = convert.read_preprocessing(weights), read_preprocessing(folder)
-    if stated not in (None, own):
-        raise UserError(f"{weights} is for another preprocessing than {folder}: {stated}; {own}")
-
-
-def weights_of(folder: Path) -> Path:
-    """Return the path of a run's weights.
-
-    Raises:
-        UserError: the folder is not a run, or one that has not finished an epoch.
-    """
-    read_run(folder)
-    if not os.path.exists(folder / WEIGHTS):
-        raise UserError(f"{folder} has no {WEIGHTS}: the run has not finished an epoch")
-    return folder / WEIGHTS
-
-
-def data_checksum(folder: Path) -> str:
-    """Return the checksum of the dataset that a run was trained on.
-
-    Raises:
-        UserError: the folder is not a run.
-    """
-    return read_run(folder).dataset.checksum
-
-
-def class_names(folder: Path) -> tuple[str, ...]:
-    """Return the names of a run's classes, one for each logit.
-
-    Raises:
-        UserError: the folder is not a run.
-    """
-    saved = read_run(folder)
-    names, count = saved.dataset.class_names, saved.num_classes
-    return (*names, *(f"class {i}" for i in range(len(names), count)))
-
-
-def read_run(folder: Path) -> SavedRun:
-    """Read a run's config.json.
-
-    Raises:
-        UserError: the folder is not a run, or the file is damaged.
-    """
-    if not os.path.isfile(folder / CONFIG):  # Path's own raises where a name is too long
-        raise UserError(f"{folder} is not a run: it has no {CONFIG}")
-    saved = read_json(folder / CONFIG)
-    try:
-        return from_json(SavedRun, saved)
-    except UserError as error:
-        raise _damaged(folder, str(error)) from None
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:

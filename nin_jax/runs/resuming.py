@@ -39,10 +39,10 @@ def check_same_run(folder: Path, spec: RunSpec) -> None:
         UserError: it lists every difference.
     """
     saved = manifest.read_run(folder)
-    was = to_json(manifest.read_config(folder)) | to_json(manifest.read_recipe(folder))
+    was = to_json(saved.config) | to_json(saved.recipe)
     now = to_json(spec.config) | to_json(spec.recipe)
     differences = _differences(was, now)
-    if saved.variant != variant_to_dict(get_variant(spec.config.variant)):
+    if saved.variant != get_variant(spec.config.variant):
         differences.append(f"the variant {spec.config.variant} has changed")
     if differences:
         may = ", ".join(sorted(manifest.MAY_CHANGE - {"resume", "list_variants"}))
@@ -56,9 +56,9 @@ def check_same_run(folder: Path, spec: RunSpec) -> None:
             f"--resume would continue with other numbers than the run's: {'; '.join(differences)}: "
             "restore these, or continue with --no-exact-resume"
         )
-    check_same_data(saved.dataset.checksum, spec.dataset, str(folder))
+    check_same_data(saved.data_checksum, spec.dataset, str(folder))
     if os.path.exists(folder / WEIGHTS):
-        manifest.check_preprocessing(folder, folder / WEIGHTS)
+        saved.check_preprocessing(folder / WEIGHTS)
 
 
 def _differences(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

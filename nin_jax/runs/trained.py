@@ -135,7 +135,7 @@ def _of_checkpoint(folder: Path, step: int | None) -> tuple[NiN, int]:
     """Return the network of a checkpoint, or of the best one, and its step."""
     from nin_jax.runs.checkpoint import Checkpoints  # Orbax is slow to import
 
-    model = manifest.make_model(folder)
+    model = manifest.read_run(folder).make_model()
     workdir.check_for_checkpoints("--workdir", folder)
     checkpoints = Checkpoints(folder / workdir.CHECKPOINTS)
     name = checkpoints.find(step)
@@ -144,18 +144,17 @@ def _of_checkpoint(folder: Path, step: int | None) -> tuple[NiN, int]:
 
 
 def _of_run(folder: Path, source: Source) -> Trained:
-    step = None
+    saved, step = manifest.read_run(folder), None
     if source.best or source.checkpoint is not None:
         model, step = _of_checkpoint(folder, source.checkpoint)
     else:
-        model = manifest.load_model(folder, source.weights)
-    config = manifest.read_config(folder)
+        model = saved.load_model(source.weights)
     return Trained(
         model,
-        manifest.class_names(folder),
-        config,
-        manifest.data_checksum(folder),
-        micro_batch_size(config, manifest.read_recipe(folder), model),
+        saved.class_names,
+        saved.config,
+        saved.data_checksum,
+        micro_batch_size(saved.config, saved.recipe, model),
         str(folder),
         folder,
         step,
@@ -188,7 +187,7 @@ def read_weights(source: str) -> Initial:
         return Initial(pretrained.read_weights(card), pretrained.read_preprocessing(card))
     path = Path(source)
     if os.path.isdir(path):
-        arrays = convert.load_safetensors(manifest.weights_of(path))
-        return Initial(arrays, manifest.read_preprocessing(path))
+        saved = manifest.read_run(path)
+        return Initial(convert.load_safetensors(saved.weights), saved.preprocessing)
     arrays = convert.load_safetensors(path)
     return Initial(arrays, convert.read_preprocessing(path) or Preprocessing())

@@ -99,7 +99,7 @@ def result(cell: Cell, folder: Path) -> Row:
         "cell": cell.name,
         **asdict(cell),  # variant, recipe, seed and change
         **{name: summary[name] for name in KEPT},
-        "settings": to_json(manifest.read_recipe(folder)),
+        "settings": to_json(manifest.read_run(folder).recipe),
         "train_loss": [row["train_loss"] for row in epochs],
         "test_loss": [row["test_loss"] for row in epochs],
         "test_accuracy_by_epoch": accuracies,

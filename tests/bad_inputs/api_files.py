@@ -119,7 +119,7 @@ FILES = {
         "not an object", lambda: manifest.read_json(Path("a.json")), a_json="[]"
     ),
     "load_model: no run": fails("is not a run", lambda: manifest.load_model("none")),
-    "class_names: no run": fails("is not a run", lambda: manifest.class_names(Path("none"))),
+    "read_run: no run": fails("is not a run", lambda: manifest.read_run(Path("none"))),
     "pictures.read: missing": fails("No such", lambda: pictures.read(Path("none"), 1, (4, 4))),
     "pictures.read: a folder": fails("Is a directory", lambda: pictures.read(Path("."), 1, (4, 4))),
     "pictures.read: text": fails(

@@ -31,7 +31,7 @@ def test_prints_the_models_probabilities(script, undisturbed, tmp_path):
     image = np.asarray(Image.open(path))[None, :, :, None]
     (expected,) = Predictor(manifest.load_model(undisturbed), 1).probabilities(image)
     by_class = dict(zip(answer["classes"], answer["probabilities"], strict=True))
-    names = manifest.class_names(undisturbed)
+    names = manifest.read_run(undisturbed).class_names
     np.testing.assert_allclose([by_class[name] for name in names], expected, atol=1e-6)
 
 

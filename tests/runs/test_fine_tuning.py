@@ -75,7 +75,7 @@ def test_only_the_head_learns_and_a_resumed_run_is_the_same(config, tmp_path, ca
     shutil.rmtree(tmp_path / "source")  # a checkpoint has all weights
     fit.fit(replace(stopped, resume=True))
     assert_same(tmp_path / "stopped", tmp_path / "run")
-    assert manifest.read_config(tmp_path / "stopped").init_from == config.init_from
+    assert manifest.read_run(tmp_path / "stopped").config.init_from == config.init_from
     with pytest.raises(nin_jax.UserError, match="freeze was True, is False"):
         fit.fit(replace(stopped, resume=True, epochs=3, freeze=False))
 

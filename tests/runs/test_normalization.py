@@ -28,7 +28,7 @@ def test_a_run_stores_the_statistics_of_the_images_that_it_trains_on(
     fit(normalized)
     out = capsys.readouterr().out
     images = examples.load_data(normalized).train.images / 255
-    stored = manifest.read_preprocessing(normalized.workdir)
+    stored = manifest.read_run(normalized.workdir).preprocessing
     np.testing.assert_allclose(stored.mean, [images.mean()], rtol=1e-12)
     np.testing.assert_allclose(stored.std, [images.std()], rtol=1e-12)
     assert f"\npreprocessing: {stored}\n" in out
@@ -40,7 +40,7 @@ def test_a_run_stores_the_statistics_of_the_images_that_it_trains_on(
     # They are read from then on, not computed again.
     monkeypatch.setattr(preparation, "mean_and_std", None)
     summary = fit(replace(normalized, resume=True, epochs=2))
-    assert manifest.read_preprocessing(normalized.workdir) == stored
+    assert manifest.read_run(normalized.workdir).preprocessing == stored
     score = scoring.score_source(Source(normalized.workdir))
     assert score.accuracy == summary["test_accuracy"]
     assert score.loss == pytest.approx(summary["test_loss"], rel=1e-6)
@@ -78,8 +78,9 @@ def test_a_run_of_an_earlier_version_crops_if_its_option_says_so(undisturbed, tm
     del saved["recipe"]["normalize"], saved["config"]["normalize"]
     saved["config"] |= {"crop": True, "dataset": "folder:pictures"}
     (tmp_path / "config.json").write_text(json.dumps(saved))
-    assert manifest.read_preprocessing(tmp_path) == Preprocessing(resize="crop")
-    assert manifest.read_recipe(tmp_path).normalize == "none"
+    found = manifest.read_run(tmp_path)
+    assert found.preprocessing == Preprocessing(resize="crop")
+    assert found.recipe.normalize == "none"
 
 
 THEIRS = Preprocessing(mean=(0.25,), std=(0.5,), resize="crop", crop_fraction=0.5)

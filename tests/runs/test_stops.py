@@ -110,7 +110,7 @@ def test_a_run_of_an_earlier_version_is_resumed(resumed):
     path.write_text(json.dumps(saved))
     with jax.enable_x64(True):
         resuming.check_same_run(path.parent, resumed)
-    assert manifest.read_config(path.parent).exact_resume
+    assert manifest.read_run(path.parent).config.exact_resume
 
 
 @pytest.mark.parametrize(
