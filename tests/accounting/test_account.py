@@ -95,23 +95,3 @@ def test_a_model_with_a_layer_that_no_rule_counts_raises(change, text):
 def test_a_model_in_another_precision_raises(options):
     with pytest.raises(ValueError, match="no rule counts a model that computes in"):
         account(shapes_of("nin_one_1x1", image_size=67, **options), xla=False)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "text"),
-    [
-        ({"variant": "nin51"}, "or nin15"),
-        ({"batch_size": 0}, "batch size must be a whole number >= 1, got 0"),
-        ({"batch_size": True}, "batch size"),
-        ({"batch_size": 2**31}, "batch size must be at most 2147483647"),
-        ({"precision": "float16"}, "precision"),
-        ({"recipe": "modem"}, "did you mean modern"),
-        ({"image_size": 20}, "too small"),
-        ({"in_channels": 0}, "in_channels"),
-        ({"memory_bytes": 1000, "xla": False}, "smaller than the parameters alone"),
-    ],
-    ids=str,
-)
-def test_invalid_arguments_raise(arguments, text):
-    with pytest.raises(nin_jax.UserError, match=text):
-        account(**arguments)

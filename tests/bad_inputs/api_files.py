@@ -93,6 +93,18 @@ FILES = {
     "fit: seed a fraction": fails("--seed must be", lambda: _fit(seed=0.5)),
     "fit: data set a number": fails("--dataset must be a string, got 3", lambda: _fit(dataset=3)),
     "fit: initial weights a number": fails("--init-from must be", lambda: _fit(init_from=3)),
+    "fit: a rate of 1e300": fails("--lr must be <= 1e+30, got 1e+300", lambda: _fit(lr=1e300)),
+    "fit: unknown optimizer": fails(
+        "--optimizer must be 'sgd', 'adam' or 'muon', got 'lion'", lambda: _fit(optimizer="lion")
+    ),
+    "fit: unknown precision": fails(
+        "--precision must be 'float32' or 'bfloat16'", lambda: _fit(precision="float16")
+    ),
+    "fit: a list of recipes": fails("--recipe must be a string", lambda: _fit(recipe=["d2l"])),
+    "fit: epochs without end": fails(
+        "steps, more than the 10,000,000", lambda: _fit(epochs=10**12)
+    ),
+    "fit: a workdir's name too long": fails("cannot make", lambda: _fit(workdir=Path("x" * 300))),
     "fit: resume of nothing": fails("needs --workdir", lambda: _fit(resume=True)),
     "read_metrics: missing": fails("No such", lambda: writers.read_metrics(Path("none"))),
     "read_metrics: not JSON": fails(

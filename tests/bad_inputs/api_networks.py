@@ -45,6 +45,12 @@ NETWORKS = {
     "create_model: image size a text": fails(
         "got '224'", lambda: nin_jax.create_model(image_size=wrong("224"))
     ),
+    "create_model: half a pixel": fails(
+        "whole numbers >= 1", lambda: nin_jax.create_model(image_size=wrong((224, 2.5)))
+    ),
+    "create_model: classes true": fails(
+        "num_classes must be", lambda: nin_jax.create_model(num_classes=True)
+    ),
     "create_model: too small": fails(
         "smallest size that works is 67x67", lambda: nin_jax.create_model(image_size=66)
     ),
@@ -108,6 +114,7 @@ NETWORKS = {
         "too small for tiny", lambda: _model()(jnp.zeros((1, 2, 2, 1)))
     ),
     "get_variant: nothing": fails("got None", lambda: nin_jax.get_variant(wrong(None))),
+    "get_variant: a missing file": fails("No such file", lambda: nin_jax.get_variant("none.toml")),
     "get_variant: a NUL": fails("null", lambda: nin_jax.get_variant("a\0.toml")),
     "Stage: channels zero": fails("channels must be", lambda: Stage(0, 3)),
     "Stage: kernel a text": fails("kernel must be", lambda: Stage(8, wrong("3"))),
@@ -115,6 +122,9 @@ NETWORKS = {
     "Stage: stride zero": fails("stride must be", lambda: Stage(8, 3, stride=0)),
     "Stage: padding negative": fails("padding must be", lambda: Stage(8, 3, padding=-1)),
     "Stage: mlp of lists": fails("mlp must be", lambda: Stage(8, 3, mlp=wrong([[1, 0]]))),
+    "Stage: an mlp layer of one number": fails(
+        "mlp.0.1 is missing", lambda: Stage(8, 3, mlp=wrong(((1,),)))
+    ),
     "Stage: pool a number": fails("pool must be", lambda: Stage(8, 3, pool=wrong(1))),
     "Variant: no name": fails("name must be", lambda: _tiny(name="")),
     "Variant: a long name": fails("name must be", lambda: _tiny(name="x" * 101)),
@@ -146,6 +156,13 @@ NETWORKS = {
         "unknown precision 'int8'", lambda: nin_jax.account("nin", precision=wrong("int8"))
     ),
     "account: unknown recipe": fails("did you mean", lambda: nin_jax.account(recipe="modem")),
+    "account: batch size true": fails(
+        "batch size must be", lambda: nin_jax.account("nin", batch_size=True, xla=False)
+    ),
+    "account: memory of a kilobyte": fails(
+        "smaller than the parameters alone",
+        lambda: nin_jax.account("nin", memory_bytes=1000, xla=False),
+    ),
     "account: no channels": fails(
         "in_channels must be", lambda: nin_jax.account(in_channels=0, xla=False)
     ),
@@ -172,6 +189,9 @@ NETWORKS = {
     "Predictor: whole numbers": fails(
         "must be uint8 or floating",
         lambda: nin_jax.Predictor(_model())(np.zeros((1, 16, 16, 1), np.int32)),
+    ),
+    "Predictor: other channels": fails(
+        "images must be [N, H, W, 1]", lambda: nin_jax.Predictor(_model())(np.zeros((1, 16, 16, 3)))
     ),
     "Predictor: another size": fails(
         "float images must be 16x16",

@@ -133,21 +133,3 @@ def test_no_readable_picture_is_an_error(script, undisturbed, tmp_path):
         assert (outcome.code, outcome.err.count("\n")) == (2, 1)
         assert outcome.err.startswith("error: cannot read")
         assert not list((tmp_path / "cwd").iterdir())
-
-
-def test_bad_input_is_one_line_and_writes_nothing(script, undisturbed, tmp_path):
-    path, file = picture(tmp_path / "one.png"), tmp_path / "file"
-    file.write_text("mine")
-    for arguments, text in (
-        (["--workdir", undisturbed], "give one or more pictures"),
-        ([path, "--workdir", tmp_path], "is not a run"),
-        ([tmp_path / "none.png", "--workdir", undisturbed], "there is no"),
-        ([path, "--workdir", undisturbed, "--out", file], "is a file, not a folder"),
-    ):
-        outcome = script("explain", *arguments)
-        assert outcome.code == 2, outcome
-        assert outcome.err.startswith("error: ")
-        assert outcome.err.count("\n") == 1
-        assert text in outcome.err
-    assert file.read_text() == "mine"
-    assert not (tmp_path / "cwd" / "maps").exists()

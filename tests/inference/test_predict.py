@@ -55,33 +55,6 @@ def test_gray_color_jpeg_folders_and_unreadable_files(script, undisturbed, tmp_p
     assert f"note: 1 file left out: '{folder / 'notes.txt'}'\n" in outcome.err
 
 
-WRONG = {
-    "no picture": ([], "give one or more pictures"),
-    "missing": (["nowhere.png"], "there is no nowhere.png"),
-    "top": (["p.png", "--top", "0"], "--top must be"),
-    "batch": (["p.png", "--batch-size", "0"], "batch_size must be"),
-}
-
-
-@pytest.mark.parametrize("case", WRONG)
-def test_bad_input_is_one_line(script, undisturbed, case):
-    save("p.png")
-    arguments, message = WRONG[case]
-    outcome = script("predict", *arguments, "--workdir", undisturbed)
-    assert outcome.code == 2
-    assert outcome.err.startswith("error: ")
-    assert outcome.err.count("\n") == 1
-    assert message in outcome.err
-
-
-def test_a_folder_without_a_run_and_one_without_pictures(script, undisturbed, tmp_path):
-    save("p.png")
-    assert "is not a run" in script("predict", "p.png", "--workdir", tmp_path).err
-    empty = tmp_path / "empty"
-    empty.mkdir()
-    assert "no images in" in script("predict", empty, "--workdir", undisturbed).err
-
-
 def test_a_picture_is_resized_as_in_training(tmp_path):
     from nin_jax.data import transforms
 

@@ -136,23 +136,6 @@ def test_a_pickle_has_the_parameters_of_the_predictor_not_of_the_changed_model(m
     np.testing.assert_array_equal(predict(x), Predictor(model, 2)(x))
 
 
-WRONG = {
-    "batch": (lambda m: Predictor(m, 0), "batch_size must be"),
-    "precision": (lambda m: Predictor(m, 1, "float16"), "precision must be"),  # type: ignore
-    "rank": (lambda m: Predictor(m)(images(2)[0]), r"must be \[N, H, W, 3\]"),
-    "channels": (lambda m: Predictor(m)(images(2)[..., :1]), "3 channels"),
-    "integers": (lambda m: Predictor(m)(images(2).astype(np.int32)), "uint8 or floating"),
-    "size": (lambda m: Predictor(m)(images(2).astype(np.float32)), "must be 20x24"),
-}
-
-
-@pytest.mark.parametrize("case", WRONG)
-def test_wrong_arguments_are_refused(model, case):
-    call, message = WRONG[case]
-    with pytest.raises(UserError, match=message):
-        call(model)
-
-
 def test_one_array_has_one_answer(model):
     """The model refuses the integers that the Predictor scales; scaled, both agree."""
     x = np.random.default_rng(0).integers(0, 256, (2, *SIZE, 3), np.uint8)
