@@ -85,7 +85,7 @@ class SavedRun:
         variant: its network.
         preprocessing: of the network.
         sizes: the network's number of channels and classes and image size, by name.
-        class_names: one for each logit.
+        known_names: of the first classes; a run may have more logits.
         data_checksum: of the dataset.
         numerics: settings and versions that the numbers depend on; empty for an earlier version.
     """
@@ -96,9 +96,15 @@ class SavedRun:
     variant: Variant
     preprocessing: Preprocessing
     sizes: dict[str, Any]
-    class_names: tuple[str, ...]
+    known_names: tuple[str, ...]
     data_checksum: str
     numerics: dict[str, Any]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """One name for each logit. Load the model first: it refuses a billion classes."""
+        logits = range(len(self.known_names), self.sizes["num_classes"])
+        return (*self.known_names, *(f"class {i}" for i in logits))
 
     @property
     def weights(self) -> Path:
@@ -168,7 +174,7 @@ def read_run(folder: Path) -> SavedRun:
     with _damage_of(path):
         saved = from_json(_File, found)
         variant = variant_from_dict(saved.variant)
-    channels, names = saved.dataset.image_shape[2], saved.dataset.class_names
+    channels = saved.dataset.image_shape[2]
     # A missing option is newer than the run, which was trained with what is now its default.
     config = from_file(TrainConfig, saved.config, path, complete=False)
     recipe = _recipe(saved, path)
@@ -191,7 +197,7 @@ def read_run(folder: Path) -> SavedRun:
             "num_classes": saved.num_classes,
             "image_size": recipe.image_size,
         },
-        class_names=(*names, *(f"class {i}" for i in range(len(names), saved.num_classes))),
+        known_names=tuple(saved.dataset.class_names),
         data_checksum=saved.dataset.checksum,
         numerics=saved.numerics,
     )
