@@ -1,4 +1,4 @@
-"""The exception for mistakes of the user, and two for runs that end early."""
+"""Exceptions for mistakes of the user and for runs that end early; errors as one line."""
 
 import contextlib
 import difflib
@@ -59,8 +59,9 @@ def one_line(
     except UserError:
         raise
     except caught as error:
-        reason = getattr(error, "strerror", None) or first_line(error)
-        raise raised(f"{problem}: {reason}") from error
+        # The name of a file, which `strerror` leaves out, is in the problem.
+        reason = error.strerror if caught is OSError and isinstance(error, OSError) else None
+        raise raised(f"{problem}: {reason or first_line(error)}") from error
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:

@@ -75,8 +75,12 @@ def _assert_same(actual: Any, expected: Any, bound: float) -> None:
         assert_close(np.asarray(a), np.asarray(e), bound, jax.tree_util.keystr(path))
 
 
-# The first convolution is also in the next test.
-@pytest.mark.parametrize("operation", [*CONVS[1:], "max_pool", "avg_pool"], ids=str)
+# The first convolution is also in the next test, for each example.
+@pytest.mark.parametrize(
+    "operation",
+    [pytest.param(CONVS[0], marks=pytest.mark.slow), *CONVS[1:], "max_pool", "avg_pool"],
+    ids=str,
+)
 def test_every_mode(operation):
     fast, plain, arrays = _pool(operation) if isinstance(operation, str) else _conv(operation)
     actual, expected = (jax.jit(partial(_derivatives, f))(arrays) for f in (fast, plain))
@@ -84,7 +88,9 @@ def test_every_mode(operation):
 
 
 @pytest.mark.parametrize(
-    "axes", [(0, 0), *(pytest.param(a, marks=pytest.mark.slow) for a in [(0, None), (None, 0)])]
+    "axes",
+    [(0, 0), *(pytest.param(a, marks=pytest.mark.slow) for a in [(0, None), (None, 0)])],
+    ids=str,
 )
 def test_every_mode_for_each_example(axes):
     fast, plain, arrays = _conv(CONVS[0])

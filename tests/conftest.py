@@ -2,6 +2,7 @@
 
 import os
 import runpy
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -84,6 +85,7 @@ def undisturbed(tmp_path_factory, worker_id) -> Path:
     folder = (base if worker_id == "master" else base.parent) / "undisturbed"
     with FileLock(f"{folder}.lock"):
         if not (folder / "run/summary.json").exists():
+            shutil.rmtree(folder, ignore_errors=True)  # of a process whose run failed
             folder.mkdir()
             fit(config_in(folder))
     return folder / "run"

@@ -119,7 +119,11 @@ class SavedRun:
         return path
 
     def make_model(self) -> NiN:
-        """Return the network with initial weights."""
+        """Return the network with initial weights.
+
+        Raises:
+            UserError: the network is too large for any machine, or its images are too small.
+        """
         options = {"logit_relu": self.recipe.logit_relu, "dtype": self.config.precision}
         return new_model(self.variant, **self.sizes, **options, preprocessing=self.preprocessing)
 

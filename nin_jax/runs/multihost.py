@@ -24,8 +24,8 @@ HEARTBEAT_SECONDS = 30  # a process without a heartbeat for this long counts as 
 EXIT_DELAY_SECONDS = 2.0
 
 PEER_LOST = (
-    "another process of the run is gone or cannot be reached, so this one ends too: restart any "
-    "number of processes, with --resume if the run had begun"
+    "another process of the run is gone or cannot be reached, so this one ends too: start the "
+    "run again, in any number of processes, with --resume if it had begun"
 )
 
 

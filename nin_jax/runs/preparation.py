@@ -197,8 +197,9 @@ def prepare_run(
 def _preprocessing(spec: RunSpec, initial: Initial | None) -> Preprocessing:
     """Return what a new run's network does to its images.
 
-    That of the initial weights is used, with the run's resize rule, unless --normalize is given or
-    it is for another number of channels: then the first layer is drawn at random.
+    That of the initial weights is used, with the run's rule for resizing, unless --normalize
+    dataset is given. If it is for another number of channels, it is not used, and the first layer
+    is drawn at random.
     """
     resize = "crop" if spec.config.crop else "stretch"
     if initial is not None and spec.config.normalize != "dataset":

@@ -1,7 +1,7 @@
 """Ctrl-C and SIGTERM: finish the steps in progress, save a checkpoint, then end the run.
 
-A signal is recorded here, `loop` stops at the next step, `failure` saves the checkpoint, and the
-command exits with 128 plus the number of the signal.
+A signal is recorded here, `loop` stops after the current dispatch or during an evaluation,
+`failure` saves the checkpoint, and the command exits with 128 plus the number of the signal.
 """
 
 import signal

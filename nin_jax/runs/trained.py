@@ -128,16 +128,16 @@ def load_run(folder: str | Path, *, best: bool = False, checkpoint: int | None =
         raise UserError("give best or checkpoint, not both")
     if not best and checkpoint is None:
         return manifest.load_model(folder)
-    return _of_checkpoint(Path(folder), checkpoint)[0]
+    return _of_checkpoint(manifest.read_run(Path(folder)), checkpoint)[0]
 
 
-def _of_checkpoint(folder: Path, step: int | None) -> tuple[NiN, int]:
+def _of_checkpoint(saved: manifest.SavedRun, step: int | None) -> tuple[NiN, int]:
     """Return the network of a checkpoint, or of the best one, and its step."""
     from nin_jax.runs.checkpoint import Checkpoints  # Orbax is slow to import
 
-    model = manifest.read_run(folder).make_model()
-    workdir.check_for_checkpoints("--workdir", folder)
-    checkpoints = Checkpoints(folder / workdir.CHECKPOINTS)
+    model = saved.make_model()
+    workdir.check_for_checkpoints("--workdir", saved.folder)
+    checkpoints = Checkpoints(saved.folder / workdir.CHECKPOINTS)
     name = checkpoints.find(step)
     nnx.update(model, checkpoints.read_params(name, nnx.state(model, nnx.Param)))
     return model, int(name.partition("-")[0])
@@ -146,7 +146,7 @@ def _of_checkpoint(folder: Path, step: int | None) -> tuple[NiN, int]:
 def _of_run(folder: Path, source: Source) -> Trained:
     saved, step = manifest.read_run(folder), None
     if source.best or source.checkpoint is not None:
-        model, step = _of_checkpoint(folder, source.checkpoint)
+        model, step = _of_checkpoint(saved, source.checkpoint)
     else:
         model = saved.load_model(source.weights)
     return Trained(
@@ -180,7 +180,8 @@ def read_weights(source: str) -> Initial:
         source: a run's folder, a ``.safetensors`` file, or ``pretrained:NAME``.
 
     Raises:
-        UserError: there is no such run, file or name, or it is damaged.
+        UserError: there is no such run, file or name, or it is damaged; of a run, its whole
+            config.json is checked.
     """
     if source.startswith(PRETRAINED_PREFIX):
         card = pretrained.find(source.removeprefix(PRETRAINED_PREFIX))

@@ -21,7 +21,7 @@ SCALARS = 30
 # Muon evaluates the schedule twice, for kernels and biases, and has four bias corrections.
 MUON_SCALARS = 70
 MUON = {"optimizer": "muon", "momentum": 0.95}
-# Its first kernel has more outputs than inputs, the others have fewer.
+# Its first kernel has more outputs than inputs, the others have not.
 SMALL = nin_jax.Variant("small", (nin_jax.Stage(12, 3, padding=1, mlp=()),), classifier="linear")
 # At most: for folding and splitting keys, and for the bookkeeping of one image.
 KEYS, IMAGE = 300, 180

@@ -117,6 +117,12 @@ NETWORKS = {
     "get_variant: a missing file": fails("No such file", lambda: nin_jax.get_variant("none.toml")),
     "get_variant: a NUL": fails("null", lambda: nin_jax.get_variant("a\0.toml")),
     "Stage: channels zero": fails("channels must be", lambda: Stage(0, 3)),
+    "Stage: channels true": fails(
+        "must be a whole number, or one for each layer", lambda: Stage(True, 3)
+    ),
+    "Stage: a width of none": fails(
+        "must be a whole number, or one for each layer", lambda: Stage(wrong((8, None)), 3)
+    ),
     "Stage: kernel a text": fails("kernel must be", lambda: Stage(8, wrong("3"))),
     "Stage: kernel huge": fails("kernel must be", lambda: Stage(8, 1 << 99_999)),
     "Stage: stride zero": fails("stride must be", lambda: Stage(8, 3, stride=0)),

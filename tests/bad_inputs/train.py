@@ -174,6 +174,11 @@ TRAIN = {
         files={"tiny.toml": TINY_TOML},
         edits={},
     ),
+    "initial weights of a run of another version": _train(
+        "is of another version of nin_jax: 'flavour'",
+        *("--init-from", "run"),
+        edits={"recipe.flavour": "sweet"},
+    ),
     "warm-up of no step": _train(
         "--warmup 0.01 has no effect: it is less than one of 12 steps",
         *("--epochs", "1", "--warmup", "0.01"),

@@ -100,10 +100,22 @@ def test_flags_may_be_in_a_file_and_the_last_of_a_name_counts(monkeypatch, tmp_p
         assert environment.settings()["XLA_FLAGS"] == "--xla_cpu_a=1 --xla_cpu_b=2"
 
 
+def test_a_changed_network_is_refused(resumed):
+    path = resumed.config.workdir / workdir.CONFIG
+    saved = json.loads(path.read_text())
+    saved["variant"]["dropout"] = 0.25
+    path.write_text(json.dumps(saved))
+    with pytest.raises(UserError, match=r"the variant .*tiny\.toml has changed"):
+        resuming.check_same_run(path.parent, resumed)
+
+
 def test_a_run_of_an_earlier_version_is_resumed(resumed):
     """Its config.json has neither the settings nor the options that are newer."""
     path = resumed.config.workdir / workdir.CONFIG
     saved = json.loads(path.read_text())
+    del saved["variant"]["image_size"]
+    for stage in saved["variant"]["stages"]:
+        stage["pool"] = True  # 3x3 with stride 2
     del saved["numerics"], saved["config"]["exact_resume"]
     for table in (saved["config"], saved["recipe"]):
         del table["class_weights"]

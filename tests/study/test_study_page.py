@@ -189,6 +189,19 @@ def test_the_page_is_complete_and_fetches_nothing():
     assert f"modern are reduced: {reduced}; images of 67x67 in place of 224x224." in text
 
 
+def test_the_page_escapes_text_from_files():
+    evil = "<script>alert(1)</script>\"'&"
+    rows = [
+        row(evil, dataset=evil, device=evil, change=c, versions={evil: evil}) for c in ("", evil)
+    ]
+    picture = content.Picture(b"", evil)
+    made = content.Study(rows, summary(rows), [evil] * 3, [["python", evil]], [picture])
+    text = page.as_html(made)
+    assert "alert(1)</script>" not in text
+    assert text.count("<script>") == 1
+    assert not Page(text).open
+
+
 def test_without_times_the_figure_is_over_multiply_adds():
     drawn = [
         figures.accuracy_against_time(group_rows([row()], {"nin modern": costs}), figures.LIGHT)
