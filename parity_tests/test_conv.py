@@ -166,8 +166,11 @@ def test_bfloat16_rounds_once(kernel, stride, padding, channels):
 @pytest.mark.parametrize(
     ("transform", "kernel", "stride", "padding", "channels"),
     [
-        pytest.param(name, *layer, marks=[pytest.mark.slow] * (layer not in DISTINCT))
-        for name, layer in product(["scan", "vmap"], LAYERS)
+        *(("scan", *layer) for layer in LAYERS),  # as micro-batches
+        *(
+            pytest.param("vmap", *layer, marks=[pytest.mark.slow] * (layer not in DISTINCT))
+            for layer in LAYERS
+        ),
     ],
 )
 def test_gradients_in_a_transformation(transform, kernel, stride, padding, channels):

@@ -170,3 +170,10 @@ def test_nothing_is_kept_for_a_missing_last_relu_or_dropout():
     variant = replace(nin_jax.get_variant("nin_one_1x1"), dropout=0.0)
     costs = layer_costs(trace(variant, 1, 10, 96), logit_relu=False)
     assert _saved_bytes(reference, torch.zeros(2, 1, 96, 96)) == 2 * torch_kept_bytes(costs)
+
+
+def test_a_layer_without_a_rule_raises():
+    (cost, *_) = _costs("nin", 1, 10, 96)
+    for convention in CONVENTIONS:
+        with pytest.raises(ValueError, match=r"has no rule for block1\.conv1 of kind 'norm'"):
+            convention.count([replace(cost, kind="norm")])

@@ -48,7 +48,14 @@ class Convention:
     rules: Mapping[str, Rule]
 
     def count(self, costs: Sequence[LayerCost]) -> int:
-        """Return the count of one image. `layer_costs` refuses kinds without a rule."""
+        """Return the count of one image.
+
+        Raises:
+            ValueError: the convention has no rule for the kind of a layer.
+        """
+        for cost in costs:
+            if cost.kind not in self.rules:
+                raise ValueError(f"{self.title} has no rule for {cost.name} of kind {cost.kind!r}")
         return sum(self.rules[cost.kind](cost) for cost in costs)
 
 
