@@ -13,9 +13,12 @@ import tempfile
 # and does the same operations. Tests that need a program as users compile it turn them on.
 QUICK_COMPILE = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 
-if "NIN_TEST_PROGRAMS" not in os.environ:  # the first process; xdist's workers inherit it
+# xdist's workers inherit both variables. Two runs of the suite share the programs in a folder that
+# is set before.
+if "NIN_TEST_PROGRAMS" not in os.environ:
     os.environ["NIN_TEST_PROGRAMS"] = tempfile.mkdtemp(prefix="nin-programs-")
     atexit.register(shutil.rmtree, os.environ["NIN_TEST_PROGRAMS"], ignore_errors=True)
+if QUICK_COMPILE not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK_COMPILE}".strip()
 os.environ |= {
     "JAX_COMPILATION_CACHE_DIR": os.environ["NIN_TEST_PROGRAMS"],
