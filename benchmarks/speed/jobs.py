@@ -56,16 +56,23 @@ def epoch(plan: Plan) -> Iterator[Row]:
     images, labels = random_pixels(EPOCH_IMAGES)
     few = replace(plan, rounds=min(plan.rounds, 3))
     for work in plan.works("train", ("nin",), 128):
-        job = (replace(work, in_channels=1), images, labels)
-        published = {
-            f"published pipeline, {name}": partial(
-                pipelines.torch_epoch, *job, channels_last=channels_last, workers=plan.workers
-            )
-            for name, channels_last in (("NCHW", False), ("channels_last", True))
-        }
-        contenders = {OURS: partial(pipelines.nin_jax_epoch, *job), **published}
+        work = replace(work, in_channels=1)
+        published = {}
+        for precision in dict.fromkeys((work.precision, "float32")):
+            theirs = replace(work, precision=precision)
+            suffix = "" if precision == work.precision else f", {precision}"
+            for name, channels_last in (("NCHW", False), ("channels_last", True)):
+                published[f"published pipeline, {name}{suffix}"] = partial(
+                    pipelines.torch_epoch,
+                    theirs,
+                    images,
+                    labels,
+                    channels_last=channels_last,
+                    workers=plan.workers,
+                )
+        contenders = {OURS: partial(pipelines.nin_jax_epoch, work, images, labels), **published}
         measured = measure(few, contenders, f"epoch {work.variant}", screening=1)
-        common = job[0].row() | {"benchmark": "epoch"}
+        common = work.row() | {"benchmark": "epoch"}
         common |= {"images": EPOCH_IMAGES, "workers": plan.workers}
         yield from measured.rows_with_ratio(common, EPOCH_IMAGES, published)
 
@@ -81,7 +88,7 @@ def memory(plan: Plan) -> Iterator[Row]:
             if column in rows[0] and theirs:
                 best = min(theirs, key=lambda name: theirs[name])
                 ratio = round(theirs[best] / rows[0][column], 3)
-                rows[0] |= {"best_rival": best, "best_rivalover_ours": ratio}
+                rows[0] |= {"best_rival": best, "best_rival_over_ours": ratio}
             yield from rows
 
 

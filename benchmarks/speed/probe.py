@@ -19,8 +19,9 @@ from benchmarks.speed.work import OURS, TORCH_WITH_GRADIENTS, Call, Row, Work
 
 ROOT = Path(__file__).resolve().parent.parent.parent  # benchmarks/ is not installed
 STEPS = 3
-# glibc returns freed blocks of 128 KiB or more to the system, but raises this threshold as it
-# runs. A fixed threshold returns them always: kept blocks would hide later growth.
+# glibc returns large freed blocks to the system. Its limit for "large" starts at 128 KiB and rises
+# while the process runs. Here the limit is fixed: memory that glibc kept would hide how much a
+# later step needs.
 GLIBC = {"MALLOC_MMAP_THRESHOLD_": str(128 * 1024)}
 
 

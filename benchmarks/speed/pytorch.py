@@ -3,15 +3,17 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import astuple, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 import nin_torch_ref
 from benchmarks.speed.work import LEARNING_RATE, TORCH, Call, Work
-from nin_jax.models.stages import Stage
-from nin_jax.models.variants import Variant, get_variant
+
+if TYPE_CHECKING:
+    from nin_jax.models.stages import Stage
+    from nin_jax.models.variants import Variant
 
 
 def forget_compiled() -> None:
@@ -76,8 +78,13 @@ def create_model(work: Work, channels_last: bool) -> tuple[torch.nn.Module, torc
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
         torch.backends.cudnn.benchmark = True
     layout = torch.channels_last if channels_last else torch.contiguous_format
+    architecture = nin_torch_ref.ARCHITECTURES.get(work.variant)
+    if architecture is None:
+        from nin_jax.models.variants import get_variant  # brings JAX; see `work`
+
+        architecture = architecture_of(get_variant(work.variant))
     model = nin_torch_ref.create_model(
-        nin_torch_ref.ARCHITECTURES.get(work.variant) or architecture_of(get_variant(work.variant)),
+        architecture,
         in_channels=work.in_channels,
         num_classes=work.num_classes,
         image_size=work.sides,
@@ -91,7 +98,7 @@ def finish(device: torch.device) -> None:
         torch.cuda.synchronize()
 
 
-def architecture_of(variant: Variant) -> nin_torch_ref.Architecture:
+def architecture_of(variant: "Variant") -> nin_torch_ref.Architecture:
     """Return a variant in the notation of the reference."""
     stages, blocks = variant.stages, (*variant.stages, variant.head)
     widths = [_widths(block) for block in blocks]
@@ -108,7 +115,7 @@ def architecture_of(variant: Variant) -> nin_torch_ref.Architecture:
     )
 
 
-def _widths(stage: Stage) -> list[int | None]:
+def _widths(stage: "Stage") -> list[int | None]:
     """Return the channels of each convolution; None for the number of classes."""
     if isinstance(stage.channels, tuple):
         return [*stage.channels, None][: 1 + len(stage.mlp)]

@@ -1,15 +1,18 @@
-"""The work that every contender is given, and what it costs on paper."""
+"""The work that every contender is given, and what it costs on paper.
+
+nin_jax is imported only where it is used: it brings JAX, which would count in the memory of
+PyTorch's process.
+"""
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from nin_jax.models.geometry import Layer, as_height_width, trace
-from nin_jax.models.stages import ImageSize
-from nin_jax.models.variants import get_variant
+if TYPE_CHECKING:
+    from nin_jax.models.geometry import Layer
 
 LEARNING_RATE = 0.01
 
@@ -43,7 +46,7 @@ class Work:
     task: Task
     variant: str
     batch_size: int
-    image_size: ImageSize = 224
+    image_size: int | tuple[int, int] = 224
     in_channels: int = 1
     precision: Literal["float32", "bfloat16"] = "float32"
     optimizer: Literal["sgd", "muon"] = "sgd"
@@ -53,11 +56,15 @@ class Work:
     @property
     def sides(self) -> tuple[int, int]:
         """(height, width) in pixels."""
-        return as_height_width(self.image_size)
+        size = self.image_size
+        return (size, size) if isinstance(size, int) else (size[0], size[1])
 
     @property
-    def layers(self) -> list[Layer]:
+    def layers(self) -> "list[Layer]":
         """The layers of the network, with their shapes."""
+        from nin_jax.models.geometry import trace
+        from nin_jax.models.variants import get_variant
+
         return trace(get_variant(self.variant), self.in_channels, self.num_classes, self.sides)
 
     @property
