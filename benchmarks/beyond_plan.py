@@ -7,18 +7,20 @@ The first command measures programs of one operation; the second a network's ste
 time and three in a row, as `benchmarks.speed.probe` does. On Linux, with a CPU.
 """
 
-import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import tyro
 
 from benchmarks.speed.ours import nin_jax_call
 from benchmarks.speed.probe import peak_resident, reset_peak
-from benchmarks.speed.work import Work
+from benchmarks.speed.work import Task, Work
+from nin_jax import cli
 from nin_jax.accounting.xla import xla_memory
 from nin_jax.models import ops
 from nin_jax.tables import markdown
@@ -92,18 +94,38 @@ def one_operation(name: str) -> tuple[str, str, str]:
     return name, f"{planned:.1f}", growth(call, 1)
 
 
-def network(task: Any, variant: str, batch_size: int) -> tuple[str, str, str]:
+def network(task: Task, variant: str, batch_size: int) -> tuple[str, str, str]:
     """Return a step's name, and the MiB that the process grows in one call and in three."""
     call = nin_jax_call(Work(task, variant, batch_size))
     call()
     return f"{variant}, {task}, {batch_size} images", growth(call, 1), growth(call, 3)
 
 
-if __name__ == "__main__":
-    if sys.argv[1:]:
+@dataclass(frozen=True)
+class BeyondPlanConfig:
+    """Measure by how much a process grows within a call, beyond what XLA plans."""
+
+    task: Annotated[Task | None, tyro.conf.Positional] = None
+    """train or predict: a network's step, in one call and in three. Default: the programs of one
+    operation."""
+
+    variant: Annotated[str, tyro.conf.Positional] = "nin"
+    """Name or file of the network."""
+
+    batch_size: Annotated[int, tyro.conf.Positional] = 16
+    """Images per step."""
+
+
+def run(config: BeyondPlanConfig) -> None:
+    """Measure, and print a table in Markdown."""
+    if config.task is not None:
         headings = ("step", "MiB, one call", "MiB, three in a row")
-        rows = [network(sys.argv[1], sys.argv[2], int(sys.argv[3]))]
+        rows = [network(config.task, config.variant, config.batch_size)]
     else:
         headings = ("program", "MiB planned", "MiB grown")
         rows = [one_operation(name) for name in PROGRAMS]
     print(markdown(headings, rows, ("left", "right", "right")))
+
+
+if __name__ == "__main__":
+    cli.main(BeyondPlanConfig, run)

@@ -68,11 +68,8 @@ def growing_batch(config: ScaleModelConfig) -> Table:
         compute = compute_seconds(work, config.fraction)
         for gpus in GPUS:
             exchange = all_reduce_seconds(gpus, 4 * work.params)
-            step, at_peak, batch = (
-                compute + exchange,
-                compute * config.fraction,
-                gpus * work.batch_size,
-            )
+            step, batch = compute + exchange, gpus * work.batch_size
+            at_peak = compute * config.fraction
             images = min(gpus, GPUS_PER_NODE) * work.batch_size / step
             rows.append([work.variant, gpus, batch, TRAIN_IMAGES / batch])
             rows[-1] += [1e3 * compute, 1e3 * exchange, 1e3 * step, compute / step]

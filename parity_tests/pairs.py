@@ -1,5 +1,6 @@
 """One network in both frameworks, with the same weights."""
 
+import os
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,6 +12,7 @@ from jax.typing import DTypeLike
 
 import nin_jax
 import nin_torch_ref
+from nin_jax.data.datasets import Dataset, load_dataset
 from nin_jax.models.init import Init
 from parity_tests.frameworks import TORCH_DEVICE, as_array
 from parity_tests.tolerances import Precision
@@ -62,6 +64,24 @@ def random_cases(examples: int) -> settings:
         deadline=None,
         suppress_health_check=[HealthCheck.too_slow],
     )
+
+
+def fashion_mnist() -> Dataset | None:
+    """Return Fashion-MNIST if NIN_DATA_DIR has it, else None; nothing is downloaded."""
+    if not os.environ.get("NIN_DATA_DIR"):
+        return None
+    try:
+        return load_dataset("fashion_mnist")
+    except nin_jax.UserError:  # the folder holds other datasets
+        return None
+
+
+def real_images(count: int) -> np.ndarray:
+    """Return test images of Fashion-MNIST, or digits where it is missing: uint8 [N, H, W, 1]."""
+    if (found := fashion_mnist()) is not None:
+        return found.test.images[:count]
+    digits = load_dataset("digits")
+    return np.concatenate([digits.train.images, digits.test.images])[:count]
 
 
 def make_pair(

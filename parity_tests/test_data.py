@@ -1,6 +1,5 @@
 """Resizing on the device gives Pillow's bytes, and scaling to [0, 1] gives ToTensor's floats."""
 
-import os
 from functools import partial
 
 import hypothesis.strategies as st
@@ -8,15 +7,14 @@ import jax
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from PIL import Image
 
 import nin_jax
 from nin_jax.data import transforms
-from nin_jax.data.datasets import load_dataset
 from nin_jax.models import convert
 from parity_tests.frameworks import TORCH_DEVICE, as_array, as_nchw, assert_close
-from parity_tests.pairs import make_pair
+from parity_tests.pairs import make_pair, random_cases, real_images
 from parity_tests.tolerances import FORWARD, Precision
 
 Size = tuple[int, int]
@@ -64,26 +62,18 @@ def _random_images(shape: tuple[int, ...], seed: int) -> np.ndarray:
     return np.where(rng.random(shape) < rng.random(), extreme, noise)
 
 
-def _real_images() -> tuple[np.ndarray, str]:
-    """Return 2,500 Fashion-MNIST images if NIN_DATA_DIR has them, else all digits; and a name."""
-    if os.environ.get("NIN_DATA_DIR"):
-        return load_dataset("fashion_mnist").test.images[:2500], "Fashion-MNIST"
-    digits = load_dataset("digits")
-    return np.concatenate([digits.train.images, digits.test.images]), "digits"
-
-
 def test_real_images_at_224():
-    images, name = _real_images()
+    images = real_images(2500)
     noise = _random_images((max(0, 2000 - len(images)), *images.shape[1:]), seed=0)
     images = np.concatenate([images, noise])
     assert len(images) >= 2000
     for start in range(0, len(images), 250):
         batch = images[start : start + 250]
         actual = np.asarray(resize(batch, size=(224, 224)))
-        np.testing.assert_array_equal(actual, _pillow(batch, (224, 224)), f"{name} from {start}")
+        np.testing.assert_array_equal(actual, _pillow(batch, (224, 224)), f"from {start}")
 
 
-@settings(max_examples=150, derandomize=True, database=None, deadline=None)
+@random_cases(150)
 @given(case=st.sampled_from(list(enumerate(SIZE_PAIRS))), seed=st.integers(0, 2**32 - 1))
 def test_random_images_and_sizes(case, seed):
     i, ((height, width), size) = case

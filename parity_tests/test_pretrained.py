@@ -1,6 +1,5 @@
 """The weights that ship give the same predictions in the reference."""
 
-import os
 from typing import Any
 
 import jax
@@ -11,16 +10,9 @@ import torch
 import nin_jax
 import nin_torch_ref
 from nin_jax.data import transforms
-from nin_jax.data.datasets import load_dataset
 from nin_jax.models import pretrained
 from parity_tests.frameworks import TORCH_DEVICE, as_array, as_nchw
-
-
-def _images() -> np.ndarray:
-    """Return 1,000 test images of Fashion-MNIST if NIN_DATA_DIR has them, else 1,000 digits."""
-    if os.environ.get("NIN_DATA_DIR"):
-        return load_dataset("fashion_mnist").test.images[:1000]
-    return load_dataset("digits").train.images[:1000]
+from parity_tests.pairs import real_images
 
 
 def test_the_package_ships_weights():
@@ -29,7 +21,7 @@ def test_the_package_ships_weights():
 
 @pytest.mark.slow
 def test_the_reference_makes_the_same_predictions():
-    images = _images()
+    images = real_images(1000)
     assert len(images) == 1000
     for name in nin_jax.list_pretrained():
         card = pretrained.find(name)

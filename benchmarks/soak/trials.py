@@ -4,6 +4,7 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 import time
 import warnings
 from collections import Counter
@@ -20,7 +21,6 @@ from nin_jax.errors import UserError
 from nin_jax.runs import manifest, workdir, writers
 from nin_jax.runs.checkpoint import SAVING, Checkpoints
 from nin_jax.runs.preparation import load_spec, prepare_run
-from nin_jax.training.config import TrainConfig
 
 Say = Callable[[str], None]
 
@@ -59,8 +59,9 @@ def kill_runs(small: SmallRun, kills: int, seed: int, say: Say) -> Outcome:
     for attempt in range(2):  # from the second on, programs are in the cache
         shutil.rmtree(folder, ignore_errors=True)
         started = time.monotonic()
-        error = small.start(folder).communicate()[1]
-        if error:
+        process = small.start(folder)
+        error = process.communicate()[1]
+        if process.returncode != 0:
             raise UserError(f"the undisturbed run failed: {error}")
         say(f"undisturbed run {attempt + 1}: {time.monotonic() - started:.1f} s")
     whole = time.monotonic() - started
@@ -93,7 +94,7 @@ def _run_for(small: SmallRun, folder: Path, seconds: float | None) -> tuple[int,
     process = small.start(folder)
     try:
         error = process.communicate(timeout=seconds)[1]
-    except Exception:  # the time is up
+    except subprocess.TimeoutExpired:
         process.kill()
         error = process.communicate()[1]
     return process.returncode, error
@@ -140,8 +141,7 @@ def damage_files(small: SmallRun, seed: int, say: Say) -> Outcome:
     the damaged one.
     """
     source = small.scratch / "undisturbed"
-    config = manifest.read_run(source).config
-    like = _fresh_state(config)
+    like = prepare_run(load_spec(manifest.read_run(source).config)).state
     folder = small.scratch / "damaged"
     shutil.copytree(source / workdir.CHECKPOINTS, folder)
     *_, before, newest = Checkpoints(folder).names()
@@ -170,10 +170,6 @@ def damage_files(small: SmallRun, seed: int, say: Say) -> Outcome:
     say(f"{tried} damages of {newest}, {len(faults)} faults")
     details = {"files": tried // len(DAMAGES), "ways": list(DAMAGES), "faults": faults}
     return Outcome("files of a checkpoint damaged", tried, len(faults), details)
-
-
-def _fresh_state(config: TrainConfig) -> Any:
-    return prepare_run(load_spec(config)).state
 
 
 def _restored(folder: Path, like: Any) -> list[np.ndarray] | None:
@@ -212,9 +208,9 @@ def run_long(small: SmallRun, epochs: int, say: Say) -> Outcome:
         process.kill()
     if process.returncode != 0:
         raise UserError(f"the long run failed: {error}")
-    if not samples:
+    if len(samples) < 4:  # one for each quarter
         raise UserError(f"{epochs} epochs end before the run can be watched: give more")
-    quarter = max(1, len(samples) // 4)
+    quarter = len(samples) // 4
     resident = [float(np.median([s[0] for s in part])) for part in _parts(samples, quarter)]
     files = [max(s[1] for s in part) for part in _parts(samples, quarter)]
     grown = int(resident[1] > FLAT * resident[0]) + int(files[1] > files[0])

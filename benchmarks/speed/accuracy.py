@@ -113,7 +113,7 @@ def train_torch(comparison: Comparison, variant: str) -> Iterator[Evaluation]:
     """Train the PyTorch reference with `d2l`, eager and channels_last, without an end.
 
     Yields when an evaluation is due. The training images are resized once, before the first step:
-    after one epoch that is cheaper than resizing each batch.
+    in a run of more than one epoch this costs less than resizing every batch.
     """
     options = FolderOptions(comparison.image_size)
     dataset = load_dataset(comparison.dataset, comparison.data_dir, options)

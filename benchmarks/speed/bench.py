@@ -52,8 +52,7 @@ def run_benchmarks(config: BenchConfig, command: str) -> None:
             comparison=comparison,
             say=status.update,
         )
-        swept = ("sweep", "images") if config.sweep else ()
-        for job in (*config.jobs, *swept) or jobs.HEADLINE:
+        for job in dict.fromkeys(config.jobs or jobs.HEADLINE):  # each once, if named twice
             for row in jobs.JOBS[job](plan):
                 rows.append(row)
                 if job == "gpu":

@@ -9,7 +9,7 @@ import tyro
 
 from nin_jax.errors import UserError
 from nin_jax.models.geometry import trace
-from nin_jax.models.variants import get_variant
+from nin_jax.models.variants import EXERCISE, get_variant
 from nin_jax.runs import workdir
 
 Job = Literal[
@@ -50,15 +50,12 @@ class BenchConfig:
     overhead of a mesh, several devices, and the communication between them. accuracy: seconds
     to a test accuracy, with recipe modern in nin_jax and recipe d2l in PyTorch."""
 
-    sweep: bool = False
-    """Run the benchmarks sweep and images: cost by batch size, image size and number of images."""
-
     variants: tuple[str, ...] = ()
-    """Networks, for train, ops, sweep and accuracy, and with --batch-sizes for the others.
-    Default: those of the exercise; for accuracy nin."""
+    """Networks to measure. The benchmarks other than train, ops, sweep and accuracy use them only
+    if --batch-sizes is given. Default: those of the exercise; for accuracy nin."""
 
     batch_sizes: tuple[int, ...] = ()
-    """Images a step; for scale a step and device. Default: each benchmark's own. Not used by
+    """Images per step; for scale, per step and device. Default: each benchmark's own. Not used by
     accuracy, which takes the recipes' batch sizes."""
 
     image_size: int | None = None
@@ -122,7 +119,7 @@ class BenchConfig:
         if not 1 <= self.cap_seconds < math.inf:
             raise UserError("--cap-seconds must be a finite number >= 1")
         if set(self.jobs) != {"accuracy"}:
-            for variant in self.variants:
+            for variant in self.variants or EXERCISE:
                 trace(get_variant(variant), self.in_channels, 10, self.image_size or 224)
         if self.folder is not None:
             workdir.check_folder("--out", self.folder)

@@ -25,7 +25,8 @@ def draw_sweep(rows: Sequence[Row], path: Path) -> Path:
                 (row[column], row["ms_per_image"]) for row in mine if row["swept"] == column
             )
             axes.plot(*zip(*line, strict=True), **style)
-        at = max((row for row in mine if row["swept"] == "batch_size"), key=_batch)
+        by_size = [row for row in mine if row["swept"] == "batch_size"]
+        at = max(by_size, key=lambda row: row["batch_size"])
         under_roof.scatter(at["flop_per_byte"], at["gflops"], color=f"C{number}", zorder=3)
         under_roof.annotate(
             variant,
@@ -40,10 +41,6 @@ def draw_sweep(rows: Sequence[Row], path: Path) -> Path:
     by_batch.legend(fontsize=8)
     figure.savefig(path, dpi=120)
     return path
-
-
-def _batch(row: Row) -> int:
-    return row["batch_size"]
 
 
 def _label(axes: Axes, x: str, y: str, log_x: bool) -> None:

@@ -21,6 +21,7 @@ HEADINGS = {
     "task": "task",
     "batch_size": "batch",
     "image_size": "image",
+    "precision": "our precision",
     "images": "images",
     "contender": "contender",
     "dataset": "dataset",
@@ -58,6 +59,8 @@ HEADINGS = {
     "error": "error",
 }
 
+USUAL = {"image_size": 224, "precision": "float32"}
+
 
 def header() -> dict[str, Any]:
     """Return what the results depend on: versions, device, threads, allocator settings."""
@@ -72,10 +75,9 @@ def header() -> dict[str, Any]:
 
 
 def _columns(rows: Sequence[Row]) -> list[str]:
-    """Return the columns with a value in any row, without an image size that is always 224."""
+    """Return the columns with a value in any row, without those that have the usual one in all."""
     present = [name for name in HEADINGS if any(row.get(name) is not None for row in rows)]
-    published = {row.get("image_size") for row in rows} == {224}
-    return [name for name in present if not (name == "image_size" and published)]
+    return [name for name in present if {row.get(name) for row in rows} != {USUAL.get(name)}]
 
 
 def _text(value: Any) -> str:

@@ -16,6 +16,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 import nin_torch_ref
+from benchmarks.speed import pytorch
 from benchmarks.speed.work import LEARNING_RATE, OURS, Row, Work
 from nin_jax.data.datasets import Dataset as NinDataset
 from nin_jax.data.datasets import Split
@@ -50,18 +51,18 @@ def torch_epoch(
 
     A shuffling DataLoader with worker processes, SGD, and the loss read after each step.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model, device = pytorch.create_model(work, channels_last)
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    model = nin_torch_ref.create_model(work.variant, image_size=work.sides)
-    model = model.to(device).to(memory_format=layout).train()  # pyright: ignore[reportCallIssue]
     optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE)
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=work.precision == "bfloat16")
     pictures = _Pictures(images, labels, work.sides)
 
     def epoch() -> None:
         loader = DataLoader(pictures, work.batch_size, shuffle=True, num_workers=workers)
         for x, y in loader:
             x = x.to(device).contiguous(memory_format=layout)
-            nin_torch_ref.train_step(model, optimizer, x, y.to(device)).item()
+            with autocast:
+                nin_torch_ref.train_step(model, optimizer, x, y.to(device)).item()
 
     return epoch
 

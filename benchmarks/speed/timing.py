@@ -14,6 +14,7 @@ import numpy as np
 
 PAUSE_SECONDS = 0.05  # lets the threads of the other framework fall asleep
 LEAST_SECONDS = 0.2  # of one measurement; shorter calls are repeated
+PEAK_ROUNDS = 7  # measurements of a peak rate; their median counts
 CLOSE = 1.3  # contenders that take this many times as long as the best rival drop out
 
 
@@ -90,24 +91,25 @@ def _still_close(seconds: Mapping[str, list[float]], keep: str) -> list[str]:
     return [name for name in seconds if name == keep or others[name] <= CLOSE * best]
 
 
-def matmul_gflops(precision: str = "float32", side: int = 2048, rounds: int = 7) -> float:
+def matmul_gflops(precision: str) -> float:
     """Return the rate of a square matrix product in GFLOP/s (2 side^3 operations)."""
+    side = 2048
     a = jnp.asarray(np.random.default_rng(0).standard_normal((side, side)), precision)
     product = jax.jit(lambda a: a @ a)
-    return 2 * side**3 / _median_seconds(lambda: product(a), rounds) / 1e9
+    return 2 * side**3 / _median_seconds(lambda: product(a)) / 1e9
 
 
-def copy_gb_per_s(mib: int = 256, rounds: int = 7) -> float:
+def copy_gb_per_s() -> float:
     """Return the rate of reading plus writing an array larger than any cache, in GB/s."""
-    a = jnp.zeros(mib * 2**18, jnp.float32)
+    a = jnp.zeros(2**26, jnp.float32)  # 256 MiB
     add = jax.jit(lambda a: a + 1)
-    return 2 * a.nbytes / _median_seconds(lambda: add(a), rounds) / 1e9
+    return 2 * a.nbytes / _median_seconds(lambda: add(a)) / 1e9
 
 
-def _median_seconds(call: Callable[[], jax.Array], rounds: int) -> float:
+def _median_seconds(call: Callable[[], jax.Array]) -> float:
     jax.block_until_ready(call())
     seconds = []
-    for _ in range(rounds):
+    for _ in range(PEAK_ROUNDS):
         start = time.perf_counter()
         jax.block_until_ready(call())
         seconds.append(time.perf_counter() - start)

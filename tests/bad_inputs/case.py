@@ -118,7 +118,7 @@ def legacy_pt(claimed: int) -> bytes:
 
 
 def other_weights() -> bytes:
-    """Those of nin_one_1x1, as names and shapes in a header alone would not do."""
+    """The weights of nin_one_1x1, complete: a header alone would be refused for another reason."""
     from safetensors.numpy import save
 
     shapes = convert.expected_shapes(nin_jax.get_variant("nin_one_1x1"), 1, 10, 96)
@@ -126,7 +126,7 @@ def other_weights() -> bytes:
 
 
 def fitting_weights(metadata: dict[str, str]) -> bytes:
-    """Those of the network of the finished run, with other metadata."""
+    """Weights of the network of the finished run, with other metadata."""
     from safetensors.numpy import save
 
     stages = tuple(nin_jax.Stage(channels, 3, padding=1) for channels in (8, 16))
@@ -135,7 +135,7 @@ def fitting_weights(metadata: dict[str, str]) -> bytes:
 
 
 def card(**changes: object) -> str:
-    """A card of nin15's weights, trained on the digits; they themselves are nowhere."""
+    """A card of weights of nin15 for the digits. The file of the weights does not exist."""
     plain = {
         "variant": "nin15",
         "in_channels": 1,

@@ -51,6 +51,7 @@ BENCH = {
     "variant file torn": _bench("a.toml", "--variants", "a.toml", files={"a.toml": "["}),
     "image size zero": _bench("--image-size must be", "--image-size", "0"),
     "image too small": _bench("too small", "train", "--variants", "nin", "--image-size", "20"),
+    "image too small for a default": _bench("too small", "sweep", "--image-size", "20"),
     "a billion channels": _bench("parameters", "--variants", "nin", "--in-channels", "1000000000"),
     "image size a word": _bench("--image-size must be INT", "--image-size", "big"),
     "no channels": _bench("--in-channels must be", "--in-channels", "0"),

@@ -3,12 +3,14 @@
 import json
 import random
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from benchmarks.soak import trials
 from benchmarks.soak.small_run import differences
+from nin_jax.errors import UserError
 from nin_jax.models.convert import load_safetensors
 from nin_jax.runs import workdir
 
@@ -26,6 +28,14 @@ def test_a_short_soak_loses_nothing(script, tmp_path):
     assert long["details"]["resident_mib_last_quarter"] > 50
     text = (tmp_path / "soak/results.md").read_text()
     assert re.search(r"\| SIGKILL at random moments +\| +2 \| +0 \|", text)
+
+
+def test_a_long_run_that_is_too_short_to_judge_is_refused(tmp_path, monkeypatch):
+    ended = SimpleNamespace(returncode=0, communicate=lambda: ("", ""), kill=lambda: None)
+    small = SimpleNamespace(scratch=tmp_path, start=lambda folder: ended)
+    monkeypatch.setattr(trials, "_samples", lambda *_: iter([(100, 5)] * 3))
+    with pytest.raises(UserError, match="2 epochs end before the run can be watched"):
+        trials.run_long(small, 2, lambda text: None)
 
 
 def finished(folder, weights, rows):

@@ -1,13 +1,12 @@
 """The weights in the package are complete and small, and have the accuracy on their card."""
 
-import os
-
 import pytest
 
 import nin_jax
 from nin_jax.inference.scoring import score_trained
 from nin_jax.models import pretrained
 from nin_jax.runs.trained import Source
+from parity_tests.pairs import fashion_mnist
 from parity_tests.tolerances import SHIPPED_ACCURACY
 
 MOST_BYTES = 15_000_000  # of all weights files together
@@ -33,7 +32,7 @@ def test_they_have_the_accuracy_of_their_cards():
     for name in nin_jax.list_pretrained():
         card = pretrained.find(name)
         assert card.test_accuracy > 0.92
-        if os.environ.get("NIN_DATA_DIR"):
+        if fashion_mnist() is not None:
             score, _ = score_trained(Source(pretrained=name).load())
             assert score.confusion.sum() == card.test_images
             assert abs(score.accuracy - card.test_accuracy) <= SHIPPED_ACCURACY

@@ -1,8 +1,8 @@
 """Training by 1, 2 and 8 virtual devices: python -m tests.support.virtual_devices FOLDER.
 
-A process of its own, as JAX makes its devices once. What comes out lies in the folder: of every
-layout losses and parameters as ``NAME.npz``, and its compiled step as ``NAME.txt``. Prints how far
-each layout is from the step without a mesh.
+It runs in its own process, because JAX creates its devices only once. For every layout it writes
+the losses and parameters into ``NAME.npz`` and the compiled step into ``NAME.txt``. It prints how
+much each layout differs from the step without a mesh.
 """
 
 import os
@@ -142,11 +142,12 @@ def score(layout: Layout, count: int, most: int, text: Path | None = None) -> Sc
 
 
 def layouts_of(dtype: str) -> list[str]:
-    """SGD's alone in float32: Muon's runs grow apart from the first roundings on."""
+    """In float32 only the layouts with SGD: with Muon, rounding soon makes the runs differ."""
     return [name for name, (*_, of) in LAYOUTS.items() if of == "sgd" or dtype == "float64"]
 
 
 def main(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
     for dtype in DTYPES:
         with jax.enable_x64(dtype == "float64"):
             for name, recipe in RECIPES.items():
