@@ -54,7 +54,10 @@ def _fans(variant: str) -> dict[str, tuple[int, int]]:
     }
 
 
-@pytest.mark.parametrize("variant", fast("nin_fc"))
+@pytest.mark.parametrize(
+    "variant",
+    ["nin_fc", *(pytest.param(name, marks=pytest.mark.slow) for name in ("nin15", "nin_cifar10"))],
+)
 def test_weights_and_biases_are_distributed_as_pytorchs(variant):
     actual = _draws(_flax_state, variant)
     expected = _draws(_torch_state, variant)

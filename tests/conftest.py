@@ -76,16 +76,31 @@ def config(tmp_path) -> "TrainConfig":
 
 
 @pytest.fixture(scope="session")
-def undisturbed(tmp_path_factory, worker_id) -> Path:
-    """The folder of such a run, undisturbed, made once. Tests must not write into it."""
+def made_once(tmp_path_factory, worker_id) -> Callable[[str, Callable[[Path], object]], Path]:
+    """A function that has a folder filled once for all test processes, and returns the folder.
+
+    Tests must not write into it.
+    """
+    base = tmp_path_factory.getbasetemp()
+    base = base if worker_id == "master" else base.parent
+
+    def fill(name: str, make: Callable[[Path], object]) -> Path:
+        folder, complete = base / name, base / f"{name}.complete"
+        with FileLock(f"{folder}.lock"):
+            if not complete.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # of a process that failed
+                folder.mkdir()
+                make(folder)
+                complete.touch()
+        return folder
+
+    return fill
+
+
+@pytest.fixture(scope="session")
+def undisturbed(made_once) -> Path:
+    """The folder of a run of `config`, undisturbed."""
     from nin_jax.runs.fit import fit
     from tests.support.disturbed import config_in
 
-    base = tmp_path_factory.getbasetemp()
-    folder = (base if worker_id == "master" else base.parent) / "undisturbed"
-    with FileLock(f"{folder}.lock"):
-        if not (folder / "run/summary.json").exists():
-            shutil.rmtree(folder, ignore_errors=True)  # of a process whose run failed
-            folder.mkdir()
-            fit(config_in(folder))
-    return folder / "run"
+    return made_once("undisturbed", lambda folder: fit(config_in(folder))) / "run"

@@ -63,12 +63,14 @@ def options(folder: Path) -> dict[str, object]:
     }
 
 
-@pytest.fixture(scope="module")
-def alone(tmp_path_factory) -> Path:
+@pytest.fixture(scope="session")
+def alone(made_once) -> Path:
     """The folder of the run on one device."""
-    folder = tmp_path_factory.mktemp("alone")
-    fit(TrainConfig(**options(folder), workdir=folder / "run"))  # type: ignore[arg-type]
-    return folder / "run"
+
+    def train(folder: Path) -> None:
+        fit(TrainConfig(**options(folder), workdir=folder / "run"))  # type: ignore[arg-type]
+
+    return made_once("alone", train) / "run"
 
 
 def run(

@@ -17,14 +17,16 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 pytestmark = pytest.mark.slow  # the fixture trains in many processes
 
 
-@pytest.fixture(scope="module")
-def results(tmp_path_factory) -> Path:
+@pytest.fixture(scope="session")
+def results(made_once) -> Path:
     """The folder of what tests/support/virtual_devices.py finds, in a process of its own."""
-    folder = tmp_path_factory.mktemp("devices")
-    command = [sys.executable, "-m", "tests.support.virtual_devices", str(folder)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
-    assert done.returncode == 0, done.stderr
-    return folder
+
+    def train(folder: Path) -> None:
+        command = [sys.executable, "-m", "tests.support.virtual_devices", str(folder)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
+        assert done.returncode == 0, done.stderr
+
+    return made_once("devices", train)
 
 
 @pytest.mark.parametrize(
