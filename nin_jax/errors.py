@@ -49,6 +49,11 @@ def first_line(error: BaseException) -> str:
     return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
+def reason(error: BaseException) -> str:
+    """Return what the system says of an error, without a file's name; else its first line."""
+    return getattr(error, "strerror", None) or first_line(error)
+
+
 @contextlib.contextmanager
 def one_line(
     problem: str, caught: type[Exception] = OSError, raised: type[Exception] = UserError
@@ -59,9 +64,9 @@ def one_line(
     except UserError:
         raise
     except caught as error:
-        # The name of a file, which `strerror` leaves out, is in the problem.
-        reason = error.strerror if caught is OSError and isinstance(error, OSError) else None
-        raise raised(f"{problem}: {reason or first_line(error)}") from error
+        # Where an OSError is expected, the problem names the file, which `reason` leaves out.
+        text = reason(error) if caught is OSError else first_line(error)
+        raise raised(f"{problem}: {text}") from error
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:

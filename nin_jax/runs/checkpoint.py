@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from nin_jax.errors import RunError, UserError, first_line
+from nin_jax.errors import RunError, UserError, reason
 from nin_jax.runs.agreement import agree, is_first
 from nin_jax.runs.checksums import damage, seal, sync
 from nin_jax.runs.multihost import is_lost_peer
@@ -82,7 +82,7 @@ class Checkpoints:
         except Exception as error:  # Orbax and TensorStore raise errors of any type
             if is_lost_peer(error):
                 raise
-            raise SaveError(_reason(error)) from error
+            raise SaveError(reason(error)[:300]) from error
         finally:
             if is_first():
                 self.clear_partial()
@@ -221,7 +221,7 @@ def _fatal_if_several_processes(name: str) -> Iterator[None]:
             raise
         raise RunError(
             f"checkpoint {name} could not be written by process {jax.process_index()} "
-            f"({_reason(error)}): make room, then start all processes again with --resume"
+            f"({reason(error)[:300]}): make room, then start all processes again with --resume"
         ) from error
 
 
@@ -277,7 +277,3 @@ def _as_tree(state: TrainState) -> dict[str, Any]:
         "step": state.step,
         "key": jax.random.key_data(state.key),
     }
-
-
-def _reason(error: BaseException) -> str:
-    return (getattr(error, "strerror", None) or first_line(error))[:300]

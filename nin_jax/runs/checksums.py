@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from nin_jax.errors import first_line
+from nin_jax.errors import reason
 
 CHECKSUMS = "SHA256SUMS"
 
@@ -16,8 +16,7 @@ def damage(folder: Path) -> str:
         lines = (folder / CHECKSUMS).read_text(encoding="utf-8").splitlines()
         found = {path: _sha256(folder / path) for path in _files(folder)}
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or first_line(error)
-        return f"{CHECKSUMS} or a file cannot be read ({reason})"
+        return f"{CHECKSUMS} or a file cannot be read ({reason(error)})"
     recorded = {path: digest for digest, _, path in (line.partition("  ") for line in lines)}
     for path in sorted(recorded.keys() | found.keys()):
         if path not in found:

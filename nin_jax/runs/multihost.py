@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import jax
 from jax.experimental import multihost_utils
 
-from nin_jax.errors import RunError, UserError, first_line
+from nin_jax.errors import RunError, UserError, first_line, reason
 from nin_jax.reading import shown
 from nin_jax.runs.agreement import is_first
 from nin_jax.training.config import TrainConfig
@@ -111,7 +111,7 @@ def _wait_for_coordinator(host: str, port: int, timeout: int) -> None:
             if time.monotonic() > deadline:
                 raise RunError(
                     f"the first process could not be reached at {host}:{port} within {timeout} s "
-                    f"({error.strerror or error}): start all processes, with the same --coordinator"
+                    f"({reason(error)}): start all processes, with the same --coordinator"
                 ) from None
         time.sleep(0.2)
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nin_jax.errors import RunError, UserError, first_line
+from nin_jax.errors import RunError, UserError, reason
 from nin_jax.runs import description, manifest, workdir
 from nin_jax.runs.agreement import agree, is_first
 from nin_jax.runs.checkpoint import Checkpoints
@@ -46,10 +46,9 @@ def check_saving(folder: Path, run: Run) -> None:
     except Exception as error:  # Orbax and TensorStore raise errors of any type
         if is_lost_peer(error):
             raise
-        reason = getattr(error, "strerror", None) or first_line(error)
         raise UserError(
             f"--workdir {folder} cannot hold a run: a small file could not be written and read "
-            f"again ({reason[:300]}): make room, or choose another folder"
+            f"again ({reason(error)[:300]}): make room, or choose another folder"
         ) from None
     finally:
         if is_first():

@@ -10,7 +10,7 @@ import jax
 from flax import nnx
 from safetensors import SafetensorError
 
-from nin_jax.errors import RunError, UserError
+from nin_jax.errors import RunError, UserError, reason
 from nin_jax.models import convert
 from nin_jax.runs import workdir
 from nin_jax.runs.agreement import agree, is_first
@@ -97,7 +97,7 @@ class Saver:
             self._save_checkpoint()
         except OSError as error:
             raise RunError(
-                f"no checkpoint of this run can be saved ({error.strerror or error}): make room, "
+                f"no checkpoint of this run can be saved ({reason(error)}): make room, "
                 f"then start with --resume --workdir {self.folder}"
             ) from None
 
@@ -139,13 +139,12 @@ class Saver:
         try:
             save()
         except (OSError, SafetensorError) as error:
-            reason = getattr(error, "strerror", None) or str(error)
             kept = self.checkpoints.names()
             last = f"the last good checkpoint is {kept[-1]}" if kept else "there is no checkpoint"
-            self._failures[what] = reason
+            self._failures[what] = reason(error)
             self.recorder.screen.line(
                 f"WARNING: {what} of step {self.recorder.progress.step} could not be saved "
-                f"({reason}); {last}; training continues"
+                f"({reason(error)}); {last}; training continues"
             )
             return False
         self._failures.pop(what, None)
@@ -155,7 +154,7 @@ class Saver:
         """Raise a `RunError` if the end of the run could not be saved."""
         failures: dict[str, str] = agree(lambda: self._failures)
         if failures:
-            reasons = "; ".join(f"{what}: {reason}" for what, reason in failures.items())
+            reasons = "; ".join(f"{what}: {why}" for what, why in failures.items())
             raise RunError(
                 f"training is done but could not be saved ({reasons}): make room, then continue "
                 f"with --resume --workdir {self.folder} from the last good checkpoint"
