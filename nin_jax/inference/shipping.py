@@ -10,13 +10,14 @@ import numpy as np
 from safetensors.numpy import save
 
 from nin_jax.data.datasets import list_datasets
-from nin_jax.errors import UserError
+from nin_jax.errors import UserError, one_line
 from nin_jax.models import convert
 from nin_jax.models.nin import with_dtype
 from nin_jax.models.preprocessing import to_metadata
 from nin_jax.models.pretrained import MAX_BYTES, Card
 from nin_jax.models.variants import VARIANTS
 from nin_jax.runs import environment, manifest, workdir
+from nin_jax.runs.checksums import replacing
 from nin_jax.runs.trained import Trained
 from nin_jax.training.config import TrainConfig
 from nin_jax.training.evaluate import Score
@@ -108,15 +109,10 @@ def write(trained: Trained, score: Score, folder: Path) -> tuple[Path, Path]:
     )
     workdir.make_folder("--export", folder)
     weights, text = _paths(trained, folder)
-    partial = weights.with_suffix(".partial")
-    try:
-        partial.write_bytes(content)
-        partial.replace(weights)
+    with one_line(f"--export {folder} cannot be written"):
+        with replacing(weights) as partial:
+            partial.write_bytes(content)
         manifest.write_json(text, asdict(card))
-    except OSError as error:
-        raise UserError(f"--export {folder} cannot be written: {error.strerror}") from None
-    finally:
-        partial.unlink(missing_ok=True)
     return weights, text
 
 

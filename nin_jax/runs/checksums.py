@@ -1,8 +1,12 @@
-"""The checksums of a checkpoint's files: written with it, compared before it is read."""
+"""Files that must be whole: the checksums of a checkpoint; files that are replaced at once.
 
+The checksums are written with a checkpoint and compared before it is read.
+"""
+
+import contextlib
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from nin_jax.errors import reason
@@ -55,3 +59,18 @@ def sync(paths: Iterable[Path]) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield where to write a new file; afterwards sync it and move it to ``path``.
+
+    A failure leaves the old file unchanged and removes the new one.
+    """
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        yield partial
+        sync([partial])
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

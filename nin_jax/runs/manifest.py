@@ -17,6 +17,7 @@ from nin_jax.models.nin import NiN, new_model
 from nin_jax.models.preprocessing import KEY, Preprocessing
 from nin_jax.models.variants import Variant, get_variant, variant_from_dict, variant_to_dict
 from nin_jax.reading import read_json
+from nin_jax.runs.checksums import replacing
 from nin_jax.runs.environment import device_name, git_commit, machine, settings, versions
 from nin_jax.runs.preparation import RunSpec
 from nin_jax.runs.workdir import CONFIG, WEIGHTS
@@ -251,6 +252,5 @@ def write_config(folder: Path, spec: RunSpec, preprocessing: Preprocessing | Non
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
     """Write a JSON object; a failure leaves the old file, never part of the new one."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    partial.replace(path)
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")

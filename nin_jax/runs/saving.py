@@ -15,6 +15,7 @@ from nin_jax.models import convert
 from nin_jax.runs import workdir
 from nin_jax.runs.agreement import agree, is_first
 from nin_jax.runs.checkpoint import Checkpoints
+from nin_jax.runs.checksums import replacing
 from nin_jax.runs.preparation import Run
 from nin_jax.runs.progress import Recorder
 from nin_jax.runs.writers import JsonlWriter
@@ -126,12 +127,8 @@ class Saver:
 
         def save() -> None:
             nnx.update(self.run.model, jax.device_get(params))
-            partial = self.folder / f"{workdir.WEIGHTS}.partial"
-            try:
+            with replacing(self.folder / workdir.WEIGHTS) as partial:
                 convert.save_safetensors(self.run.model, partial)
-                partial.replace(self.folder / workdir.WEIGHTS)
-            finally:
-                partial.unlink(missing_ok=True)
 
         return not is_first() or self._try(workdir.WEIGHTS, save)
 

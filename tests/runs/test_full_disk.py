@@ -1,5 +1,8 @@
 """Disks that are full or not writable: training continues, and saved checkpoints stay."""
 
+import errno
+import json
+import os
 import shutil
 import subprocess
 from dataclasses import replace
@@ -7,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from nin_jax.errors import RunError
-from nin_jax.runs import checkpoint, writers
+from nin_jax.runs import checkpoint, manifest, writers
 from nin_jax.runs.fit import fit
 from nin_jax.runs.progress import Recorder
 from tests.support.disturbed import assert_same
@@ -125,6 +128,19 @@ def test_rows_are_written_later_and_never_in_part(tmp_path):
     assert [row["step"] for row in writers.read_metrics(path)] == [1, 2, 3]
     assert writer.size == path.stat().st_size
     writer.close()
+
+
+def test_a_file_that_cannot_be_written_leaves_the_old_one_and_no_part(tmp_path, monkeypatch):
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    path = tmp_path / "config.json"
+    manifest.write_json(path, {"epochs": 1})
+    monkeypatch.setattr(os, "fsync", full)  # some file systems report a full disk only here
+    with pytest.raises(OSError, match="No space left"):
+        manifest.write_json(path, {"epochs": 2})
+    assert [each.name for each in tmp_path.iterdir()] == ["config.json"]
+    assert json.loads(path.read_text()) == {"epochs": 1}
 
 
 def test_lost_rows_cause_a_warning(tmp_path):
