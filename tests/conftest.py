@@ -1,5 +1,6 @@
 """Fixtures: a tiny network in a file, and the scripts as a user runs them."""
 
+import json
 import os
 import runpy
 import shutil
@@ -104,3 +105,11 @@ def undisturbed(made_once) -> Path:
     from tests.support.disturbed import config_in
 
     return made_once("undisturbed", lambda folder: fit(config_in(folder))) / "run"
+
+
+@pytest.fixture
+def again(config, undisturbed) -> "TrainConfig":
+    """The configuration that resumes a copy of the undisturbed run."""
+    shutil.copytree(undisturbed, config.workdir)
+    saved = json.loads((config.workdir / "config.json").read_text())["config"]["variant"]
+    return replace(config, variant=saved, resume=True)

@@ -182,4 +182,6 @@ def _open_writers(folder: Path, run: Run) -> list[Any]:
         manifest.write_config(folder, run, run.model.preprocessing)
         rows = writers.JsonlWriter(folder / workdir.METRICS)
         written = writers.read_metrics(folder / workdir.METRICS)
+        # That of fewer epochs would mark the run as done.
+        (folder / workdir.SUMMARY).unlink(missing_ok=True)
         return [rows, writers.TensorBoardWriter(folder / workdir.TENSORBOARD, written)]

@@ -1,6 +1,5 @@
 """Checkpoints: complete or absent; damage is found."""
 
-import json
 import os
 import random
 import shutil
@@ -72,14 +71,12 @@ def test_an_empty_folder_and_an_added_file_count_as_damage(tmp_path):
     assert found[1]["step"] == 1
 
 
-def test_without_an_intact_checkpoint_a_run_fails_and_does_not_restart(config, undisturbed):
-    shutil.copytree(undisturbed, config.workdir)
-    saved = json.loads((config.workdir / workdir.CONFIG).read_text())["config"]["variant"]
-    again = replace(config, variant=saved, resume=True, epochs=3)
-    folder = config.workdir / "checkpoints"
+def test_without_an_intact_checkpoint_a_run_fails_and_does_not_restart(again):
+    again = replace(again, epochs=3)
+    folder = again.workdir / "checkpoints"
     for name in checkpoint.Checkpoints(folder).names():
         DAMAGE["one bit flipped"](folder / name / "position" / "metadata", random.Random(0))
-    before = (config.workdir / workdir.METRICS).read_bytes()
+    before = (again.workdir / workdir.METRICS).read_bytes()
     with (
         pytest.warns(UserWarning, match="position/metadata has changed"),
         pytest.raises(UserError, match=r"no checkpoint in .* is intact \(\d damaged"),
@@ -90,7 +87,7 @@ def test_without_an_intact_checkpoint_a_run_fails_and_does_not_restart(config, u
     shutil.rmtree(folder)
     with pytest.raises(UserError, match="has metrics but no checkpoint"):
         fit(again)
-    assert (config.workdir / workdir.METRICS).read_bytes() == before
+    assert (again.workdir / workdir.METRICS).read_bytes() == before
 
 
 def test_a_checkpoint_of_another_network_is_refused(tmp_path):

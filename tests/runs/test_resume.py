@@ -1,6 +1,8 @@
 """Runs that are stopped or killed and then resumed end bit-equal to an undisturbed run."""
 
+import errno
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -11,8 +13,8 @@ from dataclasses import replace
 import pytest
 
 from nin_jax import UserError
-from nin_jax.errors import Interrupted
-from nin_jax.runs import checkpoint, workdir, writers
+from nin_jax.errors import Interrupted, RunError
+from nin_jax.runs import checkpoint, description, workdir, writers
 from nin_jax.runs.fit import fit
 from nin_jax.runs.progress import Recorder
 from tests.conftest import SCRIPTS
@@ -144,17 +146,31 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again(config, undisturb
     assert_same(config.workdir, undisturbed)
 
 
-def test_a_run_killed_before_its_summary_finishes_without_training(config, undisturbed):
-    shutil.copytree(undisturbed, config.workdir)
-    (config.workdir / workdir.SUMMARY).unlink()
-    saved = json.loads((config.workdir / workdir.CONFIG).read_text())["config"]["variant"]
-    fit(replace(config, variant=saved, resume=True))
-    assert_same(config.workdir, undisturbed)
+def test_a_run_killed_before_its_summary_finishes_without_training(again, undisturbed):
+    (again.workdir / workdir.SUMMARY).unlink()
+    fit(again)
+    assert_same(again.workdir, undisturbed)
     with pytest.raises(UserError, match="nothing left to do"):
-        fit(replace(config, variant=saved, resume=True))
+        fit(again)
+    assert_same(again.workdir, undisturbed)  # what is refused deletes nothing
 
 
-def test_a_checkpoint_of_another_version_is_refused(config, undisturbed, monkeypatch):
+def test_a_longer_run_that_has_no_summary_yet_finishes_when_it_is_resumed(again, monkeypatch):
+    """The summary of fewer epochs does not mark it as done."""
+    longer = replace(again, epochs=3)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(description, "draw_curves", full)
+        with pytest.raises(RunError, match=r"training is done; .* cannot be written: No space"):
+            fit(longer)
+    assert fit(longer)["epochs"] == 3
+    assert json.loads((again.workdir / workdir.SUMMARY).read_text())["epochs"] == 3
+
+
+def test_a_checkpoint_of_another_version_is_refused(again, monkeypatch):
     restore = checkpoint.Checkpoints.restore
 
     def of_another_version(self, like):
@@ -163,25 +179,21 @@ def test_a_checkpoint_of_another_version_is_refused(config, undisturbed, monkeyp
         state, position = found
         return state, {"progress": position["progress"]}
 
-    shutil.copytree(undisturbed, config.workdir)
-    saved = json.loads((config.workdir / workdir.CONFIG).read_text())["config"]["variant"]
     monkeypatch.setattr(checkpoint.Checkpoints, "restore", of_another_version)
     with pytest.raises(UserError, match="are of another version of nin_jax"):
-        fit(replace(config, variant=saved, resume=True, epochs=3))
+        fit(replace(again, epochs=3))
 
 
 @pytest.mark.slow
-def test_rows_after_the_checkpoint_are_replaced(config, undisturbed):
+def test_rows_after_the_checkpoint_are_replaced(again, undisturbed):
     """The metrics of a killed run may be ahead of its checkpoint, with an incomplete last row."""
-    shutil.copytree(undisturbed, config.workdir)
-    for name in checkpoint.Checkpoints(config.workdir / "checkpoints").names()[-1:]:
-        shutil.rmtree(config.workdir / "checkpoints" / name)
-    (config.workdir / workdir.SUMMARY).unlink()
-    with open(config.workdir / workdir.METRICS, "a") as file:
+    for name in checkpoint.Checkpoints(again.workdir / "checkpoints").names()[-1:]:
+        shutil.rmtree(again.workdir / "checkpoints" / name)
+    (again.workdir / workdir.SUMMARY).unlink()
+    with open(again.workdir / workdir.METRICS, "a") as file:
         file.write('{"kind": "st')
-    saved = json.loads((config.workdir / workdir.CONFIG).read_text())["config"]["variant"]
-    fit(replace(config, variant=saved, resume=True))
-    assert_same(config.workdir, undisturbed)
+    fit(again)
+    assert_same(again.workdir, undisturbed)
 
 
 @pytest.mark.slow

@@ -4,7 +4,6 @@ import contextlib
 import importlib.metadata
 import json
 import os
-import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -22,21 +21,16 @@ from tests.conftest import SCRIPTS
 from tests.support.disturbed import EPOCHS, STEPS
 
 
-def test_another_configuration_is_refused_and_every_difference_listed(config, undisturbed):
-    shutil.copytree(undisturbed, config.workdir)
-    saved = json.loads((config.workdir / workdir.CONFIG).read_text())["config"]["variant"]
-    other = replace(config, variant=saved, resume=True, precision="bfloat16", batch_size=60)
+def test_another_configuration_is_refused_and_every_difference_listed(again):
     match = r"precision was 'float32', is 'bfloat16'; batch_size was 50, is 60 .*may change.*epochs"
     with pytest.raises(UserError, match=match):
-        fit.fit(other)
+        fit.fit(replace(again, precision="bfloat16", batch_size=60))
 
 
 @pytest.fixture
-def resumed(config, undisturbed):
+def resumed(again):
     """The specification of a copy of the undisturbed run, to be resumed."""
-    shutil.copytree(undisturbed, config.workdir)
-    saved = json.loads((config.workdir / workdir.CONFIG).read_text())["config"]["variant"]
-    return load_spec(replace(config, variant=saved, resume=True))
+    return load_spec(again)
 
 
 @pytest.mark.parametrize(
