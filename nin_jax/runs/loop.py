@@ -22,6 +22,8 @@ def train(run: Run, recorder: Recorder, saver: Saver, interruption: Interruption
     """
     feed, progress = make_feed(run), recorder.progress
     stop = Stop(interruption, saver, Requests(run.layout))
+    if 0 < progress.step == progress.epochs * run.steps_per_epoch:
+        saver.weights()  # saving them may have failed after the last epoch
     for epoch in range(progress.epochs, run.recipe.epochs):
         if progress.out_of_patience(run.config.patience):
             return

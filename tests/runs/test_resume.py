@@ -147,7 +147,9 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again(config, undisturb
 
 
 def test_a_run_killed_before_its_summary_finishes_without_training(again, undisturbed):
-    (again.workdir / workdir.SUMMARY).unlink()
+    """Its weights are missing too, as if the disk had been full after the last epoch."""
+    for name in (workdir.SUMMARY, workdir.WEIGHTS):
+        (again.workdir / name).unlink()
     fit(again)
     assert_same(again.workdir, undisturbed)
     with pytest.raises(UserError, match="nothing left to do"):
