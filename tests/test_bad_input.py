@@ -173,6 +173,13 @@ def test_a_workdir_in_use(script, tmp_path, tiny):
     assert [path.name for path in folder.iterdir()] == [".lock"]
 
 
+def test_a_folder_of_runs_on_a_disk_that_is_not_mounted(script, tmp_path, tiny):
+    (tmp_path / "cwd" / "runs").symlink_to(tmp_path / "disk")
+    options = ("--dataset", "digits", "--variant", tiny, "--image-size", "16")
+    assert is_one_line(script("train", *options), "cannot make runs: File exists")
+    assert not (tmp_path / "disk").exists()
+
+
 @pytest.mark.parametrize(
     ("name", "new_format"), [("nin.pt", True), ("nin.pth.tar", True), ("nin.bin", False)]
 )

@@ -29,7 +29,7 @@ def check(config: TrainConfig) -> None:
     if folder is None:
         if config.resume:
             raise UserError("--resume needs --workdir, the folder of the run to continue")
-        check_for_checkpoints("--workdir", Path("runs"))
+        check_for_checkpoints("--workdir", _numbered(config, 1))
         return
     check_folder("--workdir", folder)
     check_for_checkpoints("--workdir", folder)
@@ -134,18 +134,24 @@ def claim(config: TrainConfig) -> Path:
     """
     try:
         if config.workdir is None:
-            return _first_free(Path("runs"), Path(config.variant).stem)
+            return _first_free(config)
         config.workdir.mkdir(parents=True, exist_ok=True)
         return config.workdir
     except OSError as error:
         raise UserError(f"cannot make {error.filename}: {error.strerror}") from None
 
 
-def _first_free(parent: Path, name: str) -> Path:
+def _numbered(config: TrainConfig, number: int) -> Path:
+    return Path("runs", f"{Path(config.variant).stem}-{number:03d}")
+
+
+def _first_free(config: TrainConfig) -> Path:
+    # Made alone: if "runs" is a file or a dead link, a FileExistsError does not mean a used number.
+    Path("runs").mkdir(exist_ok=True)
     for number in itertools.count(1):
-        folder = parent / f"{name}-{number:03d}"
+        folder = _numbered(config, number)
         with contextlib.suppress(FileExistsError):
-            folder.mkdir(parents=True)
+            folder.mkdir()
             return folder
     raise AssertionError("unreachable")
 

@@ -3,6 +3,7 @@
 import json
 
 from tests.bad_inputs.case import DEEP, Case, Content, on_digits
+from tests.conftest import TINY_TOML
 
 STAGE = '{"channels": 8, "kernel": 3}'
 THIN = '{"channels": 8, "kernel": 1, "mlp": []}'
@@ -89,6 +90,9 @@ VARIANT_FILES = {
     ),
     "published rate infinite": _variant("got inf", '{"stages": [], "published_lr": 1e999}'),
     "variant name with slashes": _variant("without slashes", '{"name": "../x", "stages": []}'),
+    "variant file whose name no run's folder can have": _variant(
+        "--workdir runs/my[1]-001: the checkpoint library cannot use", TINY_TOML, "my[1].toml"
+    ),
     "variant name with lines": _variant("printable", '{"name": "a\\nb", "stages": []}'),
     "variant name a number": _variant("got 3", '{"name": 3, "stages": []}'),
     "a pool larger than its map": _second(
