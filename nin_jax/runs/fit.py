@@ -167,7 +167,8 @@ def _restore(folder: Path, run: Run, checkpoints: Checkpoints) -> Progress:
     ended = early or progress.epochs >= run.recipe.epochs
     if ended and agree((folder / workdir.SUMMARY).exists):
         what = early or f"has its {progress.step} steps"
-        more = "--patience" if early else "--epochs"
+        length = "--epochs" if run.config.steps is None else "--steps"
+        more = "--patience" if early else length
         raise UserError(f"nothing left to do: {folder} {what}; raise {more}")
     if is_first():
         writers.cut(metrics, size)

@@ -166,9 +166,8 @@ def prepare_run(
     graphdef, params = nnx.split(model, nnx.Param)
     steps = spec.steps_per_epoch * recipe.epochs
     if steps > MAX_STEPS:
-        raise UserError(
-            f"--epochs {recipe.epochs} gives {steps:,} steps, more than the {MAX_STEPS:,} allowed"
-        )
+        given = f"--steps {config.steps}" if config.steps else f"--epochs {recipe.epochs}"
+        raise UserError(f"{given} gives {steps:,} steps, more than the {MAX_STEPS:,} allowed")
     schedule = schedule or make_schedule(recipe, steps)
     optimizer = optimizer_of(config, recipe, steps, schedule)
     state = init_train_state(params, optimizer, config.seed, layout)

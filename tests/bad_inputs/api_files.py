@@ -104,6 +104,9 @@ FILES = {
     "fit: epochs without end": fails(
         "steps, more than the 10,000,000", lambda: _fit(epochs=10**12)
     ),
+    "fit: steps without end": fails(
+        "--steps 1000000000000 gives 1,000,000,000,", lambda: _fit(steps=10**12)
+    ),
     "fit: a workdir's name too long": fails("cannot make", lambda: _fit(workdir=Path("x" * 300))),
     "fit: resume of nothing": fails("needs --workdir", lambda: _fit(resume=True)),
     "read_metrics: missing": fails("No such", lambda: writers.read_metrics(Path("none"))),

@@ -152,8 +152,10 @@ def test_a_run_killed_before_its_summary_finishes_without_training(again, undist
         (again.workdir / name).unlink()
     fit(again)
     assert_same(again.workdir, undisturbed)
-    with pytest.raises(UserError, match="nothing left to do"):
+    with pytest.raises(UserError, match=r"nothing left to do: .* has its 6 steps; raise --epochs"):
         fit(again)
+    with pytest.raises(UserError, match="raise --steps"):
+        fit(replace(again, epochs=None, steps=6))
     assert_same(again.workdir, undisturbed)  # what is refused deletes nothing
 
 
