@@ -14,7 +14,6 @@ import jax
 
 from nin_jax.errors import RunError, UserError, one_line
 from nin_jax.models.geometry import check_image_size
-from nin_jax.models.preprocessing import Preprocessing
 from nin_jax.models.variants import get_variant
 from nin_jax.runs import (
     description,
@@ -77,12 +76,13 @@ def _fit(config: TrainConfig, started: float) -> dict[str, Any]:
     use_compilation_cache(config.compilation_cache)
     spec = in_all(lambda: load_spec(config))
     check_same(resuming.identity(spec))
+    preprocessing = None
     if config.resume:
         assert config.workdir is not None  # see workdir.check
         agree(partial(resuming.check_same_run, config.workdir, spec))
+        preprocessing = in_all(partial(manifest.read_run, config.workdir)).preprocessing
     initial = in_all(lambda: _initial_weights(config))
-    known = in_all(lambda: _known_preprocessing(config))
-    run = in_all(lambda: prepare_run(spec, initial, preprocessing=known))
+    run = in_all(lambda: prepare_run(spec, initial, preprocessing=preprocessing))
     folder = Path(agree(lambda: str(workdir.claim(config).absolute())))
     with Interruption() as interruption, contextlib.ExitStack() as stack:
 
@@ -95,14 +95,6 @@ def _fit(config: TrainConfig, started: float) -> dict[str, Any]:
         with jax.set_mesh(run.layout.mesh):
             check_saving(folder, run)
             return _train_in(folder, run, started, interruption)
-
-
-def _known_preprocessing(config: TrainConfig) -> Preprocessing | None:
-    """Return the preprocessing of the run that is resumed; None for a new run."""
-    if not config.resume:
-        return None
-    assert config.workdir is not None  # see workdir.check
-    return manifest.read_run(config.workdir).preprocessing
 
 
 def _initial_weights(config: TrainConfig) -> Initial | None:
