@@ -6,6 +6,7 @@ checkpoint in place was complete once, and the checksums show any damage since.
 """
 
 import contextlib
+import re
 import shutil
 import warnings
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from nin_jax.training.step import TrainState
 
 SAVING, DAMAGED = ".saving", "damaged"
 AFTER_EVALUATION = "-evaluated"
+_NAME = re.compile(f"[0-9]{{8}}({AFTER_EVALUATION})?")  # a run has at most 10,000,000 steps
 
 Position = dict[str, Any]
 
@@ -138,9 +140,9 @@ class Checkpoints:
             if not best:
                 raise UserError(f"{self.folder} has no intact checkpoint of an evaluated epoch")
             step = int(best["step"])
-        found = [name for name in names if int(name.partition("-")[0]) == step]
+        found = [name for name in names if int(name[:8]) == step]
         if not found:
-            steps = ", ".join(dict.fromkeys(str(int(name.partition("-")[0])) for name in names))
+            steps = ", ".join(dict.fromkeys(str(int(name[:8])) for name in names))
             raise UserError(
                 f"{self.folder} has no checkpoint of step {step}: it has {steps or 'none'} "
                 "(--keep-checkpoints of scripts/train.py keeps more)"
@@ -177,7 +179,8 @@ class Checkpoints:
         """Return the names of all checkpoints, oldest first."""
         if not self.folder.is_dir():
             return []
-        return sorted(path.name for path in self.folder.iterdir() if path.name[:1].isdigit())
+        names = (path.name for path in self.folder.iterdir())
+        return sorted(name for name in names if _NAME.fullmatch(name))
 
     def clear_partial(self) -> None:
         """Remove what an interrupted save left behind."""

@@ -140,7 +140,7 @@ def _of_checkpoint(saved: manifest.SavedRun, step: int | None) -> tuple[NiN, int
     checkpoints = Checkpoints(saved.folder / workdir.CHECKPOINTS)
     name = checkpoints.find(step)
     nnx.update(model, checkpoints.read_params(name, nnx.state(model, nnx.Param)))
-    return model, int(name.partition("-")[0])
+    return model, int(name[:8])
 
 
 def _of_run(folder: Path, source: Source) -> Trained:

@@ -71,6 +71,17 @@ def test_an_empty_folder_and_an_added_file_count_as_damage(tmp_path):
     assert found[1]["step"] == 1
 
 
+def test_a_users_copy_is_no_checkpoint_and_stays(tmp_path):
+    checkpoints = checkpoint.Checkpoints(tmp_path, keep=1)
+    checkpoints.save(small_state(1), position(1))
+    shutil.copytree(tmp_path / "00000001", tmp_path / "00000001.bak")
+    checkpoints.save(small_state(2), position(2))
+    assert checkpoints.names() == ["00000002"]
+    assert (tmp_path / "00000001.bak").is_dir()
+    with pytest.raises(UserError, match="has no checkpoint of step 1: it has 2 "):
+        checkpoints.find(1)
+
+
 def test_without_an_intact_checkpoint_a_run_fails_and_does_not_restart(again):
     again = replace(again, epochs=3)
     folder = again.workdir / "checkpoints"
