@@ -169,11 +169,7 @@ class Checkpoints:
             restore_args=ocp.checkpoint_utils.construct_restore_args(abstract),
             partial_restore=True,
         )
-        with _checkpointer() as checkpointer:
-            found = checkpointer.restore(
-                folder.absolute(), args=ocp.args.Composite(state=arguments)
-            )
-        return found["state"]["params"]
+        return _restore(folder, state=arguments)["state"]["params"]
 
     def names(self) -> list[str]:
         """Return the names of all checkpoints, oldest first."""
@@ -210,10 +206,6 @@ def _name(step: int, evaluated: bool) -> str:
     return f"{step:08d}{AFTER_EVALUATION if evaluated else ''}"
 
 
-def _checkpointer() -> ocp.Checkpointer:
-    return ocp.Checkpointer(ocp.CompositeCheckpointHandler())
-
-
 @contextlib.contextmanager
 def _fatal_if_several_processes(name: str) -> Iterator[None]:
     """End the run if one of several processes cannot write: the others wait for its part."""
@@ -238,22 +230,28 @@ def _write(folder: Path, state: TrainState, position: Position) -> None:
         checkpointer.save(folder, args=arguments)
 
 
+def _restore(folder: Path, **items: Any) -> Any:
+    """Return the items of a checkpoint that are asked for, each with its Orbax arguments."""
+    with _checkpointer() as checkpointer:
+        return checkpointer.restore(folder.absolute(), args=ocp.args.Composite(**items))
+
+
+def _checkpointer() -> ocp.Checkpointer:
+    return ocp.Checkpointer(ocp.CompositeCheckpointHandler())
+
+
 def _read(folder: Path, like: TrainState) -> tuple[TrainState, Position]:
     abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, _as_tree(like))
     # Compare shapes first: Orbax has no clear error for arrays of other shapes.
     position = _check_arrays(folder, _arrays(abstract))
-    with _checkpointer() as checkpointer:
-        arguments = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
-        tree = checkpointer.restore(folder.absolute(), args=arguments)["state"]
+    tree = _restore(folder, state=ocp.args.StandardRestore(abstract))["state"]
     key = jax.random.wrap_key_data(tree["key"])
     return TrainState(tree["params"], tree["opt_state"], tree["step"], key), position
 
 
 def _check_arrays(folder: Path, wanted: dict[str, list[Any]], partly: bool = False) -> Position:
     """Check that a checkpoint holds these arrays, and no others unless ``partly``."""
-    arguments = ocp.args.Composite(position=ocp.args.JsonRestore())
-    with _checkpointer() as checkpointer:
-        plain = checkpointer.restore(folder.absolute(), args=arguments)["position"]
+    plain = _restore(folder, position=ocp.args.JsonRestore())["position"]
     found = plain.get("arrays") or {}
     if partly:
         found = {name: value for name, value in found.items() if name in wanted}
