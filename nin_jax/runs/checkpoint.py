@@ -49,7 +49,7 @@ class Checkpoints:
     folder: Path
     keep: int = 2
 
-    def save(self, state: TrainState, position: Position) -> Path:
+    def save(self, state: TrainState, position: Position) -> None:
         """Write a checkpoint and remove those that are no longer kept.
 
         Args:
@@ -74,7 +74,7 @@ class Checkpoints:
 
         try:
             if agree(final.exists):
-                return final  # the run has not moved since it was written
+                return  # the run has not moved since it was written
             agree(self.clear_partial)
             with _fatal_if_several_processes(name):
                 _write(partial, state, position)  # all processes write their parts
@@ -88,7 +88,6 @@ class Checkpoints:
         finally:
             if is_first():
                 self.clear_partial()
-        return final
 
     def restore(self, like: TrainState) -> tuple[TrainState, Position] | None:
         """Read the newest intact checkpoint.

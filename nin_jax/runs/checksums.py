@@ -34,14 +34,14 @@ def damage(folder: Path) -> str:
 
 def seal(folder: Path) -> None:
     """Write the checksums, in the format of ``sha256sum --check``, and sync all files."""
-    paths = list(_files(folder))
+    paths = _files(folder)
     text = "".join(f"{_sha256(folder / path)}  {path}\n" for path in paths)
     (folder / CHECKSUMS).write_text(text, encoding="utf-8")
     sync(folder / path for path in (*paths, CHECKSUMS))
     sync(path for path in (folder, *folder.rglob("*")) if path.is_dir())
 
 
-def _files(folder: Path) -> Iterable[str]:
+def _files(folder: Path) -> list[str]:
     paths = sorted(path for path in folder.rglob("*") if not path.is_dir())
     return [name for path in paths if (name := path.relative_to(folder).as_posix()) != CHECKSUMS]
 

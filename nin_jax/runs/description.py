@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-from nin_jax.models.geometry import trace
 from nin_jax.models.preprocessing import Preprocessing
 from nin_jax.models.summary import describe
 from nin_jax.runs import workdir
@@ -50,7 +49,7 @@ def early_end(run: Run, progress: Progress) -> str | None:
 
 def summary(run: Run, recorder: Recorder) -> dict[str, Any]:
     """Return what ``summary.json`` holds."""
-    layers, progress = trace(run.model.variant, **run.geometry), recorder.progress
+    layers, progress = run.model.layers, recorder.progress
     kept = ("train_loss", "train_accuracy", "test_loss", "test_accuracy", "images_per_second")
     return {
         "variant": run.model.variant.name,

@@ -113,7 +113,7 @@ def _memory_text(batch_size: int, micro_batch_size: int) -> str:
     if micro_batch_size == 1:
         remedy = "a smaller --image-size or --variant"
     else:
-        remedy = f"--micro-batch-size {max(1, micro_batch_size // 2)}"
+        remedy = f"--micro-batch-size {micro_batch_size // 2}"
     return (
         f"the device is out of memory with --batch-size {batch_size} in micro-batches of "
         f"{micro_batch_size} images: try {remedy}"

@@ -79,7 +79,7 @@ class Run(RunSpec):
 
     @property
     def geometry(self) -> dict[str, Any]:
-        """The arguments of `trace` and `describe` besides the variant."""
+        """The arguments of `describe` besides the variant."""
         return {
             "in_channels": self.model.in_channels,
             "num_classes": self.model.num_classes,

@@ -120,9 +120,8 @@ class Saver:
         }
         self.checkpoints.save(self.run.state, position)
 
-    def weights(self) -> bool:
-        """Save the parameters under PyTorch's names. On failure, warn and return False."""
-
+    def weights(self) -> None:
+        """Save the parameters under PyTorch's names. On failure, warn."""
         params = self.run.layout.whole(self.run.state.params)
 
         def save() -> None:
@@ -130,7 +129,8 @@ class Saver:
             with replacing(self.folder / workdir.WEIGHTS) as partial:
                 convert.save_safetensors(self.run.model, partial)
 
-        return not is_first() or self._try(workdir.WEIGHTS, save)
+        if is_first():
+            self._try(workdir.WEIGHTS, save)
 
     def _try(self, what: str, save: Callable[[], None]) -> bool:
         try:

@@ -122,7 +122,6 @@ def evaluate(
     first = state.start
     for images, labels in parts:
         state = replace(state, start=first)
-        before = state
         for _ in range(0, len(labels) // devices, batch_size):
             before, state = state, eval_step(params, state, images, labels)
             jax.block_until_ready(before)  # the progress bar is one batch behind the devices
