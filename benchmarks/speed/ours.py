@@ -84,7 +84,7 @@ def _our_training(
         batch_size=work.batch_size,
     )
     optimizer = make_optimizer(recipe, 1_000_000)
-    micro = micro_batch_size or default_micro_batch_size(new_model(work)) or work.batch_size
+    micro = micro_batch_size or default_micro_batch_size(new_model(work), work.batch_size)
     step = make_train_step(graphdef, optimizer, recipe, work.sides, min(micro, work.batch_size))
     state = init_train_state(params, optimizer)
     order = np.random.default_rng(2).permutation(len(labels))[None, : work.batch_size]

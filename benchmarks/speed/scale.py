@@ -98,7 +98,7 @@ def build(work: Work, layout: Layout | None) -> Step:
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
     recipe = Recipe(lr=LEARNING_RATE, momentum=work.momentum, batch_size=work.batch_size)
     optimizer = make_optimizer(recipe, 1_000_000)
-    micro = min(default_micro_batch_size(model) or work.batch_size, work.batch_size)
+    micro = default_micro_batch_size(model, work.batch_size)
     step = make_train_step(graphdef, optimizer, recipe, work.sides, micro, layout)
     state = init_train_state(params, optimizer, layout=layout)
     arguments = _arguments(work, layout)

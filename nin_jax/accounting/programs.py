@@ -79,7 +79,7 @@ class Programs:
     @property
     def micro(self) -> int:
         """Images in a micro-batch."""
-        wanted = self.micro_batch_size or default_micro_batch_size(self.model) or self.batch_size
+        wanted = self.micro_batch_size or default_micro_batch_size(self.model, self.batch_size)
         return min(wanted, self.batch_size)
 
     @property

@@ -203,10 +203,10 @@ def step_bytes() -> int:
     """Return the bytes of a step on JAX's device. A CPU works on a few images at a time."""
     model = abstract_model(get_variant(VARIANT), 1, 10, IMAGE_SIZE, "float32", False)
     try:
-        at_once = default_micro_batch_size(model)
+        at_once = default_micro_batch_size(model, BATCH_SIZE)
     except Exception:  # JAX finds no device; another check reports that
-        at_once = None
-    return step_memory(at_once or BATCH_SIZE).total_bytes
+        at_once = BATCH_SIZE
+    return step_memory(at_once).total_bytes
 
 
 def checkpoint_bytes() -> int:

@@ -60,7 +60,7 @@ class Predictor:
         graphdef, params = nnx.split(self.model, nnx.Param)
         # nnx's containers would take a tenth of the time of a call with one image.
         self._arrays, structure = jax.tree.flatten(params)
-        micro = min(default_micro_batch_size(model) or batch_size, batch_size)
+        micro = default_micro_batch_size(model, batch_size)
 
         def logits(arrays: list[jax.Array], images: jax.Array) -> jax.Array:
             params = jax.tree.unflatten(structure, arrays)

@@ -227,7 +227,7 @@ def _load_initial(model: NiN, initial: Mapping[str, np.ndarray], config: TrainCo
 
 def micro_batch_size(config: TrainConfig, recipe: Recipe, model: NiN) -> int:
     """Return the images of a micro-batch: the given number, or the best one for the device."""
-    size = config.micro_batch_size or default_micro_batch_size(model) or recipe.batch_size
+    size = config.micro_batch_size or default_micro_batch_size(model, recipe.batch_size)
     return min(size, recipe.batch_size)
 
 

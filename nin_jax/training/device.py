@@ -107,20 +107,20 @@ def use_compilation_cache(wanted: bool) -> None:
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
-def default_micro_batch_size(model: NiN) -> int | None:
-    """Return the images per micro-batch: on a CPU a power of two that fits into its caches.
+def default_micro_batch_size(model: NiN, batch_size: int) -> int:
+    """Return the images per micro-batch of a batch.
 
-    On other platforms return None, which stands for the whole batch.
+    On a CPU it is a power of two that fits into the caches, on other platforms the whole batch.
     """
     if default_device().platform != "cpu":
-        return None
+        return batch_size
     if model.convolutions is None:  # another kind of module: its variant is near enough
         layers = trace(model.variant, model.in_channels, model.num_classes, model.image_size)
     else:
         layers = model.layers
     largest = 4 * max(math.prod(layer.out_shape) for layer in layers)  # float32
     fitting = max(1, CPU_ACTIVATION_BYTES // largest)
-    return 1 << (fitting.bit_length() - 1)
+    return min(1 << (fitting.bit_length() - 1), batch_size)
 
 
 def default_steps_per_dispatch() -> int:

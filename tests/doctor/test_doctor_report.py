@@ -136,7 +136,7 @@ def test_the_needs_of_a_run(monkeypatch):
     assert 2.5 * 2**30 < whole_batch < 3.5 * 2**30
     assert 3 * params < report.step_bytes() < 0.1 * whole_batch  # a CPU uses micro-batches
 
-    def fail(_: object) -> None:
+    def fail(*_: object) -> None:
         raise RuntimeError
 
     monkeypatch.setattr(report, "default_micro_batch_size", fail)

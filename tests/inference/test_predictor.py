@@ -65,7 +65,7 @@ def test_float_images_are_not_resized(model):
 def test_micro_batches_give_the_logits_of_the_batch(model, micro, monkeypatch):
     x = images(7)
     whole = Predictor(model, 5)(x)
-    monkeypatch.setattr(predictor, "default_micro_batch_size", lambda model: micro)
+    monkeypatch.setattr(predictor, "default_micro_batch_size", lambda *_: micro)
     np.testing.assert_allclose(Predictor(model, 5)(x), whole, rtol=1e-5, atol=1e-6)
 
 
