@@ -1,6 +1,6 @@
 """Figures of metrics and predictions, from arrays and plain data."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -95,16 +95,18 @@ def plot_range_test(
 
 
 @literal_text
-def plot_progress(lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], path: Path) -> None:
+def plot_progress(
+    lines: Sequence[tuple[str, Sequence[float], Sequence[float]]], path: Path
+) -> None:
     """Plot the accuracy of several runs over their training time, a point for each epoch.
 
     Args:
-        lines: minutes and accuracies of each run, by its label.
+        lines: label, minutes and accuracies of each run.
         path: of the figure; its suffix says which kind.
     """
     figure = Figure(figsize=(9, 4.5), dpi=150, layout="constrained")
     axes = figure.subplots()
-    for number, (label, (minutes, accuracies)) in enumerate(lines.items()):
+    for number, (label, minutes, accuracies) in enumerate(lines):
         color = PALETTE[number % len(PALETTE)]
         style = ("-", "--", ":")[number // len(PALETTE) % 3]
         axes.plot(

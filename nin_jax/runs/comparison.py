@@ -1,13 +1,15 @@
 """Several runs side by side: a table of what they reached, and accuracy over training time."""
 
+import math
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from itertools import accumulate
+from dataclasses import asdict, dataclass, replace
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
+from pydantic import BaseModel, Field
 
 from nin_jax.errors import UserError, one_line
 from nin_jax.models.geometry import as_height_width, trace
@@ -17,6 +19,7 @@ from nin_jax.runs.writers import read_metrics
 from nin_jax.tables import Table, as_csv, markdown_section, plain_text, text_of
 from nin_jax.training.config import TrainConfig
 from nin_jax.training.recipes import Recipe
+from nin_jax.validation import Accuracy, Count, from_json
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,17 @@ class CompareConfig:
     """Draw the accuracy over the training time into this file: .png, .pdf or .svg."""
 
 
+class Epoch(BaseModel, strict=True, allow_inf_nan=False):
+    """The row of an epoch in metrics.jsonl; None where a run has no number."""
+
+    step: Count
+    epoch: Count
+    train_accuracy: Accuracy | None
+    test_loss: float | None
+    test_accuracy: Accuracy
+    images_per_second: Annotated[float, Field(gt=0)] | None
+
+
 @dataclass(frozen=True)
 class History:
     """One run and its epochs.
@@ -46,16 +60,16 @@ class History:
         options: the recipe's other options, the dropout and the number of training images.
         holdout: whether the accuracies are those of held-out training images.
         epochs: the "epoch" rows of metrics.jsonl.
-        minutes: of training until the end of each epoch, from its images per second: without
-            compiling, evaluating and saving.
+        minutes: of training steps until the end of each epoch, computed from the images per second;
+            compiling, evaluation and saving do not count. None if no epoch has a speed.
     """
 
     name: str
     settings: dict[str, Any]
     options: dict[str, str]
     holdout: bool
-    epochs: list[dict[str, Any]]
-    minutes: list[float]
+    epochs: list[Epoch]
+    minutes: list[float | None]
 
 
 def read_history(folder: Path) -> History:
@@ -68,18 +82,13 @@ def read_history(folder: Path) -> History:
     config, recipe, variant = saved.config, saved.recipe, saved.variant
     layers = trace(variant, **saved.sizes)
     path = folder / workdir.METRICS
-    epochs = [row for row in read_metrics(path) if row["kind"] == "epoch"]
-    if not epochs:
+    rows = [row for row in read_metrics(path) if row["kind"] == "epoch"]
+    if not rows:
         raise UserError(f"{folder} has no complete epoch yet")
     try:
-        steps = [row["step"] for row in epochs]
-        images = [(b - a) * recipe.batch_size for a, b in zip([0, *steps], steps, strict=False)]
-        rates = [float(row["images_per_second"]) for row in epochs]
-        seconds = [count / rate for count, rate in zip(images, rates, strict=True)]
-        for row in epochs:
-            _ = [float(row[key]) for key in ("train_accuracy", "test_loss", "test_accuracy")]
-    except (KeyError, TypeError, ValueError, ZeroDivisionError):
-        raise UserError(f"{path}: the row of an epoch lacks a number") from None
+        epochs = [from_json(Epoch, row) for row in rows]
+    except UserError as error:
+        raise UserError(f"{path}, the row of an epoch: {error}") from None
     settings = {
         "variant": variant.name,
         "image size": "x".join(map(str, as_height_width(recipe.image_size))),
@@ -95,8 +104,23 @@ def read_history(folder: Path) -> History:
         _options(config, recipe, variant),
         config.holdout is not None,
         epochs,
-        [total / 60 for total in accumulate(seconds)],
+        _minutes(epochs, recipe.batch_size),
     )
+
+
+def _minutes(epochs: Sequence[Epoch], batch_size: int) -> list[float | None]:
+    """Return the minutes until the end of each epoch.
+
+    An epoch has no speed if its only dispatch includes compilation; the first known one is taken.
+    """
+    speeds = [row.images_per_second for row in epochs]
+    known = next(filter(None, speeds), None)
+    if known is None:
+        return [None] * len(epochs)
+    steps = pairwise([0, *(row.step for row in epochs)])
+    images = [(after - before) * batch_size for before, after in steps]
+    seconds = (count / (speed or known) for count, speed in zip(images, speeds, strict=True))
+    return [total / 60 for total in accumulate(seconds)]
 
 
 def _options(config: TrainConfig, recipe: Recipe, variant: Variant) -> dict[str, str]:
@@ -149,17 +173,21 @@ def table(runs: Sequence[History], every_epoch: bool = False) -> Table:
     return Table("", list(kept), list(zip(*kept.values(), strict=True)), " ".join(notes))
 
 
-def _cells(run: History, row: dict[str, Any], minutes: float) -> dict[str, Any]:
+def _cells(run: History, row: Epoch, minutes: float | None) -> dict[str, Any]:
     return {
         "run": run.name,
         **run.settings,
         **run.options,
-        "epoch": row["epoch"],
-        "training accuracy": _Rounded(row["train_accuracy"], 4),
-        "test loss": _Rounded(row["test_loss"], 4),
-        "test accuracy": _Rounded(row["test_accuracy"], 4),
-        "minutes": _Rounded(minutes, 1),
+        "epoch": row.epoch,
+        "training accuracy": _rounded(row.train_accuracy, 4),
+        "test loss": _rounded(row.test_loss, 4),
+        "test accuracy": _rounded(row.test_accuracy, 4),
+        "minutes": _rounded(minutes, 1),
     }
+
+
+def _rounded(value: float | None, digits: int) -> _Rounded | None:
+    return None if value is None else _Rounded(value, digits)
 
 
 def compare(config: CompareConfig) -> None:
@@ -175,6 +203,9 @@ def compare(config: CompareConfig) -> None:
     if config.out is not None:
         workdir.check_file(config.out, replace=True)
     runs = [read_history(folder) for folder in config.runs]
+    if len({run.name for run in runs}) < len(runs):  # as of a/run and b/run
+        pairs = zip(runs, config.runs, strict=True)
+        runs = [replace(run, name=str(folder)) for run, folder in pairs]
     found = table(runs, config.every_epoch)
     if config.format == "table":  # whole lines: a terminal's table would cut the numbers
         print(plain_text(found.headings, found.texts, found.align), found.note, sep="\n\n")
@@ -184,13 +215,14 @@ def compare(config: CompareConfig) -> None:
         return
     from nin_jax.plotting import plot_progress  # matplotlib is slow to import
 
-    lines = {
-        f"{run.settings['variant']}, {run.settings['image size']}, {run.name}": (
-            run.minutes,
-            [row["test_accuracy"] for row in run.epochs],
+    lines = [
+        (
+            f"{run.settings['variant']}, {run.settings['image size']}, {run.name}",
+            [math.nan if minutes is None else minutes for minutes in run.minutes],
+            [row.test_accuracy for row in run.epochs],
         )
         for run in runs
-    }
+    ]
     with one_line(f"cannot write {config.out}"):
         plot_progress(lines, config.out)
     print(f"wrote {config.out}", file=sys.stderr)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from nin_jax import plotting
 from nin_jax.errors import UserError
 from nin_jax.runs.comparison import read_history, table
 
@@ -26,7 +27,7 @@ def test_committed_runs():
     assert "recipe" not in found.headings
     assert found.note.startswith("All: recipe modern, batch size 64, seed 0.")
     # Each epoch is 938 steps of 64 images.
-    expected = [60032 / row["images_per_second"] / 60 for row in runs[0].epochs]
+    expected = [60032 / row.images_per_second / 60 for row in runs[0].epochs]
     assert runs[0].minutes == pytest.approx([sum(expected[: n + 1]) for n in range(3)])
     every = table(runs, every_epoch=True)
     assert [row[every.headings.index("epoch")] for row in every.rows] == [1, 2, 3, 1, 2, 3]
@@ -73,23 +74,64 @@ def test_a_run_on_held_out_images_says_so(tmp_path):
     assert note.endswith("Evaluated on held-out training images: run.")
 
 
+GOOD = {
+    "kind": "epoch",
+    "step": 2,
+    "epoch": 1,
+    "train_accuracy": 1,
+    "test_accuracy": 0.5,
+    "test_loss": 0.25,
+    "images_per_second": 32,
+}
+
+
+def history_of(folder, *rows):
+    shutil.copy(NIN / "config.json", folder)  # its batch size is 64
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return read_history(folder)
+
+
+def test_numbers_that_a_good_run_may_lack(tmp_path):
+    """Its first epoch is one dispatch, all its steps were skipped, and its test loss is NaN."""
+    lacking = dict.fromkeys(("train_accuracy", "test_loss", "images_per_second"))
+    run = history_of(tmp_path, GOOD | lacking, GOOD | {"step": 6, "epoch": 2})
+    assert run.minutes == pytest.approx([128 / 32 / 60, 384 / 32 / 60])
+    found = table([run], every_epoch=True)
+    first = dict(zip(found.headings, found.texts[0], strict=True))
+    unknown = ["training accuracy", "test loss"]
+    assert [name for name, text in first.items() if text == "not available"] == unknown
+    alone = table([history_of(tmp_path, GOOD | lacking)])
+    assert alone.texts[0][-1] == "not available"
+
+
+def test_runs_of_one_name_are_told_apart_by_their_paths(script, monkeypatch):
+    draw, labels = plotting.plot_progress, []
+    for folder in (Path("a/run"), Path("b/run")):
+        folder.mkdir(parents=True)
+        history_of(folder, GOOD | {"images_per_second": None})
+
+    def plot(lines, path):
+        labels.extend(label for label, *_ in lines)
+        draw(lines, path)
+
+    monkeypatch.setattr(plotting, "plot_progress", plot)
+    done = script("compare", "a/run", "b/run", "--format", "csv", "--out", "both.svg")
+    assert done.code == 0, done.err
+    assert [row.split(",")[0] for row in done.out.splitlines()[1:3]] == ["a/run", "b/run"]
+    assert labels == ["nin, 96x96, a/run", "nin, 96x96, b/run"]
+    assert Path("both.svg").exists()
+
+
 @pytest.mark.parametrize(
-    ("row", "message"),
+    ("changes", "message"),
     [
-        ("", "has no complete epoch yet"),
-        (
-            '{"kind": "epoch", "step": 1, "images_per_second": 1}',
-            "the row of an epoch lacks a number",
-        ),
-        (
-            '{"kind": "epoch", "step": 1, "images_per_second": 0, "train_accuracy": 1, '
-            '"test_accuracy": 1, "test_loss": 0}',
-            "the row of an epoch lacks a number",
-        ),
+        ({"epoch": None}, "epoch must be a whole number, got None"),
+        ({"train_accuracy": "0.5"}, "train_accuracy must be a number, got '0.5'"),
+        ({"images_per_second": 0}, "images_per_second must be > 0, got 0"),
     ],
 )
-def test_damaged_metrics_raise(tmp_path, row, message):
-    shutil.copy(NIN / "config.json", tmp_path)
-    (tmp_path / "metrics.jsonl").write_text(row)
-    with pytest.raises(UserError, match=message):
-        read_history(tmp_path)
+def test_damaged_metrics_raise(tmp_path, changes, message):
+    with pytest.raises(UserError, match="has no complete epoch yet"):
+        history_of(tmp_path)
+    with pytest.raises(UserError, match=f"metrics.jsonl, the row of an epoch: {message}"):
+        history_of(tmp_path, GOOD | changes)
