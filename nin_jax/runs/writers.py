@@ -82,7 +82,8 @@ class TensorBoardWriter:
     mean over some steps and the mean over an epoch are different curves.
 
     The events repeat ``metrics.jsonl``: a resumed run writes them again from its rows, so that each
-    step appears once.
+    step appears once. While the file cannot be written, as on a full disk, up to a megabyte of them
+    is kept and written later.
 
     Args:
         folder: folder of the events; made if missing. Event files in it are removed.
@@ -102,10 +103,9 @@ class TensorBoardWriter:
         for old in folder.glob("events.out.tfevents.*"):
             old.unlink()
         name = f"events.out.tfevents.{int(time.time()):010d}.{platform.node()}"
-        # Each row is one small write, so a killed run damages at most its last event.
-        self._records = RecordWriter(open(folder / name, "wb", buffering=0))  # noqa: SIM115
-        version = self._event.Event(wall_time=time.time(), file_version="brain.Event:2")
-        self._records.write(version.SerializeToString())
+        # RecordWriter ignores how much an unbuffered file takes; a buffer keeps the rest.
+        self._records = RecordWriter(open(folder / name, "wb", buffering=2**20))  # noqa: SIM115
+        self._write(self._event.Event(wall_time=time.time(), file_version="brain.Event:2"))
         for row in rows:
             self.write(row)
 
@@ -117,12 +117,16 @@ class TensorBoardWriter:
             if isinstance(value, int | float) and name not in ("step", "time")
         ]
         summary = self._summary.Summary(value=values)
-        event = self._event.Event(step=row["step"], wall_time=row["time"], summary=summary)
+        self._write(self._event.Event(step=row["step"], wall_time=row["time"], summary=summary))
+
+    def _write(self, event: Any) -> None:
         self._records.write(event.SerializeToString())
+        self._records.flush()  # so a killed run damages at most its last event
 
     def close(self) -> None:
         """Close the file."""
-        self._records.close()
+        with contextlib.suppress(OSError):  # the write that failed before has been reported
+            self._records.close()
 
 
 class Screen:

@@ -1,6 +1,7 @@
 """Disks that are full or not writable: training continues, and saved checkpoints stay."""
 
 import errno
+import io
 import json
 import os
 import shutil
@@ -13,7 +14,7 @@ from nin_jax.errors import RunError
 from nin_jax.runs import checkpoint, manifest, writers
 from nin_jax.runs.fit import fit
 from nin_jax.runs.progress import Recorder
-from tests.support.disturbed import assert_same
+from tests.support.disturbed import assert_same, events_of
 
 
 @pytest.fixture
@@ -141,6 +142,46 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one_and_no_part(tmp_path, 
         manifest.write_json(path, {"epochs": 2})
     assert [each.name for each in tmp_path.iterdir()] == ["config.json"]
     assert json.loads(path.read_text()) == {"epochs": 1}
+
+
+class SmallDisk(io.FileIO):
+    """A file on a disk with room for so many more bytes; None for any number."""
+
+    room: int | None = None
+
+    def write(self, data):
+        if self.room is None:
+            return super().write(data)
+        if not self.room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        taken = super().write(bytes(data)[: self.room])
+        self.room -= taken
+        return taken
+
+
+def test_events_are_written_later_and_never_in_part(tmp_path, monkeypatch):
+    files = []
+
+    def small(path, mode, buffering):
+        files.append(SmallDisk(path, mode))
+        return io.BufferedWriter(files[-1], buffering)
+
+    monkeypatch.setattr(writers, "open", small, raising=False)
+    writer = writers.TensorBoardWriter(tmp_path / "tensorboard")
+    (disk,) = files
+    row = {"kind": "step", "time": 0.0, "train_loss": 0.5}
+    writer.write(row | {"step": 1})
+    disk.room = 10
+    for step in (2, 3):
+        with pytest.raises(OSError, match="No space left"):
+            writer.write(row | {"step": step})
+    disk.room = None
+    writer.write(row | {"step": 4})
+    assert [step for step, _ in events_of(tmp_path)] == [1, 2, 3, 4]
+    disk.room = 0
+    with pytest.raises(OSError, match="No space left"):
+        writer.write(row | {"step": 5})
+    writer.close()
 
 
 def test_lost_rows_cause_a_warning(tmp_path):
