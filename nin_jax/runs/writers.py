@@ -117,7 +117,8 @@ class TensorBoardWriter:
             if isinstance(value, int | float) and name not in ("step", "time")
         ]
         summary = self._summary.Summary(value=values)
-        self._write(self._event.Event(step=row["step"], wall_time=row["time"], summary=summary))
+        when = row.get("time", 0.0)
+        self._write(self._event.Event(step=row["step"], wall_time=when, summary=summary))
 
     def _write(self, event: Any) -> None:
         self._records.write(event.SerializeToString())
@@ -181,17 +182,23 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     """Return the rows of a metrics.jsonl.
 
     Raises:
-        UserError: it cannot be read, or a line is not a JSON object with a kind and a step.
+        UserError: it cannot be read, or a line is not a JSON object with a kind and a step and, if
+            any, a time in seconds.
     """
     rows = []
     for number, line in enumerate(read_text(path, limit=MAX_FILE_BYTES).splitlines(), start=1):
         try:
             row = parse_json(line)
-            good = isinstance(row["kind"], str) and type(row["step"]) is int and row["step"] >= 0
+            good = isinstance(row["kind"], str) and type(row["step"]) is int
+            # An event of TensorBoard has 64 bits for each.
+            good = good and all(0 <= n < 2**63 for n in (row["step"], row.get("time", 0)))
         except (ValueError, TypeError, KeyError):
             good = False
         if not good:
-            raise UserError(f"{path}, line {number}: not a JSON object with a kind and a step")
+            raise UserError(
+                f"{path}, line {number}: not a JSON object with a kind and a step, or its time is "
+                "not a number"
+            )
         rows.append(row)
     return rows
 

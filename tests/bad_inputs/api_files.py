@@ -126,6 +126,16 @@ FILES = {
         lambda: writers.read_metrics(Path("m.jsonl")),
         m_jsonl='{"kind": "step", "step": "1"}\n',
     ),
+    "read_metrics: a step of 80 bits": fails(
+        "with a kind and a step",
+        lambda: writers.read_metrics(Path("m.jsonl")),
+        m_jsonl=f'{{"kind": "step", "step": {2**80}}}\n',
+    ),
+    "read_metrics: a time of text": fails(
+        "or its time is not a number",
+        lambda: writers.read_metrics(Path("m.jsonl")),
+        m_jsonl='{"kind": "step", "step": 1, "time": "now"}\n',
+    ),
     "read_metrics: binary": fails(
         "not a UTF-8 text file", lambda: writers.read_metrics(Path("m.jsonl")), m_jsonl=b"\xff"
     ),

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import replace
 
 import jax
@@ -61,6 +62,12 @@ def test_what_a_run_writes(config, undisturbed, capsys):
     out = capsys.readouterr().out
     for text in ("tiny: 16x16x1 -> 10 classes", "first step after ", "epoch 2/2"):
         assert text in out
+
+
+def test_a_row_without_a_time_is_an_event_too(tmp_path):
+    rows = [{"kind": "step", "step": 1, "train_loss": 0.5}]
+    with closing(writers.TensorBoardWriter(tmp_path / "tensorboard", rows)):
+        assert events_of(tmp_path) == [(1, {"step/train_loss"})]
 
 
 @pytest.mark.slow
