@@ -55,7 +55,7 @@ def run_trials(config: SoakConfig, command: str) -> list[Outcome]:
             raise UserError(f"--{name} must be a whole number >= 1, got {getattr(config, name)}")
     if config.out is not None:
         workdir.check_folder("--out", config.out)
-    console = Console(highlight=False)
+    console = Console(highlight=False, emoji=False)
     with tempfile.TemporaryDirectory() as scratch, console.status("") as status:
         short = SmallRun(Path(scratch), SHORT)
         long = SmallRun(Path(scratch), ("--epochs", str(config.epochs), *LONG))

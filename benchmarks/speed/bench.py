@@ -37,7 +37,7 @@ def run_benchmarks(config: BenchConfig, command: str) -> None:
         comparison.check()
     if "gpu" in config.jobs:
         gpu.check()
-    console = Console(stderr=True, highlight=False)
+    console = Console(stderr=True, highlight=False, emoji=False)
     rows: list[Row] = []
     defeats: list[str] = []
     with console.status("starting") as status:

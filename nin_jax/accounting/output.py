@@ -59,7 +59,7 @@ def _tables(
 
 
 def _print_tables(config: ReportConfig, accounts: Sequence[Account], measured: Any) -> None:
-    console = Console()
+    console = Console(emoji=False)
     if not console.is_terminal:
         console.width = 200
     for table in _tables(config, accounts, measured):

@@ -38,7 +38,7 @@ def make_report(config: ReportConfig, measure: Measure) -> None:
             check_memory(memory_bytes, each.memory["predict"].paper.params_bytes)
     if config.plots is not None:
         workdir.make_folder("--plots", config.plots)
-    console = Console(stderr=True, highlight=False)
+    console = Console(stderr=True, highlight=False, emoji=False)
     if config.explain:
         pairs = zip(on_paper, variants, strict=True)
         print("\n".join(derivation(each, get_variant(name)) for each, name in pairs), end="")

@@ -97,7 +97,7 @@ def report(predictions: Sequence[Prediction], as_json: bool) -> None:
     if as_json:
         print(json.dumps([asdict(prediction) for prediction in predictions], indent=2))
     elif predictions:
-        console = Console()
+        console = Console(emoji=False)
         if not console.is_terminal:  # a file or another program: do not wrap names
             console.width = 10_000
         console.print(_table(predictions))

@@ -128,6 +128,6 @@ def _report(trained: Trained, dataset: Dataset, score: Score, path: Path) -> Non
     for name, row in zip(trained.class_names, score.per_class(), strict=True):
         figures = (f"{row[key]:.4f}" for key in ("precision", "recall"))
         table.add_row(escape(name), *figures, f"{row['images']:,}")
-    Console().print(table)
+    Console(emoji=False).print(table)
     plot_confusion(score.confusion, trained.class_names, title, path)
     print(f"{what} {score.accuracy}\nwrote {path}")

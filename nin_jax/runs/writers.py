@@ -135,7 +135,9 @@ class Screen:
 
     def __init__(self, total_steps: int, first_step: int = 0, quiet: bool = False):
         self._total_steps, self._last_line = total_steps, time.monotonic()
-        self._console = Console(file=sys.stdout, highlight=False, soft_wrap=True, quiet=quiet)
+        self._console = Console(
+            file=sys.stdout, highlight=False, soft_wrap=True, emoji=False, quiet=quiet
+        )
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),

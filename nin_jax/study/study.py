@@ -60,7 +60,7 @@ def make_study(config: StudyConfig, command: Sequence[str]) -> Path:
     dataset = load_dataset(setting.dataset, setting.data_dir, options)
     setting = replace(setting, dataset=dataset.name)
     _check_same_study(rows, setting, {cell.recipe for cell in cells}, config.out)
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, emoji=False)
     workdir.make_folder("--out", config.out)
     story.class_names = list(dataset.class_names)
     if list(command) not in story.commands:

@@ -39,7 +39,7 @@ def test_gray_color_jpeg_folders_and_unreadable_files(script, undisturbed, tmp_p
     folder = tmp_path / "pictures"
     folder.mkdir()
     save(folder / "b.jpg", "RGB", (40, 30))
-    save(folder / "a.png", "RGBA", (5, 9))
+    save(folder / "a:x:.png", "RGBA", (5, 9))
     (folder / "broken.png").write_bytes(save(tmp_path / "c.png").read_bytes()[:60])
     (folder / "notes.txt").write_text("no picture, and not asked for")
     (folder / "2021").mkdir()
@@ -47,7 +47,7 @@ def test_gray_color_jpeg_folders_and_unreadable_files(script, undisturbed, tmp_p
     alone = save(tmp_path / "alone.png")
     outcome = script("predict", folder, alone, "--workdir", undisturbed, "--batch-size", 2)
     assert outcome.code == 1
-    for name in ("a.png", "b.jpg", "c.tif", "alone.png"):
+    for name in ("a:x:.png", "b.jpg", "c.tif", "alone.png"):  # :x: is an emoji for rich
         assert name in outcome.out
     assert "broken.png" not in outcome.out
     assert outcome.err.count("error: cannot read") == 1

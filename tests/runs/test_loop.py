@@ -64,6 +64,12 @@ def test_what_a_run_writes(config, undisturbed, capsys):
         assert text in out
 
 
+def test_a_line_is_printed_as_it_is(capsys):
+    with writers.Screen(1) as screen:
+        screen.line("wrote runs/a:x:1 [b]")
+    assert capsys.readouterr().out == "wrote runs/a:x:1 [b]\n"
+
+
 def test_a_row_without_a_time_is_an_event_too(tmp_path):
     rows = [{"kind": "step", "step": 1, "train_loss": 0.5}]
     with closing(writers.TensorBoardWriter(tmp_path / "tensorboard", rows)):
