@@ -67,8 +67,8 @@ def check_for_checkpoints(option: str, folder: Path) -> None:
         same = False
     if not same:
         raise UserError(
-            f"{option} {folder} is not UTF-8 text in the encoding of this locale, "
-            f"{sys.getfilesystemencoding()}: set LC_ALL=C.UTF-8 or PYTHONUTF8=1, or choose another "
+            f"{option} {folder} is not UTF-8 text: this locale encodes paths as "
+            f"{sys.getfilesystemencoding()}; set LC_ALL=C.UTF-8 or PYTHONUTF8=1, or choose another "
             "folder"
         )
 

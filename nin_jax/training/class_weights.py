@@ -11,9 +11,9 @@ def weights_of_classes(
 ) -> np.ndarray | None:
     """Return the weight of each class, float32 [num_classes]; None for the rule "none".
 
-    "balanced" is scikit-learn's rule: a class of c of the n examples has the weight n / (k c),
-    where k is the number of classes that have examples. So each of them has the same total weight.
-    A class without examples has 0.
+    "balanced" is scikit-learn's rule: it gives a class with c of the n training images the weight
+    n / (k c), where k is the number of classes that have images. So each of them has the same total
+    weight. A class without images has 0.
 
     Args:
         rule: a recipe's ``class_weights``.

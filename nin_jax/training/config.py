@@ -39,8 +39,8 @@ class SetupOptions:
     """Folder with the dataset's files. Default: $NIN_DATA_DIR, or the user's data folder."""
 
     follow_links: bool = False
-    """Read what links in folder:PATH lead to, even if it is not in the folder. Default: such links
-    are refused, because in a folder from elsewhere they could lead to any file."""
+    """Follow links in folder:PATH, also to files outside that folder. Default: links that lead out
+    of it are refused, because in a folder from someone else they could lead to any file."""
 
     crop: bool = False
     """Scale the pictures of folder:PATH by their shorter side and cut out the center, here and in
@@ -111,8 +111,8 @@ class RunOptions(SetupOptions):
     """Continue the run in --workdir from its last checkpoint."""
 
     exact_resume: bool = True
-    """With --resume, refuse a device, a version of JAX or a setting of JAX that changes the numbers
-    of the run. --no-exact-resume continues with the present ones."""
+    """With --resume, refuse another device, version of JAX or setting of JAX, if it would change
+    the numbers of the run. --no-exact-resume accepts the change."""
 
     checkpoint_every: str = "10min"
     """How often to save a checkpoint within an epoch: 200 means steps, 10min or 30s means time. A
@@ -150,8 +150,9 @@ class RunOptions(SetupOptions):
     """Index of this process, from 0."""
 
     lr_batch_size: Count | None = None
-    """Batch size for which --lr is meant: the learning rate is multiplied by the run's batch size
-    over this one (Goyal et al. 2017), for large batches, with --warmup. Default: no scaling."""
+    """Batch size for which --lr was chosen: the run's learning rate is --lr times --batch-size
+    divided by this number (Goyal et al. 2017). For large batches, with --warmup. Default: --lr is
+    not changed."""
 
     list_variants: bool = False
     """Print the built-in networks with their parameters and MACs, and exit."""

@@ -50,7 +50,7 @@ class EvalState:
     """Evaluation so far: position in the data, loss, and the confusion matrix of each device.
 
     Attributes:
-        start: int32 [], the next example, of each device's own.
+        start: int32 [], index of the next example; each device counts its own examples.
         loss: float32 [D], summed over examples.
         confusion: int32 [D, classes, classes]; rows are labels, columns predictions.
     """

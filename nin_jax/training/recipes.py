@@ -93,8 +93,9 @@ class Recipe:
     """Fraction of each label that is spread over all classes, in [0, 1) (recipes: 0)."""
 
     class_weights: ClassWeights = "none"
-    """Weights of the classes in the training loss; balanced gives a class of c of the n training
-    images the weight n / (k c), where k is the number of classes (recipes: none)."""
+    """Weights of the classes in the training loss; balanced gives a class with c of the n training
+    images the weight n / (k c), where k is the number of classes that have images (recipes:
+    none)."""
 
     init: Init = "xavier"
     """Initialization (d2l: xavier, modern: identity, paper: gaussian)."""

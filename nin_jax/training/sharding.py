@@ -72,7 +72,7 @@ class Layout:
         return NamedSharding(self.mesh, spec)
 
     def place(self, tree: Any, specs: Any) -> Any:
-        """Copy arrays from the host, where every process has the same ones, to the mesh.
+        """Copy arrays from the host to the mesh. Every process must have the same arrays.
 
         Args:
             tree: of arrays.
@@ -114,7 +114,9 @@ class Layout:
         return _replicate(self)(params) if self.shard_params else params
 
     def over_devices(self, gradient: Callable[..., tuple[Any, Any]]) -> Callable[..., Any]:
-        """Return ``gradient`` of a whole batch: each device's share, summed over the devices.
+        """Return a function for a whole batch.
+
+        Each device computes ``gradient`` of its share, and the results are summed.
 
         Args:
             gradient: ``(params, images, labels, indices, positions, key) -> (grads, sums)``, sums

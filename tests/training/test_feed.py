@@ -1,4 +1,4 @@
-"""Ways of the images to the devices: the same run by each, from wherever it goes on."""
+"""How images reach the devices: each way gives the same run, also after a resume."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -117,7 +117,10 @@ def test_shares_hold_the_batches_of_the_order(start):
 
 
 class SecondOfTwo(Layout):
-    """As the second of two processes with a device each sees it; keeps what is given to devices."""
+    """The layout that the second of two processes sees, with one device each.
+
+    It returns what would go to the devices.
+    """
 
     devices = property(lambda self: 2)
     own = property(lambda self: [1])

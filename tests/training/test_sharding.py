@@ -53,7 +53,10 @@ SUMS = 3 + 2 * 10
 
 
 def exchanged(path: Path) -> list[tuple[str, int]]:
-    """Kind and float32 numbers that a device gives, of each exchange in a compiled program."""
+    """Return each exchange in a compiled program.
+
+    It is its kind, and how many float32 numbers a device sends.
+    """
     return [(each.kind, each.bytes // 4) for each in collectives(path.read_text())]
 
 
@@ -73,9 +76,9 @@ def test_divided_parameters_are_gathered_once_and_scattered_once(results):
     (gathered,) = [size for kind, size in found if kind == "all-gather"]
     (scattered,) = [size for kind, size in found if kind == "reduce-scatter"]
     assert 8 * gathered == scattered
-    # What eight devices do not divide, arrays of the ten classes, is summed with the sums; the norm
-    # of the gradient is a number for each array that is divided, and is taken twice: to be told,
-    # and to be clipped by.
+    # Eight devices cannot divide the arrays of the ten classes; these are summed together with the
+    # sums. The norm of the gradient needs one number for each divided array, and is computed twice:
+    # for the metrics and for clipping.
     reduced = [size for kind, size in found if kind == "all-reduce"]
     norms = sum(reduced) - (parameters(results) - scattered + SUMS)
     arrays = len(np.load(results / "float32_none_sgd.npz").files) - 1
@@ -91,7 +94,7 @@ def test_muons_state_is_divided_and_its_iterations_gather(results):
     undivided = 2 * 100 + 2 * 3 * 10 + 3 + 4
     assert 8 * held == whole + 7 * undivided
     sgd, muon = (exchanged(results / f"float64_eight_sharded{name}.txt") for name in ("", "_muon"))
-    # Gradients are scattered once, as with any optimiser; parameters and Muon's matrices gathered.
+    # Gradients are scattered once, as with any optimizer; parameters and Muon's matrices gathered.
     assert [each for each in muon if each[0] == "reduce-scatter"] == [
         each for each in sgd if each[0] == "reduce-scatter"
     ]

@@ -85,7 +85,7 @@ def whole_batches():
 def test_micro_batches_add_up_to_the_batch(whole_batches, micro_batch_size):
     """float64 bound 1e-12: the sums differ in order alone. 4 and 5 do not divide 6.
 
-    Dropout and augmentation are drawn for each example, whatever it is computed with.
+    Dropout and augmentation of an example do not depend on the other examples in its micro-batch.
     """
     whole, whole_sums = whole_batches
     with jax.enable_x64(True):
