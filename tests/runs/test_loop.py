@@ -231,9 +231,8 @@ def test_without_network_or_files_training_falls_back_to_digits(config, monkeypa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", [(16, 20), 15])
-def test_other_sizes_and_optimizers_train(config, size):
-    summary = fit(replace(config, image_size=size, optimizer="adam", label_smoothing=0.1, epochs=1))
+def test_another_size_and_optimizer_train(config):
+    summary = fit(replace(config, image_size=15, optimizer="adam", label_smoothing=0.1, epochs=1))
     assert np.isfinite(summary["test_loss"])
 
 

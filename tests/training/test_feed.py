@@ -13,7 +13,7 @@ import pytest
 from nin_jax.errors import Interrupted
 from nin_jax.runs import preparation
 from nin_jax.runs.fit import fit
-from nin_jax.training.config import TrainConfig, recipe_of
+from nin_jax.training.config import TrainConfig
 from nin_jax.training.feed import Resident, Shares, evaluation_parts
 from nin_jax.training.sharding import Layout, make_layout
 from parity_tests.passes import AS_USERS_COMPILE
@@ -165,9 +165,3 @@ def test_evaluation_has_each_example_once(count, most):
     images, labels = (np.concatenate([np.asarray(p[i]) for p in parts]) for i in (0, 1))
     np.testing.assert_array_equal(images[labels >= 0], split.images)
     np.testing.assert_array_equal(labels[labels >= 0], split.labels)
-
-
-def test_the_rate_follows_the_batch_where_asked_to():
-    config = TrainConfig(recipe="modern", batch_size=1024)
-    assert recipe_of(config).lr == 0.01
-    assert recipe_of(replace(config, lr_batch_size=64)).lr == pytest.approx(0.01 * 16)
