@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from contextlib import closing
 from dataclasses import replace
 
@@ -21,8 +20,7 @@ from nin_jax.models.nin import new_model
 from nin_jax.runs import description, environment, manifest, preparation, writers
 from nin_jax.runs.examples import load_data
 from nin_jax.runs.fit import fit
-from tests.conftest import SCRIPTS
-from tests.support.disturbed import assert_same, events_of
+from tests.support.disturbed import assert_same, command_of, events_of
 from tests.support.picture_folders import make_folder, pictures
 
 
@@ -107,18 +105,11 @@ def test_several_steps_per_dispatch_are_the_same_run(config, undisturbed, at_onc
 @pytest.mark.parametrize("keep", [True, False])
 def test_compiled_programs_are_kept_for_the_next_start(config, tmp_path, keep):
     """They are in the user's cache folder. JAX chooses it once, so this needs a new process."""
-    arguments = ["--variant", config.variant, "--dataset", "digits", "--image-size", "16"]
-    arguments += ["--limit-train", "8", "--limit-test", "8", "--epochs", "1"]
-    arguments += ["--workdir", str(tmp_path / "run")]
-    arguments += [] if keep else ["--no-compilation-cache"]
+    command = command_of(config, "--limit-train", "8", "--limit-test", "8", "--epochs", "1")
+    command += [] if keep else ["--no-compilation-cache"]
     environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
     environment.pop("JAX_COMPILATION_CACHE_DIR", None)
-    done = subprocess.run(
-        [sys.executable, SCRIPTS / "train.py", *arguments],
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     kept = [path.name for path in tmp_path.glob("nin_jax/xla/*")]
     assert any("step" in name for name in kept) == keep

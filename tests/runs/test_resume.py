@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -17,8 +16,7 @@ from nin_jax.errors import Interrupted, RunError
 from nin_jax.runs import checkpoint, description, workdir, writers
 from nin_jax.runs.fit import fit
 from nin_jax.runs.progress import Recorder
-from tests.conftest import SCRIPTS
-from tests.support.disturbed import assert_same
+from tests.support.disturbed import assert_same, command_of
 
 
 @pytest.fixture(autouse=True)
@@ -114,14 +112,9 @@ def test_an_ignored_signal_stays_ignored():
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_the_script_prints_its_step_and_exits_as_a_shell_expects(config, number, code):
-    arguments = ["--variant", config.variant, "--dataset", "digits", "--image-size", "16"]
-    arguments += ["--epochs", "100000", "--limit-test", "10", "--no-compilation-cache"]
-    arguments += ["--workdir", str(config.workdir)]
+    options = ("--epochs", "100000", "--limit-test", "10", "--no-compilation-cache")
     process = subprocess.Popen(
-        [sys.executable, SCRIPTS / "train.py", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+        command_of(config, *options), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
     while "epoch 1/" not in process.stdout.readline():

@@ -5,7 +5,6 @@ import importlib.metadata
 import json
 import os
 import subprocess
-import sys
 from dataclasses import replace
 
 import jax
@@ -17,8 +16,7 @@ from nin_jax import UserError
 from nin_jax.runs import checkpoint, environment, fit, manifest, resuming, workdir, writers
 from nin_jax.runs.preparation import epoch_order, load_spec, prepare_run
 from nin_jax.runs.saving import Cadence
-from tests.conftest import SCRIPTS
-from tests.support.disturbed import EPOCHS, STEPS
+from tests.support.disturbed import EPOCHS, STEPS, command_of
 
 
 def test_another_configuration_is_refused_and_every_difference_listed(again):
@@ -182,9 +180,8 @@ def test_other_errors_of_the_device_are_not_hidden(config, monkeypatch):
 
 @pytest.mark.slow
 def test_of_two_runs_in_one_folder_the_second_is_refused(config):
-    arguments = ["--variant", config.variant, "--dataset", "digits", "--image-size", "16"]
-    arguments += ["--limit-test", "10", "--epochs", "1", "--workdir", str(config.workdir)]
-    command = [sys.executable, SCRIPTS / "train.py", *arguments, "--no-compilation-cache"]
+    options = ("--limit-test", "10", "--epochs", "1", "--no-compilation-cache")
+    command = command_of(config, *options)
     both = [
         subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         for _ in range(2)
@@ -200,10 +197,7 @@ def test_of_two_runs_in_one_folder_the_second_is_refused(config):
 @pytest.mark.slow
 def test_deterministic_sets_known_xla_flags(config):
     """On a CPU they have no effect, but XLA must know them."""
-    arguments = ["--variant", config.variant, "--dataset", "digits", "--image-size", "16"]
-    arguments += ["--limit-train", "8", "--limit-test", "8", "--epochs", "1", "--deterministic"]
-    arguments += ["--workdir", str(config.workdir), "--no-compilation-cache"]
-    done = subprocess.run(
-        [sys.executable, SCRIPTS / "train.py", *arguments], capture_output=True, text=True
-    )
+    options = ("--limit-train", "8", "--limit-test", "8", "--epochs", "1", "--deterministic")
+    command = command_of(config, *options, "--no-compilation-cache")
+    done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")

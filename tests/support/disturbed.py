@@ -1,5 +1,6 @@
 """A small run to disturb, and its comparison with an undisturbed one."""
 
+import sys
 from pathlib import Path
 
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
@@ -7,7 +8,7 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 from benchmarks.soak.small_run import TIMES, differences
 from nin_jax.runs import workdir
 from nin_jax.training.config import TrainConfig
-from tests.conftest import TINY_TOML
+from tests.conftest import SCRIPTS, TINY_TOML
 
 STEPS, EPOCHS = 3, 2  # steps per epoch
 
@@ -28,6 +29,13 @@ def config_in(folder: Path) -> TrainConfig:
         checkpoint_every="1",
         workdir=folder / "run",
     )
+
+
+def command_of(config: TrainConfig, *options: str) -> list[str]:
+    """Return the command line of scripts/train.py that trains the same network in a process."""
+    command = [sys.executable, str(SCRIPTS / "train.py"), "--variant", config.variant]
+    command += ["--dataset", "digits", "--image-size", "16", "--workdir", str(config.workdir)]
+    return [*command, *options]
 
 
 def events_of(folder):
