@@ -27,7 +27,8 @@ def test_committed_runs():
     assert "recipe" not in found.headings
     assert found.note.startswith("All: recipe modern, batch size 64, seed 0.")
     # Each epoch is 938 steps of 64 images.
-    expected = [60032 / row.images_per_second / 60 for row in runs[0].epochs]
+    speeds = [row.images_per_second or 0.0 for row in runs[0].epochs]
+    expected = [60032 / speed / 60 for speed in speeds]
     assert runs[0].minutes == pytest.approx([sum(expected[: n + 1]) for n in range(3)])
     every = table(runs, every_epoch=True)
     assert [row[every.headings.index("epoch")] for row in every.rows] == [1, 2, 3, 1, 2, 3]

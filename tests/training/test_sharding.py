@@ -55,7 +55,7 @@ SUMS = 3 + 2 * 10
 def exchanged(path: Path) -> list[tuple[str, int]]:
     """Return each exchange in a compiled program.
 
-    It is its kind, and how many float32 numbers a device sends.
+    An exchange is its kind, and how many float32 numbers a device sends.
     """
     return [(each.kind, each.bytes // 4) for each in collectives(path.read_text())]
 
