@@ -55,7 +55,9 @@ def header(path: str | Path) -> Header:
         is_gray = image.mode in ("1", "L", "LA", "La") or image.mode.startswith("I")
         # PNG's own getexif would decode the picture, to look for EXIF behind the pixels.
         exif = Image.Image.getexif(image)
-        turned = exif.get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+        # Pillow has already exchanged the sides of a TIFF that its own tag turns.
+        is_upright = ExifTags.Base.Orientation in getattr(image, "tag_v2", ())
+        turned = not is_upright and exif.get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
         width, height = image.size
         size = (width, height) if turned else (height, width)
         return Header(size, is_gray, getattr(image, "is_animated", False))

@@ -38,6 +38,7 @@ def test_images_are_decoded_as_for_prediction(tmp_path, channels):
         save(folder / "deep.png", gray.astype(np.uint16) * 257)
         save(folder / "gray.jpg", gray)
         save(folder / "side.jpeg", gray.T.copy(), exif=on_its_side)
+        save(folder / "side.tif", gray.T.copy(), exif=on_its_side)
         if channels == 3:
             save(folder / "alpha.webp", pictures(1, 6, 4, 4)[0])
             save(folder / "bytes.BMP", color)
@@ -46,7 +47,7 @@ def test_images_are_decoded_as_for_prediction(tmp_path, channels):
     source = dataset.train
     assert source.image_shape == (6, 4, channels)
     assert dataset.notes == (
-        () if channels == 1 else ("8 of 14 pictures are gray and converted to color",)
+        () if channels == 1 else ("10 of 16 pictures are gray and converted to color",)
     )
     paths = sorted(folder.iterdir())
     order = hash_order([f"a/{path.name}" for path in paths])
