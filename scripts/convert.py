@@ -71,6 +71,7 @@ class ConvertConfig:
 def run(config: ConvertConfig) -> None:
     """Convert the file, and print what was written."""
     from nin_jax import UserError, count_params
+    from nin_jax.errors import one_line
     from nin_jax.models import convert
     from nin_jax.runs import workdir
 
@@ -78,12 +79,8 @@ def run(config: ConvertConfig) -> None:
         raise UserError(f"the target must end in .safetensors, got {config.target}")
     workdir.check_file(config.target)
     model = _of_run(config) if os.path.isdir(config.source) else _of_file(config)
-    try:
+    with one_line(f"cannot write {config.target}"):
         convert.save_safetensors(model, config.target, config.naming)
-    except UserError:
-        raise
-    except Exception as error:  # safetensors has its own error types
-        raise UserError(f"cannot write {config.target}: {error}") from None
     print(f"wrote {config.target}: {model.variant.name}, {count_params(model):,} parameters")
 
 

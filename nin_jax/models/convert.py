@@ -26,12 +26,7 @@ from nin_jax.models.nin import NiN, count_params, new_model
 from nin_jax.models.preprocessing import Preprocessing, to_metadata
 from nin_jax.models.recognition import Recognized, pytorchcv_names, recognize
 from nin_jax.models.stages import ImageSize
-from nin_jax.models.state_dict import (
-    TORCH_ORDER,
-    check_shapes,
-    expected_shapes,
-    layer_names,
-)
+from nin_jax.models.state_dict import TORCH_ORDER, check_shapes, expected_shapes, layer_names
 from nin_jax.models.variants import Variant, get_variant
 from nin_jax.models.weight_files import load_safetensors, read_preprocessing
 
@@ -283,7 +278,8 @@ def from_caffe(
 def save_safetensors(model: NiN, path: str | Path, naming: Naming = "sequential") -> None:
     """Write the parameters to a ``.safetensors`` file, which PyTorch can read.
 
-    They keep their dtype. A preprocessing other than the default is in the file's metadata.
+    They keep their dtype. A preprocessing other than the default is in the file's metadata. If
+    writing fails, a file that was there before stays as it was.
 
     Args:
         model, naming: as for `to_torch`.
@@ -291,7 +287,16 @@ def save_safetensors(model: NiN, path: str | Path, naming: Naming = "sequential"
 
     Raises:
         UserError: as for `to_torch`.
+        OSError: the file cannot be written.
     """
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
-    save_file(_arrays(model, naming), path, to_metadata(model.preprocessing))
+    # The library's own `save_file` makes files that only their owner can read, whatever the umask.
+    content = save(_arrays(model, naming), to_metadata(model.preprocessing))
+    path = Path(path)
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        partial.write_bytes(content)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
