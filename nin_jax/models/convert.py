@@ -73,14 +73,6 @@ def _model_shapes(model: NiN) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def _to_torch_layout(kernel: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(kernel.transpose(TORCH_ORDER[kernel.ndim]))
-
-
-def _from_torch_layout(weight: np.ndarray) -> np.ndarray:
-    return weight.transpose((2, 3, 1, 0) if weight.ndim == 4 else (1, 0))
-
-
 Naming = Literal["sequential", "pytorchcv"]
 
 
@@ -116,7 +108,9 @@ def _arrays(model: NiN, naming: Naming) -> dict[str, np.ndarray]:
         raise UserError(f"pytorchcv has no name for the linear layer of {model.variant.name}")
     state = {}
     for name, layer in layers:
-        state[f"{names[name]}.weight"] = _to_torch_layout(np.asarray(layer.kernel[...]))
+        kernel = np.asarray(layer.kernel[...])
+        weight = np.ascontiguousarray(kernel.transpose(TORCH_ORDER[kernel.ndim]))
+        state[f"{names[name]}.weight"] = weight
         if layer.bias is not None:
             state[f"{names[name]}.bias"] = np.array(layer.bias[...])
     return state
@@ -148,8 +142,9 @@ def _set(model: NiN, found: Recognized) -> None:
     """Replace the parameters of the layers that are found, and say what was done, if anything."""
     layers = _layers(model)
     for name, layer in layers:
-        if (kernel := found.arrays.get(f"{name}.weight")) is not None:
-            layer.kernel.set_value(jnp.asarray(_from_torch_layout(kernel), layer.kernel.dtype))
+        if (weight := found.arrays.get(f"{name}.weight")) is not None:
+            kernel = weight.transpose(*np.argsort(TORCH_ORDER[weight.ndim]))
+            layer.kernel.set_value(jnp.asarray(kernel, layer.kernel.dtype))
         if layer.bias is not None and (bias := found.arrays.get(f"{name}.bias")) is not None:
             layer.bias.set_value(jnp.asarray(bias, layer.bias.dtype))
     note = found.note(layers[0][1].kernel.dtype)
