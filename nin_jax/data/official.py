@@ -83,8 +83,11 @@ def find(official: OfficialSet, root: Path) -> Found:
     places = _places(official, root)
     problems = []
     for checksums in (official.md5, official.unpacked):
-        best = max(places, key=lambda place: sum((place / name).is_file() for name in checksums))
-        paths = {name: best / name for name in checksums if (best / name).is_file()}
+        # Path.is_file would raise where a folder cannot be read.
+        best = max(
+            places, key=lambda place: sum(os.path.isfile(place / name) for name in checksums)
+        )
+        paths = {name: best / name for name in checksums if os.path.isfile(best / name)}
         if not paths:
             continue
         wrong = [_problem(official, path, checksums[name]) for name, path in paths.items()]
@@ -164,7 +167,7 @@ def _other_versions(official: OfficialSet, root: Path) -> Iterator[str]:
     """Yield a message for each other version that a folder holds."""
     for place in _places(official, root):
         for name, (_, what) in official.others.items():
-            if (place / name).exists():
+            if os.path.exists(place / name):
                 yield f"{str(place / name)!r} is {official.title}'s {what}"
 
 

@@ -1,7 +1,10 @@
 """CIFAR-10, CIFAR-100, SVHN and EMNIST: found by their checksums, or downloaded once."""
 
+import errno
 import hashlib
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -104,6 +107,21 @@ def test_missing_half_of_svhn(tmp_path, monkeypatch):
     write_files(tmp_path, made.files)
     (note,) = load_dataset("svhn", tmp_path).notes
     assert note.startswith("extra_32x32.mat")
+
+
+def test_a_folder_that_cannot_be_read_has_no_files(tmp_path, monkeypatch):
+    made = make_official(monkeypatch, "cifar10")
+    locked = write_files(tmp_path / "cifar-10", made.files)
+    stat = os.stat
+
+    def refuse(path, **options):  # the superuser may read any folder
+        if isinstance(path, str | os.PathLike) and locked in Path(path).parents:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return stat(path, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "stat", refuse)
+        assert f"{str(tmp_path)!r} has no CIFAR-10 files" in error_of("cifar10", tmp_path)
 
 
 def test_enormous_file_is_not_read(tmp_path, monkeypatch):
