@@ -206,7 +206,7 @@ def new_model(
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
         raise UserError(f"seed must be a whole number in [0, 2**32), got {shown(seed)}")
     for name, value in (("dtype", dtype), ("param_dtype", param_dtype)):
-        _check_dtype(name, value)
+        check_dtype(name, value)
     if not isinstance(preprocessing, Preprocessing | None):
         raise UserError(f"preprocessing must be a Preprocessing, got {shown(preprocessing)}")
     variant = get_variant(variant)
@@ -224,7 +224,8 @@ def new_model(
     )
 
 
-def _check_dtype(name: str, dtype: DTypeLike) -> None:
+def check_dtype(name: str, dtype: DTypeLike) -> None:
+    """Raise a `UserError` that begins with ``name`` if a dtype is not a floating one."""
     try:
         is_floating = jnp.issubdtype(jnp.dtype(dtype), jnp.floating)
     except TypeError:

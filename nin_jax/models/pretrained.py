@@ -16,7 +16,7 @@ from nin_jax.errors import UserError, unknown_name
 from nin_jax.models import convert
 from nin_jax.models.geometry import as_height_width
 from nin_jax.models.init import Init
-from nin_jax.models.nin import NiN, new_model
+from nin_jax.models.nin import NiN, check_dtype, new_model
 from nin_jax.models.preprocessing import Preprocessing
 from nin_jax.models.stages import ImageSize
 from nin_jax.models.variants import MAX_NAME, Variant, get_variant
@@ -229,7 +229,8 @@ def load_model(card: Card, **given: Any) -> NiN:
             f"the pretrained weights {card.name} are for image_size={card.image_size} only, "
             f"because their classifier is a linear layer; got {sides}"
         )
-    dtype = jnp.dtype(options.get("param_dtype", jnp.float32))
-    weights = {name: array.astype(dtype) for name, array in read_weights(card).items()}
+    dtype = options.get("param_dtype", jnp.float32)
+    check_dtype("param_dtype", dtype)
+    weights = {name: array.astype(jnp.dtype(dtype)) for name, array in read_weights(card).items()}
     options["preprocessing"] = read_preprocessing(card)
     return convert.from_torch(weights, variant, **options)

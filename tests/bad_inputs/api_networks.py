@@ -92,6 +92,10 @@ NETWORKS = {
     "create_model: unknown dtype": fails(
         "dtype must be a floating type", lambda: nin_jax.create_model(param_dtype="float33")
     ),
+    "create_model: unknown dtype of pretrained weights": fails(
+        "param_dtype must be a floating type such as float32, got 'float33'",
+        lambda: nin_jax.create_model("nin15", pretrained="fashion_mnist", param_dtype="float33"),
+    ),
     "create_model: larger than any machine": fails(
         "parameters, more than",
         lambda: nin_jax.create_model(_tiny(stages=(Stage(60_000, 300),)), image_size=500),
