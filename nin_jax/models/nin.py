@@ -85,6 +85,7 @@ class NiN(nnx.Module):
     def class_maps(self, x: jax.Array, rngs: nnx.Rngs | jax.Array | None = None) -> jax.Array:
         """Return the head's output, one map for each class: [B, H', W', num_classes]."""
         self._check(x)
+        height, width = jnp.shape(x)[1:3]
         x = ops.cast(self.preprocessing.apply(x), self.dtype)
         stages = zip(self.variant.stages, self.blocks, self.pool_dropouts, strict=True)
         for i, (stage, block, dropout) in enumerate(stages):
@@ -94,7 +95,7 @@ class NiN(nnx.Module):
         x = jax.lax.stop_gradient(x) if self.frozen else x
         maps = self.head(drop(self.dropout, x, rngs))  # [B, H, W, num_classes]
         if 0 in maps.shape[1:3]:  # only if other modules hid their geometry from the check
-            raise UserError(f"images of {x.shape[1]}x{x.shape[2]} are too small for the model")
+            raise UserError(f"images of {height}x{width} are too small for the model")
         return maps
 
     @property

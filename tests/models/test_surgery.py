@@ -132,7 +132,7 @@ def test_images_without_a_map_are_refused_as_the_layers_say():
     with pytest.raises(UserError, match="smallest size that works is 11x11"):
         stricter(jnp.zeros((1, 7, 7, 1)))
     hidden = _changed(head=nnx.Conv(16, 3, (5, 5), padding="VALID", rngs=RNGS))
-    with pytest.raises(UserError, match="too small for the model"):
+    with pytest.raises(UserError, match="images of 20x20 are too small for the model"):
         jax.eval_shape(hidden, jnp.zeros((1, SIZE, SIZE, 1)))
 
 
