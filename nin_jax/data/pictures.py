@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from nin_jax.errors import UserError
-from nin_jax.models.preprocessing import Preprocessing
+from nin_jax.models.preprocessing import MAX_PIXELS, Preprocessing
 from nin_jax.reading import check_file
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def opened(path: str | Path) -> Iterator["Image.Image"]:
     check_file(path, MAX_FILE_BYTES, problem)
     try:
         with Image.open(path, formats=formats()) as image:
-            if image.width * image.height > (Image.MAX_IMAGE_PIXELS or 0):
+            if image.width * image.height > MAX_PIXELS:
                 raise UserError(f"{problem}: {image.width}x{image.height} is too large")
             yield image
     except UserError:

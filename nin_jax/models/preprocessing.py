@@ -16,7 +16,7 @@ from nin_jax.errors import UserError
 from nin_jax.reading import parse_json
 from nin_jax.validation import FAIL_FAST, from_file, to_json, validated
 
-MAX_PIXELS = 89_478_485  # of a resized picture; at this size Pillow warns
+MAX_PIXELS = 89_478_485  # of a picture, as read and as resized; at this size Pillow warns
 KEY = "preprocessing"  # in config.json, and in the metadata of a safetensors file
 
 # Far above what any network uses, and small enough that no float32 overflows.
