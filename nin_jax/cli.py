@@ -86,7 +86,7 @@ def guard(action: Callable[[], object]) -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        action()
+        _call(action)
     except (UserError, RunError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         _leave(2 if isinstance(error, UserError) else 1)
@@ -105,6 +105,20 @@ def guard(action: Callable[[], object]) -> None:
     except BrokenPipeError:  # the program that read our output has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         _leave(0)
+
+
+def _call(action: Callable[[], object]) -> None:
+    """Call the action, and flush what it printed.
+
+    Raises:
+        BrokenPipeError: nobody reads it. Python itself would find that out only when it exits.
+    """
+    try:
+        action()
+    except SystemExit:  # of --help, for example
+        print(end="", flush=True)
+        raise
+    print(end="", flush=True)
 
 
 def _missing_platform() -> str | None:
