@@ -41,8 +41,7 @@ def load_idx(idx_set: IdxSet, given_folder: Path | None) -> tuple[np.ndarray, ..
         DownloadError: no folder was given, and the download failed.
     """
     if given_folder is None:
-        folder = locate(idx_set, download.user_folder())
-        _download_missing(idx_set, folder)
+        folder = _downloaded(idx_set, download.user_folder())
     else:
         folder = locate(idx_set, given_folder)
         _require_complete(idx_set, given_folder, folder)
@@ -133,18 +132,26 @@ def _require_complete(idx_set: IdxSet, given_folder: Path, folder: Path) -> None
         raise UserError(f"{str(folder)!r} lacks {', '.join(missing)}; {remedy}")
 
 
-def _download_missing(idx_set: IdxSet, folder: Path) -> None:
+def _downloaded(idx_set: IdxSet, root: Path) -> Path:
+    """Return the folder of the four files, after a download of those that it lacked."""
+    folder = locate(idx_set, root)
     try:
-        wanted = {
-            name: md5
-            for name, md5 in idx_set.md5.items()
-            if state_of(idx_set, folder, name) != "intact"
-        }
+        states = _states(idx_set, folder)
+        if folder == root and not {*states.values()} <= {"intact", "missing"}:
+            # All sets have the same file names: a file of another one must not be overwritten.
+            folder = root / idx_set.folder
+            states = _states(idx_set, folder)
+        wanted = {name: idx_set.md5[name] for name in FILE_NAMES if states[name] != "intact"}
         download.download_missing(idx_set.url, wanted, folder)
     except (OSError, ValueError) as error:
         raise download.DownloadError.of(
             idx_set.title, idx_set.url, ", ".join(FILE_NAMES), error
         ) from error
+    return folder
+
+
+def _states(idx_set: IdxSet, folder: Path) -> dict[str, str]:
+    return {name: state_of(idx_set, folder, name) for name in FILE_NAMES}
 
 
 def state_of(idx_set: IdxSet, folder: Path, file_name: str) -> str:

@@ -4,6 +4,7 @@ No test uses the network: a server on the loopback address replaces the official
 """
 
 import gzip
+import os
 import socket
 import threading
 import time
@@ -70,6 +71,21 @@ def test_unpacked_files_are_not_downloaded_again(official_host):
     )
     load_dataset("fashion_mnist")
     assert requested == [TEST_IMAGES]
+
+
+def test_files_of_another_dataset_are_not_overwritten(official_host):
+    _, requested = official_host
+    root = download.user_folder()
+    other = dict.fromkeys(idx.FILE_NAMES, b"those of another dataset")
+    write_files(root, other)
+    first = load_dataset("fashion_mnist")
+    assert requested == list(idx.FILE_NAMES)
+    assert {name: (root / name).read_bytes() for name in other} == other
+    assert sorted(os.listdir(root / "fashion-mnist")) == sorted(idx.FILE_NAMES)
+    (root / "fashion-mnist" / TEST_IMAGES).unlink()  # as after a download that was interrupted
+    assert load_dataset("fashion_mnist").checksum == first.checksum
+    assert requested[4:] == [TEST_IMAGES]
+    assert {name: (root / name).read_bytes() for name in other} == other
 
 
 def test_nothing_is_downloaded_into_a_given_folder(official_host, tmp_path):
