@@ -63,11 +63,11 @@ class Split:
         """Read examples in batches.
 
         Args:
-            indices: int [any n]; -1 gives an image of zeros with label 0.
+            indices: int [n * size]; -1 gives an image of zeros with label 0.
             size: examples per batch.
 
         Yields:
-            uint8 [size, H, W, C] and int32 [size].
+            uint8 [size, H, W, C] and int32 [size], n times.
         """
         for start in range(0, len(indices), size):
             some = indices[start : start + size]
