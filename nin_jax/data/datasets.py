@@ -46,11 +46,6 @@ class Split:
         _, height, width, channels = self.images.shape
         return height, width, channels
 
-    def chance(self, num_classes: int) -> float:
-        """Return the accuracy of always predicting the most frequent class."""
-        del num_classes
-        return np.bincount(self.labels).max() / len(self.labels)
-
     def part(self, start: int | None, stop: int | None) -> "Split":
         """Return the examples from `start` to `stop`, as a slice does."""
         return Split(self.images[start:stop], self.labels[start:stop])
@@ -86,8 +81,6 @@ class Examples(Protocol):
     def image_shape(self) -> tuple[int, int, int]: ...
 
     def __len__(self) -> int: ...
-
-    def chance(self, num_classes: int) -> float: ...
 
     def part(self, start: int | None, stop: int | None) -> Self: ...
 

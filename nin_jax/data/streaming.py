@@ -48,14 +48,6 @@ class StreamedSplit:
         labels = getattr(self.source, "labels", None)
         return None if labels is None else labels[self.indices]
 
-    def chance(self, num_classes: int) -> float:
-        """Return the accuracy of always predicting the most frequent class.
-
-        If the labels are not known, return the accuracy of guessing.
-        """
-        labels = self.labels
-        return 1 / num_classes if labels is None else np.bincount(labels).max() / len(self)
-
     def part(self, start: int | None, stop: int | None) -> "StreamedSplit":
         """Return the examples from `start` to `stop`, as a slice does."""
         return StreamedSplit(self.source, self.indices[start:stop])
