@@ -168,7 +168,7 @@ def _find(root: str, options: FolderOptions) -> _Found:
     files: dict[str, list[str]] = {split: [] for split in _SPLITS}
     for split, folder in folders.items():
         for name in classes[split]:
-            found, skipped = _files(os.path.join(root, folder, name), inside)
+            found, skipped = listing.list_folder(os.path.join(root, folder, name), inside)
             for file, size in found:
                 digest.update(os.fsencode(f"{split}/{name}/{file}\0{size}\n"))
             files[split] += [f"{name}/{file}" for file, _ in found]
@@ -262,14 +262,6 @@ def _shuffled(files: list[str]) -> list[str]:
     of a split, such as a holdout, has all of them.
     """
     return sorted(files, key=lambda file: hashlib.sha256(os.fsencode(file)).digest())
-
-
-def _files(folder: str, inside: str | None) -> listing.Listing:
-    """Return the files of a class; one without images is an error."""
-    files = listing.list_folder(folder, inside)
-    if not files.pictures:
-        raise UserError(f"no images in {folder!r}; known kinds: {', '.join(pictures.FORMATS)}")
-    return files
 
 
 def _survey(paths: list[str]) -> Counter[pictures.Header]:

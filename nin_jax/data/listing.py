@@ -45,8 +45,6 @@ def find(paths: Iterable[Path]) -> tuple[list[Path], list[str]]:
             listing = list_folder(str(path))
         except OSError as error:
             raise UserError(f"cannot read {error.filename}: {error.strerror}") from None
-        if not listing.pictures:
-            raise UserError(f"no images in {path}; known kinds: {', '.join(FORMATS)}")
         found += [path / name for name, _ in listing.pictures]
         left_out += [str(path / name) for name in listing.others]
     return found, left_out
@@ -66,10 +64,11 @@ def list_folder(folder: str, within: str | None = None) -> Listing:
 
     Args:
         folder: where to search.
-        within: a folder that no link to a picture or a folder may lead out of.
+        within: links to pictures and folders must stay inside this folder; None allows all links.
 
     Raises:
-        UserError: a link leads out of ``within``, or to a folder that holds it.
+        UserError: there is no picture, a link leads out of ``within``, or a link leads to a folder
+            that contains the link.
         OSError: a folder or a file cannot be read.
     """
     listing = Listing([], [])
@@ -85,6 +84,8 @@ def list_folder(folder: str, within: str | None = None) -> Listing:
             listing.pictures.append((name, status.st_size))
         else:
             listing.others.append(name)
+    if not listing.pictures:
+        raise UserError(f"no images in {folder!r}; known kinds: {', '.join(FORMATS)}")
     return listing
 
 

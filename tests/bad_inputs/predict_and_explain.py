@@ -21,7 +21,7 @@ PREDICT = {
     "picture missing": _picture("predict", "there is no nowhere.png", "nowhere.png", *RUN),
     "picture's name too long": _picture("predict", "there is no xxx", "x" * 300, *RUN),
     "no images in a folder": _picture(
-        "predict", "no images in empty", "empty", *RUN, files={"empty/": ""}
+        "predict", "no images in 'empty'", "empty", *RUN, files={"empty/": ""}
     ),
     "top zero": _picture("predict", "--top must be", "p.png", *RUN, "--top", "0", edits={}),
     "batch size zero": _picture(
