@@ -44,9 +44,7 @@ def user_folder() -> Path:
     return Path(platformdirs.user_data_dir("nin_jax"))
 
 
-def download_missing(
-    url: str, md5: Mapping[str, str], folder: Path, limit: int | None = None
-) -> None:
+def download_missing(url: str, md5: Mapping[str, str], folder: Path, limit: int) -> None:
     """Download the files that a folder lacks or that are damaged there.
 
     pooch moves a file to its name when it is complete and its MD5 is right.
@@ -55,13 +53,12 @@ def download_missing(
         url: of the folder that has the files; ends in "/".
         md5: of each file, by its name.
         folder: created if it does not exist.
-        limit: the most bytes of a file; None means `MAX_BYTES`.
+        limit: the most bytes of a file.
 
     Raises:
         OSError: a file cannot be downloaded or written; includes all errors of requests.
         ValueError: a downloaded file has another MD5.
     """
-    limit = MAX_BYTES if limit is None else limit
     names = [name for name in md5 if not _is_intact(folder / name, md5[name], limit)]
     if not names:
         return
@@ -102,16 +99,6 @@ def _is_intact(path: Path, md5: str, limit: int) -> bool:
     if not path.is_file() or path.stat().st_size > limit:
         return False
     return checksum_of(path, "MD5") == md5
-
-
-def read_limited(path: Path) -> bytes:
-    """Return a file's contents; nothing if it is too large to be an official file."""
-    return path.read_bytes() if path.stat().st_size <= MAX_BYTES else b""
-
-
-def md5_of(data: bytes) -> str:
-    """Return the MD5 in hexadecimal; it protects against damage, not against an attacker."""
-    return hashlib.md5(data, usedforsecurity=False).hexdigest()
 
 
 def checksum_of(path: Path, kind: str) -> str:
