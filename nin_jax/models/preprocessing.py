@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
-from numpy.typing import DTypeLike
 from pydantic import Field
 
 from nin_jax.errors import UserError
@@ -92,8 +91,8 @@ class Preprocessing:
         """Return the first layer's input for images, float [B, H, W, C] in [0, 1]; same dtype."""
         x = images[..., ::-1] if self.channel_order == "bgr" else images
         x = x * x.dtype.type(self.scale) if self.scale != 1 else x
-        x = x - _row(self.mean, x.dtype) if self.mean else x
-        return x / _row(self.std, x.dtype) if self.std else x
+        x = x - np.asarray(self.mean, x.dtype) if self.mean else x
+        return x / np.asarray(self.std, x.dtype) if self.std else x
 
     def cut(self, size: tuple[int, int], wanted: tuple[int, int]) -> Cut:
         """Return how to resize and cut a picture. One that has the wanted size stays as it is.
@@ -154,7 +153,3 @@ def from_metadata(metadata: Mapping[str, str] | None, path: str | Path) -> Prepr
     except ValueError as error:
         raise UserError(f"{path}: its {KEY} is damaged: {error}") from None
     return from_file(Preprocessing, plain, Path(f"{path}, {KEY},"), complete=False)
-
-
-def _row(values: tuple[float, ...], dtype: DTypeLike) -> np.ndarray:
-    return np.asarray(values, dtype)
