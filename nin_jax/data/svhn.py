@@ -76,13 +76,11 @@ def read_mat(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _check_shapes(shapes: dict[str, tuple[tuple[int, ...], str]], where: str) -> None:
-    match shapes.get("X"), shapes.get("y"):
-        case ((int(height), int(width), int(channels), int(count)), "uint8"), ((n, m), _) if (
-            height,
-            width,
-            channels,
-        ) == (SIDE, SIDE, CHANNELS) and 0 < count == n * m:
-            return
+    images, kind = shapes.get("X", ((), ""))
+    labels, _ = shapes.get("y", ((), ""))
+    is_color = kind == "uint8" and len(images) == 4 and images[:3] == (SIDE, SIDE, CHANNELS)
+    if is_color and len(labels) == 2 and 0 < images[3] == labels[0] * labels[1]:
+        return
     found = ", ".join(f"{name[:20]!r} {shape}" for name, (shape, _) in list(shapes.items())[:5])
     raise UserError(
         f"{where} does not hold 32x32 color images X and their labels y, but {found or 'nothing'}"

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory
 
-from nin_jax.errors import UserError
+from nin_jax.errors import UserError, one_line
 from nin_jax.models.preprocessing import Preprocessing
 from nin_jax.models.recognition import Recognized
 from nin_jax.models.state_dict import shown_key
@@ -67,11 +67,9 @@ def usual_preprocessing(network: str, in_channels: int) -> Preprocessing:
     """
     if in_channels != 3:
         return Preprocessing()
-    return (
-        PREPROCESSING
-        if network == "nin_imagenet"
-        else Preprocessing(scale=255, channel_order="bgr")
-    )
+    if network == "nin_imagenet":
+        return PREPROCESSING
+    return Preprocessing(scale=255, channel_order="bgr")
 
 
 @functools.cache
@@ -147,10 +145,10 @@ def _parsed(path: str | Path, kind: str) -> Any:
     """Parse a file as one message."""
     problem = f"cannot read {path}"
     check_file(path, MAX_FILE_BYTES, problem)
+    with one_line(problem):
+        content = Path(path).read_bytes()
     try:
-        return _message(kind).FromString(Path(path).read_bytes())
-    except OSError as error:
-        raise UserError(f"{problem}: {error.strerror or error}") from None
+        return _message(kind).FromString(content)
     except (message.DecodeError, RecursionError):  # the latter from its slow implementation
         raise UserError(f"{path} is not a complete file of Caffe ({kind})") from None
 
