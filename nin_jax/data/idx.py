@@ -21,7 +21,7 @@ import numpy as np
 from nin_jax.data import download
 from nin_jax.data.idx_sets import FILE_NAMES, IDX_SETS, IdxSet
 from nin_jax.data.official import check_folder, names_in, plain, ways
-from nin_jax.errors import UserError
+from nin_jax.errors import UserError, one_line
 
 _GZIP = b"\x1f\x8b"  # how a gzip file begins
 _CHUNK = 2**20
@@ -176,13 +176,11 @@ def _read_verified(idx_set: IdxSet, folder: Path, file_name: str) -> tuple[Path,
     """Return an official file's path and its bytes, or say which other file it is."""
     problems = []
     for path in found(folder, file_name):
-        try:
+        with one_line(f"cannot read {str(path)!r}"):
             known = recognized(path)
             if known is not None and (idx_set, file_name) in known.owners:
                 return path, known.data
             problems.append(_problem(idx_set, path, file_name, known))
-        except OSError as error:
-            raise UserError(f"cannot read {str(path)!r}: {error.strerror or error}") from error
     again = f"get it from {idx_set.url}, or leave out the folder to download the dataset"
     raise UserError(f"{problems[0]}; {again}")
 
@@ -192,11 +190,13 @@ def _problem(idx_set: IdxSet, path: Path, file_name: str, known: Official | None
     if known is not None:
         other, name = known.owners[0]
         return f"{where} is {other.title}'s {name}, not {idx_set.title}'s {file_name}"
-    contents = idx_set.contents_md5.get(file_name)
-    unpacked = f"nor is {contents} that of its contents" if contents else "that of the packed file"
+    packed, unpacked = idx_set.md5[file_name], idx_set.contents_md5.get(file_name)
+    official = f"not {packed}, that of the packed file"
+    if unpacked:
+        official = f"neither {packed} (packed) nor {unpacked} (unpacked)"
     return (
         f"{where} is damaged or not {idx_set.title}'s: it has {path.stat().st_size} bytes, "
-        f"and its MD5 is not {idx_set.md5[file_name]}, {unpacked}"
+        f"and its MD5 is {official}"
     )
 
 
