@@ -24,8 +24,8 @@ class OfficialSet:
         limit: the most bytes that a file may hold, packed or unpacked.
         inner: the folder inside the archive, if it may also be unpacked.
         unpacked: SHA-1 of each file that is read there, by its name.
-        others: other versions by the name of their file or folder: their MD5, if it is a file, and
-            what they are.
+        others: versions that are refused. The key is the name of their file or folder. The value is
+            the MD5 (empty if unknown, or for a folder) and a description for the message.
     """
 
     title: str
@@ -56,10 +56,10 @@ class Found(NamedTuple):
 
 
 def files_of(official: OfficialSet, given_folder: Path | None) -> dict[str, Path]:
-    """Return the paths of a dataset's files, all of ``md5`` or all of ``unpacked``, by their names.
+    """Return the paths of a dataset's files by name.
 
-    Without a given folder, the user's data folder is searched, and what is missing or damaged there
-    is downloaded.
+    They are either all files of ``md5`` or all files of ``unpacked``. Without a given folder, the
+    user's data folder is searched, and what is missing or damaged there is downloaded.
 
     Raises:
         UserError: a file is missing or damaged, or is another version.

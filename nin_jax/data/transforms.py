@@ -105,7 +105,8 @@ def prepare(
     return jnp.asarray(UNIT_INTERVAL)[images]
 
 
-# How far an augmentation may shift an image: a side's whole pixels divided by this; 0 means never.
+# The largest shift is the longer side, in pixels, divided by this number and rounded down; 0 means
+# no shift.
 SHIFTS = {"none": 0, "flip": 0, "flip_shift": 14, "pad_crop": 8}
 
 

@@ -102,9 +102,10 @@ def _convolution(layer: nnx.Module) -> Convolution | None:
 def drop(
     dropout: nnx.Dropout, x: jax.Array, rngs: nnx.Rngs | jax.Array | None, stage: int = 0
 ) -> jax.Array:
-    """Apply dropout with ``rngs``, with one key an example [B], or not at all (None): [B, ...].
+    """Apply dropout to [B, ...].
 
-    Dropouts of several stages fold their number into the keys, so that their masks differ.
+    ``rngs`` is a source of keys, an array [B] with one key for each example, or None for no
+    dropout. Dropouts of several stages fold their number into the keys, so that their masks differ.
     """
     if not isinstance(rngs, jax.Array):
         return dropout(x, deterministic=rngs is None, rngs=rngs)

@@ -69,8 +69,8 @@ def as_height_width(image_size: ImageSize) -> tuple[int, int]:
 def pooled_side(side: int, size: int, stride: int, padding: int, round_up: bool) -> int:
     """Return a side of a pool's output; 0 or less if no window fits.
 
-    With ``round_up``, the windows reach the last pixel, but one that would start in the padding
-    behind it is left out, as in Caffe and in PyTorch's ``ceil_mode``.
+    With ``round_up``, windows are added until the last pixel is covered. A window that would start
+    in the padding after the last pixel is left out, as in Caffe and in PyTorch's ``ceil_mode``.
 
     Args:
         side: of the input, in pixels.

@@ -116,7 +116,8 @@ class Recognized:
     """A state dict with this project's names.
 
     Attributes:
-        arrays: floating arrays by name. A name of another network keeps it, with an empty array.
+        arrays: floating arrays by name. Names that belong to another network are kept too, each
+            with an empty array, so that `check_shapes` reports them.
         remarks: what was done to read them, without casts.
     """
 

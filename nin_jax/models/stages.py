@@ -17,7 +17,10 @@ TWO_1X1 = ((1, 0), (1, 0))
 
 
 def _side_or_sides(size: object) -> object:
-    """Return the size, a list as a tuple; pydantic's message would name one member of the union."""
+    """Return the size; a list becomes a tuple.
+
+    It is checked here because pydantic's message would name only one of the two allowed types.
+    """
     sides = tuple(size) if isinstance(size, list) else size
     types = [type(side) for side in sides] if isinstance(sides, tuple) else type(sides)
     if types in (int, [int, int], type(None)):
@@ -26,7 +29,7 @@ def _side_or_sides(size: object) -> object:
 
 
 def _pool_or_none(pool: object) -> object:
-    """Return the pool that JSON data or a truth value, the older form, stand for."""
+    """Return the pool. JSON gives a table; older files give true or false."""
     if isinstance(pool, bool):
         return Pool() if pool else None
     if isinstance(pool, Mapping):
@@ -37,7 +40,10 @@ def _pool_or_none(pool: object) -> object:
 
 
 def _width_or_widths(channels: object) -> object:
-    """Return checked channels, a list as a tuple; pydantic would name one member of the union."""
+    """Return the channels; a list becomes a tuple.
+
+    They are checked here because pydantic's message would name only one of the allowed types.
+    """
     widths = tuple(channels) if isinstance(channels, list) else channels
     for width in widths if isinstance(widths, tuple) else (widths,):
         if not isinstance(width, int) or isinstance(width, bool):
