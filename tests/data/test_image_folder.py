@@ -202,7 +202,6 @@ def move_out(folder: Path, target: Path) -> None:
         (lambda root: shutil.rmtree(root), "does not exist; an image folder holds train/CLASS/"),
         (lambda root: shutil.rmtree(root / "train"), "has no folder 'train'; an image folder"),
         (lambda root: shutil.rmtree(root / "test"), "no folder 'test', 'val' or 'validation'; an"),
-        (lambda root: shutil.rmtree(root / "test" / "a"), ""),
         (
             lambda root: [shutil.rmtree(p) for p in (root / "train").iterdir()],
             "train' has no class",
@@ -222,10 +221,7 @@ def move_out(folder: Path, target: Path) -> None:
 def test_wrong_folders(tmp_path, change: Callable[[Path], object], problem):
     root = two_classes(tmp_path / "set")
     change(root)
-    if problem:
-        assert problem in error_of(root)
-    else:
-        load_dataset(f"folder:{root}")
+    assert problem in error_of(root)
 
 
 @pytest.mark.parametrize("name", ["folder:", "folder:a\0b", "folder:" + "x" * 300])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from nin_jax.data import statistics
-from nin_jax.data.datasets import Split, load_dataset
+from nin_jax.data.datasets import Split
 from nin_jax.data.statistics import mean_and_std
 from nin_jax.data.streaming import StreamedSplit
 from tests.support.array_source import ArraySource
@@ -21,13 +21,6 @@ def test_it_is_numpys_in_memory_and_streamed(monkeypatch, part):
     np.testing.assert_allclose(std, (images / 255).std((0, 1, 2)), rtol=1e-13)
     streamed = StreamedSplit(ArraySource(images, labels), np.arange(23))
     assert mean_and_std(streamed) == (mean, std)
-
-
-def test_of_real_images():
-    train = load_dataset("digits").train
-    (mean,), (std,) = mean_and_std(train)
-    assert mean == pytest.approx((train.images / 255).mean(), rel=1e-13)
-    assert std == pytest.approx((train.images / 255).std(), rel=1e-13)
 
 
 def test_a_constant_channel_is_not_divided_by_zero():

@@ -48,12 +48,6 @@ def test_the_mean_takes_other_image_sizes():
     assert run(model, jnp.zeros((1, 61, 40, 1))).shape == (1, 10)  # not the size it was made for
 
 
-def test_create_model_from_a_variant_of_three_lines():
-    mine = Variant("mine", stages=(Stage(16, 5, padding=2), Stage(32, 3, padding=1)))
-    model = nin_jax.create_model(mine, image_size=28)
-    assert run(model, jnp.zeros((1, 28, 28, 1))).shape == (1, 10)
-
-
 def test_dropout_is_on_only_with_rngs():
     model = nin_jax.create_model(TINY, image_size=32)
     x = jax.random.uniform(jax.random.key(0), (2, 32, 32, 1))

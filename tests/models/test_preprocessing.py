@@ -62,16 +62,6 @@ def test_weights_take_it_along(tmp_path):
     assert convert.read_preprocessing(tmp_path / "plain.safetensors") is None
 
 
-def test_a_converted_file_keeps_it(script, tiny):
-    model = nin_jax.create_model(tiny, in_channels=3, preprocessing=CAFFE)
-    convert.save_safetensors(model, "a.safetensors")
-    outcome = script(
-        *("convert", "a.safetensors", "b.safetensors", "--variant", tiny, "--in-channels", 3)
-    )
-    assert outcome.code == 0, outcome.err
-    assert convert.read_preprocessing("b.safetensors") == CAFFE
-
-
 def test_another_number_of_channels_is_refused_also_after_surgery():
     model = make(in_channels=3, preprocessing=CAFFE)
     model.blocks = make(in_channels=1).blocks
