@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +25,7 @@ from tests.support.picture_folders import (
     save,
     two_classes,
 )
-from tests.support.resident_memory import forget_peak, growth
+from tests.support.resident_memory import growth
 
 
 @pytest.fixture(autouse=True)
@@ -263,23 +262,10 @@ def test_damaged_images_are_named(tmp_path, place, damage, problem):
     assert str(place) in message
 
 
-def test_large_sizes_in_headers_take_no_memory(tmp_path):
-    if not forget_peak():
-        pytest.skip("this system does not report the peak memory of a process")
+def test_a_large_size_in_a_header_takes_no_memory(tmp_path):
     root = two_classes(tmp_path)
-    source = image_folder.open_folder(str(root)).test
-    at = hash_order(["a/0000.png", "a/0001.png", "b/0002.png", "b/0003.png"]).index(2)
+    image_folder.open_folder(str(root))  # the first one imports Pillow's decoders
     grown = growth()
-    (root / PNG).write_bytes(png(9_000, 9_000))  # below Pillow's limit
+    (root / PNG).write_bytes(png(9_000, 9_000))  # below the limit
     assert "pictures of 2 sizes, 5x4 to 9000x9000" in error_of(root)
-    (root / PNG).write_bytes(png(12_000, 12_000))
-    with (
-        warnings.catch_warnings(action="ignore"),  # Pillow only warns
-        pytest.raises(UserError, match="12000x12000 is too large"),
-    ):
-        source[at]
-    with open(root / PNG, "wb") as file:
-        file.truncate(2**40)
-    with pytest.raises(UserError, match="bytes, more than"):
-        source[at]
     assert grown() < 20 * 10**6

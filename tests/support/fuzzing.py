@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 
 from nin_jax import UserError
-from tests.support.resident_memory import forget_peak, growth
+from tests.support.resident_memory import growth
 
 CASES = int(os.environ.get("NIN_FUZZ_CASES", 210))  # of all tests together
 MAX_SECONDS, MAX_BYTES = 5.0, 200 * 10**6  # processor time and memory of one case
@@ -37,7 +37,7 @@ def fuzz(share: float) -> Callable[[Callable[..., None]], Callable[..., None]]:
 def survives(what: str) -> Iterator[None]:
     """Fail if the block raises anything but a one-line `UserError`, or takes too much."""
     faulthandler.dump_traceback_later(HANGS_AFTER, exit=True)
-    grown = growth() if forget_peak() else lambda: 0
+    grown = growth()
     started, message = time.process_time(), "a good result"
     try:
         with warnings.catch_warnings(action="ignore"):

@@ -24,7 +24,8 @@ def forget_peak() -> bool:
 
 
 def growth() -> Callable[[], int]:
-    """Return a function that returns the peak growth in bytes since this call."""
-    forget_peak()
+    """Return a function that returns the peak growth in bytes since this call; 0 if not known."""
+    if not forget_peak():
+        return lambda: 0
     before = resident()[0]
     return lambda: resident()[1] - before
