@@ -7,7 +7,6 @@ import gzip
 import io
 import struct
 import tarfile
-import zipfile
 from collections.abc import Callable
 
 import numpy as np
@@ -194,10 +193,8 @@ def test_bombs_are_unpacked_to_the_limit_only(tmp_path, monkeypatch):
             assert problem in error_of(name, folder)
 
 
-def test_zip_members_are_not_encrypted(tmp_path):
+def test_an_encrypted_zip_is_refused(tmp_path):
     data = bytearray(emnist_with())
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        assert len(archive.infolist()) == 4
     entry = data.index(b"PK\x01\x02")
     data[entry + 8] |= 1
     path = tmp_path / "gzip.zip"

@@ -18,12 +18,10 @@ from nin_jax.inference.files import PictureSource
 from nin_jax.inference.predict import predict_files
 from nin_jax.runs import examples
 from nin_jax.runs.fit import fit
+from tests.support import picture_folders
 from tests.support.picture_folders import error_of, hash_order, pictures, save, two_classes
 
-
-@pytest.fixture(autouse=True)
-def no_data_dir(monkeypatch):
-    monkeypatch.delenv("NIN_DATA_DIR", raising=False)
+no_data_dir = picture_folders.no_data_dir  # pytest finds fixtures by their names
 
 
 @pytest.mark.parametrize("channels", [1, 3])

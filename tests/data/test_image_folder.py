@@ -16,6 +16,7 @@ from nin_jax.data.streaming import open_dataset
 from nin_jax.runs import examples
 from nin_jax.training.config import TrainConfig
 from tests.bad_inputs.case import png
+from tests.support import picture_folders
 from tests.support.picture_folders import (
     error_of,
     hash_order,
@@ -27,10 +28,7 @@ from tests.support.picture_folders import (
 )
 from tests.support.resident_memory import growth
 
-
-@pytest.fixture(autouse=True)
-def no_data_dir(monkeypatch):
-    monkeypatch.delenv("NIN_DATA_DIR", raising=False)
+no_data_dir = picture_folders.no_data_dir  # pytest finds fixtures by their names
 
 
 # Reading

@@ -1,6 +1,5 @@
 """tensorflow-datasets: the reader returns what the project's own builders prepared."""
 
-import os
 import shutil
 import subprocess
 import sys
@@ -195,19 +194,10 @@ def test_preparing_again_changes_nothing(copy):
     assert {path: path.stat().st_mtime_ns for path in copy.iterdir()} == before
 
 
-def test_script_prints_the_folder_and_the_training_command(tmp_path):
-    script = Path("scripts", "prepare_tfds.py")
+def test_script_prints_the_folder_and_the_training_command(script, tmp_path):
     out = tmp_path / "with space"
-    command = [sys.executable, "-W", "error", str(script), "--dataset", "digits", "--out", str(out)]
-    root = Path(__file__).parents[2]
-    done = subprocess.run(
-        command,
-        check=True,
-        capture_output=True,
-        text=True,
-        cwd=root,
-        env=os.environ | {"PYTHONPATH": str(root)},
-    )
-    assert f"prepared tfds:nin_digits in {out / 'nin_digits' / '1.0.0'}" in done.stdout
-    assert f"scripts/train.py --dataset tfds:nin_digits --data-dir '{out}'" in done.stdout
+    outcome = script("prepare_tfds", "--dataset", "digits", "--out", out)
+    assert outcome.code == 0, outcome.err
+    assert f"prepared tfds:nin_digits in {out / 'nin_digits' / '1.0.0'}" in outcome.out
+    assert f"scripts/train.py --dataset tfds:nin_digits --data-dir '{out}'" in outcome.out
     assert (out / "nin_digits" / "1.0.0" / "features.json").is_file()

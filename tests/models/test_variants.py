@@ -1,7 +1,6 @@
 """Variants are validated data: built-in, built by hand, or read from a file."""
 
 import json
-import tracemalloc
 
 import hypothesis.strategies as st
 import pytest
@@ -13,6 +12,7 @@ from nin_jax.models import summary
 from nin_jax.models.geometry import check_image_size, smallest_image, trace
 from nin_jax.models.stages import MAX_SIDE
 from nin_jax.models.variants import VARIANTS, variant_from_dict, variant_to_dict
+from tests.support.synthetic_idx import peak_memory_below
 
 TINY = Variant("tiny", stages=(Stage(8, 5, padding=2), Stage(16, 3, padding=1)))
 
@@ -133,11 +133,6 @@ def test_variant_table_lists_the_counts_of_every_variant():
 def test_many_bad_values_are_one_error():
     """The memory for an error of each value would be a hundred times the file."""
     stage = {"channels": 3, "kernel": 3, "mlp": [0] * 100_000}
-    tracemalloc.start()
-    try:
-        with pytest.raises(UserError, match=r"stages\.0\.mlp\.0 must be a list, got 0"):
-            variant_from_dict({"name": "x", "stages": [stage]})
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert peak < 10_000_000
+    message = r"stages\.0\.mlp\.0 must be a list, got 0"
+    with peak_memory_below(10_000_000), pytest.raises(UserError, match=message):
+        variant_from_dict({"name": "x", "stages": [stage]})

@@ -13,6 +13,12 @@ from nin_jax.data.datasets import load_dataset
 from nin_jax.data.streaming import open_dataset
 
 
+@pytest.fixture(autouse=True)
+def no_data_dir(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide the developer's folder in the modules that have this name."""
+    monkeypatch.delenv("NIN_DATA_DIR", raising=False)
+
+
 def pictures(count: int, *shape: int, seed: int = 0) -> np.ndarray:
     """Return random images: uint8 [count, *shape]."""
     return np.random.default_rng(seed).integers(0, 256, (count, *shape), np.uint8)
