@@ -14,6 +14,8 @@ from matplotlib.ticker import NullFormatter
 TRAIN, TEST = "#0072B2", "#D55E00"
 PALETTE = (TRAIN, TEST, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")
 MOST_MAPS = 17  # in the figure of class maps: three rows with the image
+MOST_NAMES = 50  # of classes on the axes of a confusion matrix: more need a larger figure
+MOST_COUNTS = 30  # classes of a confusion matrix whose numbers are legible
 
 # Names may contain dollar signs, which matplotlib would parse as a formula and may fail on.
 literal_text = matplotlib.rc_context({"text.parse_math": False})
@@ -133,6 +135,8 @@ def plot_confusion(
 ) -> None:
     """Plot a confusion matrix: rows are labels, columns predictions, colors shares of the row.
 
+    More than `MOST_NAMES` classes have their numbers, from 0, in place of names.
+
     Args:
         confusion: int [classes, classes], counts of images.
         class_names: one for each class.
@@ -141,16 +145,18 @@ def plot_confusion(
     """
     classes = len(confusion)
     shares = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
-    side = max(4.5, 0.55 * classes + 2)
+    # The memory grows with the area: 1,000 classes at 0.55 inches each would take 27 GB.
+    side = max(4.5, 0.55 * min(classes, MOST_NAMES) + 2)
     figure = Figure(figsize=(side + 0.6, side), dpi=150, layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    axes.set_xticks(range(classes), class_names, rotation=45, ha="right")
-    axes.set_yticks(range(classes), class_names)
+    if classes <= MOST_NAMES:
+        axes.set_xticks(range(classes), class_names, rotation=45, ha="right")
+        axes.set_yticks(range(classes), class_names)
     axes.set_xlabel("predicted")
     axes.set_ylabel("label")
     axes.set_title(title, fontsize=11)
-    if classes <= 30:  # with more, the numbers are not legible
+    if classes <= MOST_COUNTS:
         for i, j in np.argwhere(confusion > 0):
             color = "white" if shares[i, j] > 0.5 else "black"
             axes.text(j, i, str(confusion[i, j]), ha="center", va="center", color=color, fontsize=8)

@@ -9,10 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from PIL import Image
 
 import nin_jax
 from nin_jax import UserError
 from nin_jax.models import convert
+from nin_jax.plotting import plot_confusion
 from nin_jax.runs import workdir
 from nin_jax.runs.checkpoint import Checkpoints
 
@@ -38,6 +40,13 @@ def test_the_best_weights_have_the_best_accuracy(undisturbed, script, tmp_path):
     assert f"test accuracy {best['test_accuracy']}\n" in outcome.out
     assert (tmp_path / f"confusion-{best['step']}.png").exists()
     assert not (tmp_path / workdir.CONFUSION).exists()
+
+
+def test_the_figure_of_many_classes_has_a_bounded_size(tmp_path):
+    names = tuple(f"class {i}" for i in range(1000))
+    plot_confusion(np.eye(1000, dtype=np.int64), names, "many", tmp_path / "many.png")
+    with Image.open(tmp_path / "many.png") as figure:
+        assert max(figure.size) < 5000
 
 
 def test_convert_writes_the_weights_of_a_checkpoint(undisturbed, script, tmp_path):
