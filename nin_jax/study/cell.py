@@ -1,7 +1,7 @@
 """Run one cell of the grid and summarize it as a row of the results."""
 
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +11,13 @@ from nin_jax.errors import UserError
 from nin_jax.inference.predictor import Predictor
 from nin_jax.models.geometry import smallest_image
 from nin_jax.models.nin import NiN
+from nin_jax.models.variants import get_variant
 from nin_jax.runs import environment, manifest, workdir, writers
 from nin_jax.runs.examples import load_data
 from nin_jax.runs.fit import fit
 from nin_jax.study.grid import Cell, Row, Setting
+from nin_jax.training.config import TrainConfig, recipe_of
+from nin_jax.training.recipes import Recipe
 from nin_jax.validation import to_json
 
 # What a row takes from the run's summary.json.
@@ -36,17 +39,51 @@ def run_cell(cell: Cell, setting: Setting, folder: Path) -> Row:
         folder: where the run's folder is or will be.
 
     Raises:
-        UserError: as for `fit`, or the run is of another version of nin_jax.
+        UserError: as for `fit`, or the run's folder holds a run with other options or of another
+            version of nin_jax.
     """
     own = folder / cell.name
     started = time.perf_counter()
-    config = cell.config(setting, folder, resume=(own / workdir.CONFIG).exists())
+    begun = (own / workdir.CONFIG).exists()
+    config = cell.config(setting, folder, resume=begun)
+    if begun:
+        _check_same_run(own, config)
     if not (own / workdir.SUMMARY).exists():
         fit(config)
     row = result(cell, own)
     test = load_data(replace(config, feed="resident")).test
     row |= examine(manifest.load_model(own), test)
     return row | {"seconds": round(time.perf_counter() - started, 1)}
+
+
+def _check_same_run(folder: Path, config: TrainConfig) -> None:
+    """Check that a run, finished or not, is the one that the study would make.
+
+    `fit` would continue it with another number of epochs, and does not see a finished run.
+    """
+    check_network(config.variant, folder)
+    saved, recipe = manifest.read_run(folder), recipe_of(config)
+    of_data = ("dataset", "limit_train", "limit_test", "holdout")
+    of_recipe = [field.name for field in fields(Recipe)]
+    other = [name for name in of_data if getattr(saved.config, name) != getattr(config, name)]
+    other += [name for name in of_recipe if getattr(saved.recipe, name) != getattr(recipe, name)]
+    if other:
+        raise UserError(
+            f"{folder} is a run with other options ({', '.join(other)}): give another --out"
+        )
+
+
+def check_network(variant: str, folder: Path) -> None:
+    """Check that a variant, which may be a file, is still the network of a run.
+
+    A run that no longer exists is not compared.
+
+    Raises:
+        UserError: the variant has changed, or its file is gone.
+    """
+    now = get_variant(variant)
+    if (folder / workdir.CONFIG).exists() and manifest.read_run(folder).variant != now:
+        raise UserError(f"{variant} has changed since {folder}: give another --out")
 
 
 def examine(model: NiN, test: Split) -> Row:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 from pathlib import Path
 from typing import Literal
 
@@ -13,11 +14,13 @@ from nin_jax.data.datasets import Split
 from nin_jax.errors import UserError
 from nin_jax.models.nin import NiN
 from nin_jax.runs import manifest
+from nin_jax.runs.progress import Recorder
 from nin_jax.study import grid
 from nin_jax.study.cell import examine
 from nin_jax.study.config import StudyConfig, plan
 from nin_jax.study.grid import ABLATION, Cell, Setting
 from nin_jax.training.config import recipe_of
+from tests.support.shipped import make_run
 from tests.support.study_results import row
 
 
@@ -197,21 +200,22 @@ def test_an_interrupted_run_is_resumed(script, small, tmp_path, monkeypatch):
     from nin_jax.runs.fit import fit
     from nin_jax.study import cell as run_module
 
-    resumed = []
+    resumed, epoch = [], Recorder.epoch
+
+    def then_a_signal(recorder, score):
+        epoch(recorder, score)
+        signal.raise_signal(signal.SIGTERM)
 
     def interrupted(config):
         resumed.append(config.resume)
-        if len(resumed) == 1:
-            from dataclasses import replace
-
-            fit(replace(config, epochs=1))
-            (config.workdir / "summary.json").unlink()
-            raise KeyboardInterrupt
-        return fit(config)
+        with monkeypatch.context() as patch:
+            if len(resumed) == 1:
+                patch.setattr(Recorder, "epoch", then_a_signal)
+            return fit(config)
 
     monkeypatch.setattr(run_module, "fit", interrupted)
     options = [*small, "--recipes", "modern", "--seeds", 1]
-    assert script("study", *options).code == 130
+    assert script("study", *options).code == 143
     assert not (tmp_path / "study" / "results.jsonl").exists()
     outcome = script("study", *options)
     assert outcome.code == 0, outcome.err
@@ -226,6 +230,19 @@ def test_a_run_of_another_version_is_an_error(script, small, tmp_path):
     assert outcome.code == 2
     assert "tiny-modern-seed0 is of another version of nin_jax: no " in outcome.err
     assert outcome.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("other", [{"epochs": 3}, {"limit_train": 32}, {"lr": 0.5}], ids=str)
+def test_a_run_with_other_options_is_an_error(script, small, tiny, tmp_path, other):
+    """It has finished, but its row is missing: the study was stopped between the two."""
+    folder = tmp_path / "study" / "runs" / "tiny-modern-seed0"
+    options = {"epochs": 2, "limit_train": 64, "limit_test": 20} | other
+    make_run(folder, str(tiny), **options)
+    (folder / "summary.json").write_text("{}")
+    outcome = script("study", *small, "--recipes", "modern", "--seeds", 1)
+    assert outcome.code == 2
+    (name,) = other
+    assert f"tiny-modern-seed0 is a run with other options ({name}): give anoth" in outcome.err
 
 
 @pytest.mark.parametrize(
