@@ -22,7 +22,7 @@ from nin_jax.reading import shown
 from nin_jax.runs import manifest, workdir
 from nin_jax.runs.examples import load_data
 from nin_jax.study import content, figures, grid, page
-from nin_jax.study.cell import run_cell
+from nin_jax.study.cell import check_network, run_cell
 from nin_jax.study.config import StudyConfig, plan
 from nin_jax.study.grid import RESULTS, Cell, Row, Setting
 from nin_jax.study.networks import Networks, count, key, measure
@@ -84,10 +84,10 @@ def _check_same_study(
     """Check that new runs can be compared with the existing ones.
 
     All runs of a recipe have the same image size, length and images; all recipes have the same
-    dataset.
+    dataset. The networks are those of the runs: the costs are counted from their files.
 
     Raises:
-        UserError: they differ.
+        UserError: they differ, or a variant's file is gone.
     """
     now = _comparable(setting)
     for row in rows:
@@ -103,6 +103,7 @@ def _check_same_study(
                 f"{out} holds results of {', '.join(differences)} for recipe {row['recipe']}: give "
                 "another --out"
             )
+        check_network(row["variant"], out / "runs" / row["cell"])
 
 
 def _comparable(setting: Setting) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import json
 import re
 import signal
+from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +21,7 @@ from nin_jax.study.cell import examine
 from nin_jax.study.config import StudyConfig, plan
 from nin_jax.study.grid import ABLATION, Cell, Setting
 from nin_jax.training.config import recipe_of
+from tests.conftest import TINY_TOML
 from tests.support.shipped import make_run
 from tests.support.study_results import row
 
@@ -243,6 +245,29 @@ def test_a_run_with_other_options_is_an_error(script, small, tiny, tmp_path, oth
     assert outcome.code == 2
     (name,) = other
     assert f"tiny-modern-seed0 is a run with other options ({name}): give anoth" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (TINY_TOML.replace("channels = 8", "channels = 9"), "tiny.toml has changed since"),
+        (None, "cannot read variant file"),
+    ],
+)
+def test_a_network_that_has_changed_is_an_error(script, small, tiny, tmp_path, text, message):
+    """It is found before the first of the new runs."""
+    out = tmp_path / "study"
+    make_run(out / "runs" / "tiny-modern-seed0", str(tiny))
+    setting = Setting("digits", image_size=16, epochs=2, limit_train=64, limit_test=20)
+    grid.append_result(out / "results.jsonl", row(str(tiny), setting=asdict(setting)))
+    other = tiny.rename(tmp_path / "other.toml")
+    if text is not None:
+        tiny.write_text(text)
+    options = [other if option == tiny else option for option in small]
+    outcome = script("study", *options, "--recipes", "modern", "--seeds", 1)
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+    assert message in outcome.err
+    assert not (out / "runs" / "other-modern-seed0").exists()
 
 
 @pytest.mark.parametrize(
