@@ -79,6 +79,8 @@ def plan(config: StudyConfig) -> tuple[Setting, list[Cell]]:
     if len(set(names)) < len(names):
         raise UserError(f"--variants has the same name twice: {', '.join(names)}")
     if config.gallery is not None:
+        if config.page_only:
+            raise UserError("--gallery does nothing with --page-only")
         _check_gallery(config.gallery)
     if not 1 <= config.seeds <= MAX_SEEDS:
         raise UserError(

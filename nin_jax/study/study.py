@@ -60,6 +60,8 @@ def make_study(config: StudyConfig, command: Sequence[str]) -> Path:
     dataset = load_dataset(setting.dataset, setting.data_dir, options)
     setting = replace(setting, dataset=dataset.name)
     _check_same_study(rows, setting, {cell.recipe for cell in cells}, config.out)
+    if config.gallery is not None:
+        _check_gallery_fits(config.gallery, dataset)
     console = Console(highlight=False, soft_wrap=True, emoji=False)
     workdir.make_folder("--out", config.out)
     story.class_names = list(dataset.class_names)
@@ -104,6 +106,21 @@ def _check_same_study(
                 "another --out"
             )
         check_network(row["variant"], out / "runs" / row["cell"])
+
+
+def _check_gallery_fits(folder: Path, dataset: Dataset) -> None:
+    """Check that the network of the gallery is for images and classes as those of the study.
+
+    Raises:
+        UserError: it does not.
+    """
+    sizes = manifest.read_run(folder).sizes
+    wanted = {"in_channels": dataset.image_shape[2], "num_classes": dataset.num_classes}
+    for name, value in wanted.items():
+        if sizes[name] != value:
+            raise UserError(
+                f"--gallery {folder} has {name} {sizes[name]}, and {dataset.name} has {value}"
+            )
 
 
 def _comparable(setting: Setting) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import functools
 import json
 from typing import Any
 
-from tests.bad_inputs.case import REMOVED, Case, command, on_digits
+from tests.bad_inputs.case import REMOVED, Case, command, on_digits, picture
 from tests.support.study_results import row
 
 _study = functools.partial(on_digits, "study")
@@ -48,6 +48,16 @@ STUDY = {
     "quick and seeds": _study("--seeds does nothing with --quick", "--quick", "--seeds", "2"),
     "holdout zero": _study("--holdout must be", "--holdout", "0"),
     "gallery of nothing": _study("none is not a run", "--gallery", "none"),
+    "gallery for the page only": _study(
+        "--gallery does nothing with --page-only", "--page-only", "--gallery", "run"
+    ),
+    "gallery of other classes": _study(
+        "--gallery run has num_classes 10, and folder:set has 2",
+        *("--dataset", "folder:set", "--variants", "nin", "--image-size", "67"),
+        *("--gallery", "run"),
+        files={f"set/{split}/{c}/p.png": picture for split in ("train", "test") for c in "ab"},
+        edits={},
+    ),
     "change without a value": _study("is not of the form field=value", "--changes", "lr"),
     "change of nothing": _study("unknown field of a recipe", "--changes", "colour=3"),
     "change to a word": _study("needs a number", "--changes", "lr=fast"),
