@@ -1,8 +1,9 @@
 """Print a report as tables, Markdown, CSV, JSON or a derivation, and draw its figures."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from nin_jax.accounting.memory_tables import (
     variant_memory_table,
 )
 from nin_jax.accounting.request import ReportConfig
+from nin_jax.errors import one_line
 from nin_jax.runs.environment import device_name, versions
 from nin_jax.tables import Table, as_csv, flat_csv, markdown_section, print_table
 
@@ -112,14 +114,20 @@ FORMATS = {
 
 
 def draw(folder: Path, accounts: Sequence[Account], *, compare: bool) -> list[Path]:
-    """Draw the layers of each network and, with ``compare``, all networks; return the files."""
+    """Draw the layers of each network and, with ``compare``, all networks; return the files.
+
+    Raises:
+        UserError: a file cannot be written.
+    """
     from nin_jax.accounting.figures import plot_layers, plot_variants  # matplotlib loads slowly
 
-    written = []
-    for account in accounts:
-        written.append(folder / (f"layers-{account.variant}.png" if compare else "layers.png"))
-        plot_layers(account, written[-1])
+    drawings: dict[str, Callable[[Path], None]] = {
+        f"layers-{account.variant}.png" if compare else "layers.png": partial(plot_layers, account)
+        for account in accounts
+    }
     if compare:
-        written.append(folder / "variants.png")
-        plot_variants(accounts, written[-1])
-    return written
+        drawings["variants.png"] = partial(plot_variants, accounts)
+    for name, draw_into in drawings.items():
+        with one_line(f"cannot write {folder / name}"):
+            draw_into(folder / name)
+    return [folder / name for name in drawings]

@@ -28,7 +28,7 @@ def make_report(config: ReportConfig, measure: Measure) -> None:
             progress; returns the memory measured in training and prediction.
 
     Raises:
-        UserError: an option is wrong, or a figure cannot be written. Nothing is written then.
+        UserError: an option is wrong, and nothing is printed; or a figure cannot be written.
     """
     memory_bytes = _check(config)
     variants = list_variants() if config.all else [config.variant]

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from nin_jax.data import transforms
-from nin_jax.errors import UserError
+from nin_jax.errors import UserError, one_line
 from nin_jax.inference.files import PictureSource, find, read_batches
 from nin_jax.models.nin import NiN, class_maps
 from nin_jax.runs import workdir
@@ -106,7 +106,7 @@ def explain_files(paths: Sequence[Path], source: Source, out: Path) -> tuple[lis
 
     Raises:
         UserError: a path or the network does not exist, the weights do not fit, the network has no
-            class maps, or ``out`` is a file.
+            class maps, ``out`` is a file, or a figure cannot be written.
     """
     from nin_jax.plotting import plot_class_maps  # matplotlib is slow to import
 
@@ -123,7 +123,8 @@ def explain_files(paths: Sequence[Path], source: Source, out: Path) -> tuple[lis
         workdir.make_folder("--out", out)
         for path, each in zip(readable, found, strict=True):
             written.append(_free_name(out, path.stem, written))
-            plot_class_maps(each.image, each.maps, trained.class_names, path.name, written[-1])
+            with one_line(f"cannot write {written[-1]}"):
+                plot_class_maps(each.image, each.maps, trained.class_names, path.name, written[-1])
     return written, faults
 
 
@@ -161,7 +162,8 @@ def explain_test_images(count: int, source: Source, data_dir: Path | None, out: 
                 files.append(out / f"test-{len(files):05d}-maps.png")
                 predicted = names[each.logits.argmax()]
                 title = f"{kind} {len(files) - 1}: {names[label]}, predicted {predicted}"
-                plot_class_maps(each.image, each.maps, names, title, files[-1])
+                with one_line(f"cannot write {files[-1]}"):
+                    plot_class_maps(each.image, each.maps, names, title, files[-1])
                 bar.advance(task)
     return files
 

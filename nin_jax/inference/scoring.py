@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from nin_jax.data.datasets import Dataset
-from nin_jax.errors import UserError
+from nin_jax.errors import UserError, one_line
 from nin_jax.inference import shipping
 from nin_jax.runs import workdir
 from nin_jax.runs.preparation import evaluation_images
@@ -59,8 +59,8 @@ def score_source(
 
     Raises:
         UserError: there is no such network, the weights do not fit, the data are not those of the
-            training, a folder cannot be written, the network cannot ship, or ``test`` is given for
-            a run without held-out images.
+            training, a folder or the figure cannot be written, the network cannot ship, or ``test``
+            is given for a run without held-out images.
     """
     trained = source.load()
     out = out or trained.folder or Path()
@@ -129,5 +129,6 @@ def _report(trained: Trained, dataset: Dataset, score: Score, path: Path) -> Non
         figures = (f"{row[key]:.4f}" for key in ("precision", "recall"))
         table.add_row(escape(name), *figures, f"{row['images']:,}")
     Console(emoji=False).print(table)
-    plot_confusion(score.confusion, trained.class_names, title, path)
+    with one_line(f"cannot write {path}"):
+        plot_confusion(score.confusion, trained.class_names, title, path)
     print(f"{what} {score.accuracy}\nwrote {path}")

@@ -197,6 +197,15 @@ def test_figures_are_drawn(script, tmp_path):
             assert len(image.convert("RGB").getcolors(10**6) or []) > 50
 
 
+def test_a_figure_that_cannot_be_written_is_one_line(script, tmp_path):
+    (tmp_path / "plots" / "layers.png").mkdir(parents=True)
+    small = ("--variant", "nin_one_1x1", "--image-size", 67, "--explain")
+    outcome = script("report", *small, "--plots", tmp_path / "plots")
+    assert outcome.code == 2
+    assert outcome.err.startswith(f"error: cannot write {tmp_path / 'plots' / 'layers.png'}: ")
+    assert outcome.err.count("\n") == 1
+
+
 @pytest.fixture(scope="module")
 def on_paper():
     return [account(name, batch_size=128, xla=False) for name in nin_jax.list_variants()]

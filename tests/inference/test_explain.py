@@ -78,6 +78,19 @@ def test_readable_pictures_are_drawn_and_the_others_named(script, undisturbed, t
         assert image.width > 1000
 
 
+def test_a_figure_that_cannot_be_written_is_one_line(script, undisturbed, tmp_path):
+    long = picture(tmp_path / f"{'x' * 250}.png")  # with "-maps" too long for a file's name
+    outcome = script("explain", long, "--workdir", undisturbed)
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+    assert outcome.err.startswith("error: cannot write maps/xxx")
+    blocked = tmp_path / "maps" / "test-00000-maps.png"
+    blocked.mkdir(parents=True)
+    options = ("--workdir", undisturbed, "--out", blocked.parent, "--test-images", 1)
+    outcome = script("explain", *options)
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+    assert f"cannot write {blocked}: " in outcome.err
+
+
 def test_test_images_are_drawn_with_their_labels(script, undisturbed, tmp_path, monkeypatch):
     titles = []
     monkeypatch.setattr(Figure, "suptitle", lambda figure, text, **_: titles.append(text))

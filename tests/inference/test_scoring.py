@@ -42,6 +42,14 @@ def test_the_best_weights_have_the_best_accuracy(undisturbed, script, tmp_path):
     assert not (tmp_path / workdir.CONFUSION).exists()
 
 
+def test_a_figure_that_cannot_be_written_is_one_line(undisturbed, script, tmp_path):
+    path = tmp_path / workdir.CONFUSION
+    path.mkdir()
+    outcome = script("evaluate", "--workdir", undisturbed, "--out", tmp_path)
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+    assert f"error: cannot write {path}: Is a directory" in outcome.err
+
+
 def test_the_figure_of_many_classes_has_a_bounded_size(tmp_path):
     names = tuple(f"class {i}" for i in range(1000))
     plot_confusion(np.eye(1000, dtype=np.int64), names, "many", tmp_path / "many.png")
