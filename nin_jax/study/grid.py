@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, Field, model_validator
 
-from nin_jax.errors import UserError, unknown_name
+from nin_jax.errors import RunError, UserError, one_line, unknown_name
 from nin_jax.reading import parse_json, read_text, shown
 from nin_jax.training.config import TrainConfig, recipe_of
 from nin_jax.training.recipes import RECIPES, Recipe
@@ -265,8 +265,12 @@ def read_results(path: Path) -> list[Row]:
 
 
 def append_result(path: Path, row: Row) -> None:
-    """Append a row and sync it to the disk. An incomplete last line is removed first."""
-    with open(path, "a+b") as file:
+    """Append a row and sync it to the disk. An incomplete last line is removed first.
+
+    Raises:
+        RunError: the file cannot be written.
+    """
+    with one_line(f"cannot write {path}", raised=RunError), open(path, "a+b") as file:
         file.seek(0)
         text = file.read()
         whole = text.rfind(b"\n") + 1

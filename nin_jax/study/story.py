@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, Field
 
-from nin_jax.errors import UserError
+from nin_jax.errors import RunError, UserError, one_line
 from nin_jax.runs import manifest
 from nin_jax.study.content import Picture
 from nin_jax.study.networks import Networks
@@ -32,8 +32,13 @@ class Story:
     gallery: list[dict[str, str]] = field(default_factory=list)
 
     def write(self, out: Path) -> None:
-        """Write the story into the folder of the study."""
-        manifest.write_json(out / STORY, asdict(self))
+        """Write the story into the folder of the study.
+
+        Raises:
+            RunError: it cannot be written.
+        """
+        with one_line(f"cannot write {out / STORY}", raised=RunError):
+            manifest.write_json(out / STORY, asdict(self))
 
     def pictures(self, out: Path) -> list[Picture]:
         """Return the pictures of the gallery whose files exist."""

@@ -14,12 +14,13 @@ from rich.console import Console
 from nin_jax.accounting.account import account
 from nin_jax.data.datasets import Dataset, load_dataset
 from nin_jax.data.image_folder import FolderOptions
-from nin_jax.errors import UserError
+from nin_jax.errors import RunError, UserError, one_line
 from nin_jax.inference.class_maps import explain_images
 from nin_jax.models.variants import get_variant, list_variants
 from nin_jax.plotting import plot_class_maps
 from nin_jax.reading import shown
 from nin_jax.runs import manifest, workdir
+from nin_jax.runs.checksums import replacing
 from nin_jax.runs.examples import load_data
 from nin_jax.study import content, figures, grid, page
 from nin_jax.study.cell import check_network, run_cell
@@ -44,6 +45,7 @@ def make_study(config: StudyConfig, command: Sequence[str]) -> Path:
 
     Raises:
         UserError: a cell of the grid cannot be run, or the folder holds another study.
+        RunError: a file of the study cannot be written, as on a full disk.
     """
     setting, cells = plan(config)
     workdir.check_folder("--out", config.out)
@@ -198,7 +200,9 @@ def _write(rows: Sequence[Row], story: Story, out: Path) -> Path:
                 measured, figures.LIGHT, paper="#ffffff"
             )
     for name, text in texts.items():
-        (out / name).write_text(text, encoding="utf-8")
+        path = out / name
+        with one_line(f"cannot write {path}", raised=RunError), replacing(path) as partial:
+            partial.write_text(text, encoding="utf-8")
     return out / "index.html"
 
 
@@ -239,7 +243,8 @@ def _gallery(
         label, prediction = (dataset.class_names[n] for n in (labels[i], predicted[i]))
         caption = f"{given.name}, test image {i}: {label}, predicted {prediction}"
         path = out / GALLERY / f"{i:05d}.png"
-        plot_class_maps(found[i].image, found[i].maps, dataset.class_names, caption, path)
+        with one_line(f"cannot write {path}", raised=RunError):
+            plot_class_maps(found[i].image, found[i].maps, dataset.class_names, caption, path)
         pictures.append({"file": f"{i:05d}.png", "caption": caption})
     return pictures
 

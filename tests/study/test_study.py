@@ -3,7 +3,6 @@
 import json
 import re
 import signal
-from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
@@ -21,8 +20,6 @@ from nin_jax.study.cell import examine
 from nin_jax.study.config import StudyConfig, plan
 from nin_jax.study.grid import ABLATION, Cell, Setting
 from nin_jax.training.config import recipe_of
-from tests.conftest import TINY_TOML
-from tests.support.shipped import make_run
 from tests.support.study_results import row
 
 
@@ -91,14 +88,6 @@ def test_a_damaged_line_before_the_last_is_an_error(tmp_path, line):
     path.write_text(f"{line}\n{json.dumps(row())}\n")
     with pytest.raises(UserError, match="line 1 is not a result"):
         grid.read_results(path)
-
-
-@pytest.fixture
-def small(tiny, tmp_path):
-    """Return options of a study that takes a second."""
-    options = ["--variants", tiny, "--dataset", "digits", "--image-size", 16, "--epochs", 2]
-    options += ["--limit-train", 64, "--limit-test", 20, "--ablation", "none"]
-    return [*options, "--out", tmp_path / "study"]
 
 
 @pytest.mark.slow
@@ -222,52 +211,6 @@ def test_an_interrupted_run_is_resumed(script, small, tmp_path, monkeypatch):
     outcome = script("study", *options)
     assert outcome.code == 0, outcome.err
     assert resumed == [False, True]
-
-
-def test_a_run_of_another_version_is_an_error(script, small, tmp_path):
-    folder = tmp_path / "study" / "runs" / "tiny-modern-seed0"
-    folder.mkdir(parents=True)
-    (folder / "summary.json").write_text("{}")
-    outcome = script("study", *small, "--recipes", "modern", "--seeds", 1)
-    assert outcome.code == 2
-    assert "tiny-modern-seed0 is of another version of nin_jax: no " in outcome.err
-    assert outcome.err.count("\n") == 1
-
-
-@pytest.mark.parametrize("other", [{"epochs": 3}, {"limit_train": 32}, {"lr": 0.5}], ids=str)
-def test_a_run_with_other_options_is_an_error(script, small, tiny, tmp_path, other):
-    """It has finished, but its row is missing: the study was stopped between the two."""
-    folder = tmp_path / "study" / "runs" / "tiny-modern-seed0"
-    options = {"epochs": 2, "limit_train": 64, "limit_test": 20} | other
-    make_run(folder, str(tiny), **options)
-    (folder / "summary.json").write_text("{}")
-    outcome = script("study", *small, "--recipes", "modern", "--seeds", 1)
-    assert outcome.code == 2
-    (name,) = other
-    assert f"tiny-modern-seed0 is a run with other options ({name}): give anoth" in outcome.err
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        (TINY_TOML.replace("channels = 8", "channels = 9"), "tiny.toml has changed since"),
-        (None, "cannot read variant file"),
-    ],
-)
-def test_a_network_that_has_changed_is_an_error(script, small, tiny, tmp_path, text, message):
-    """It is found before the first of the new runs."""
-    out = tmp_path / "study"
-    make_run(out / "runs" / "tiny-modern-seed0", str(tiny))
-    setting = Setting("digits", image_size=16, epochs=2, limit_train=64, limit_test=20)
-    grid.append_result(out / "results.jsonl", row(str(tiny), setting=asdict(setting)))
-    other = tiny.rename(tmp_path / "other.toml")
-    if text is not None:
-        tiny.write_text(text)
-    options = [other if option == tiny else option for option in small]
-    outcome = script("study", *options, "--recipes", "modern", "--seeds", 1)
-    assert (outcome.code, outcome.err.count("\n")) == (2, 1)
-    assert message in outcome.err
-    assert not (out / "runs" / "other-modern-seed0").exists()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,75 @@
+"""What a study finds in its folder, and what it cannot write there."""
+
+from dataclasses import asdict
+
+import pytest
+
+from nin_jax.errors import RunError
+from nin_jax.study import grid
+from nin_jax.study.grid import Setting
+from nin_jax.study.story import Story
+from tests.conftest import TINY_TOML
+from tests.support.shipped import make_run
+from tests.support.study_results import row
+
+
+def test_a_run_of_another_version_is_an_error(script, small, tmp_path):
+    folder = tmp_path / "study" / "runs" / "tiny-modern-seed0"
+    folder.mkdir(parents=True)
+    (folder / "summary.json").write_text("{}")
+    outcome = script("study", *small, "--recipes", "modern", "--seeds", 1)
+    assert outcome.code == 2
+    assert "tiny-modern-seed0 is of another version of nin_jax: no " in outcome.err
+    assert outcome.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("other", [{"epochs": 3}, {"limit_train": 32}, {"lr": 0.5}], ids=str)
+def test_a_run_with_other_options_is_an_error(script, small, tiny, tmp_path, other):
+    """It has finished, but its row is missing: the study was stopped between the two."""
+    folder = tmp_path / "study" / "runs" / "tiny-modern-seed0"
+    options = {"epochs": 2, "limit_train": 64, "limit_test": 20} | other
+    make_run(folder, str(tiny), **options)
+    (folder / "summary.json").write_text("{}")
+    outcome = script("study", *small, "--recipes", "modern", "--seeds", 1)
+    assert outcome.code == 2
+    (name,) = other
+    assert f"tiny-modern-seed0 is a run with other options ({name}): give anoth" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (TINY_TOML.replace("channels = 8", "channels = 9"), "tiny.toml has changed since"),
+        (None, "cannot read variant file"),
+    ],
+    ids=["changed", "gone"],
+)
+def test_a_network_that_has_changed_is_an_error(script, small, tiny, tmp_path, text, message):
+    """It is found before the first of the new runs."""
+    out = tmp_path / "study"
+    make_run(out / "runs" / "tiny-modern-seed0", str(tiny))
+    setting = Setting("digits", image_size=16, epochs=2, limit_train=64, limit_test=20)
+    grid.append_result(out / "results.jsonl", row(str(tiny), setting=asdict(setting)))
+    other = tiny.rename(tmp_path / "other.toml")
+    if text is not None:
+        tiny.write_text(text)
+    options = [other if option == tiny else option for option in small]
+    outcome = script("study", *options, "--recipes", "modern", "--seeds", 1)
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+    assert message in outcome.err
+    assert not (out / "runs" / "other-modern-seed0").exists()
+
+
+def test_a_file_that_cannot_be_written_is_one_line(script, tmp_path):
+    grid.append_result(tmp_path / "results.jsonl", row())
+    for name in ("index.html", "study.json", "folder"):
+        (tmp_path / name).mkdir()
+    with pytest.raises(RunError, match=r"cannot write .*/study\.json: Is a directory"):
+        Story().write(tmp_path)
+    with pytest.raises(RunError, match=r"cannot write .*/folder: Is a directory"):
+        grid.append_result(tmp_path / "folder", row())
+    (tmp_path / "study.json").rmdir()
+    outcome = script("study", "--out", tmp_path, "--page-only")
+    assert (outcome.code, outcome.err.count("\n")) == (1, 1)
+    assert f"error: cannot write {tmp_path / 'index.html'}: Is a directory" in outcome.err
+    assert not (tmp_path / "index.html.partial").exists()
