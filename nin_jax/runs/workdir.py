@@ -157,8 +157,12 @@ def _first_free(config: TrainConfig) -> Path:
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, option: str = "--workdir") -> Iterator[None]:
     """Hold the folder's lock; the system releases it however the process ends.
+
+    Args:
+        folder: of a run, or of a study.
+        option: the option that names the folder, for the message.
 
     Raises:
         UserError: another process holds it, or the folder cannot be written or locked.
@@ -171,9 +175,9 @@ def locked(folder: Path) -> Iterator[None]:
         path.write_text(f"process {os.getpid()} on {platform.node()}", encoding="utf-8")
     except Timeout:
         holder = path.read_text(encoding="utf-8") or "another process"
-        raise UserError(f"--workdir {folder} is in use by {holder}") from None
+        raise UserError(f"{option} {folder} is in use by {holder}") from None
     except OSError as error:
-        raise UserError(f"--workdir {folder} is not writable: {error.strerror}") from None
+        raise UserError(f"{option} {folder} is not writable: {error.strerror}") from None
     try:
         yield
     finally:

@@ -44,7 +44,7 @@ def make_study(config: StudyConfig, command: Sequence[str]) -> Path:
         The page's path.
 
     Raises:
-        UserError: a cell of the grid cannot be run, or the folder holds another study.
+        UserError: a cell of the grid cannot be run, or the folder holds another study or is in use.
         RunError: a file of the study cannot be written, as on a full disk.
     """
     setting, cells = plan(config)
@@ -69,14 +69,15 @@ def make_study(config: StudyConfig, command: Sequence[str]) -> Path:
     story.class_names = list(dataset.class_names)
     if list(command) not in story.commands:
         story.commands.append(list(command))
-    try:
-        _run(missing, rows, setting, config.out, console)
-        _count_and_time(rows, setting, story.networks, config.times, console)
-        drawn = _gallery(rows, story.networks, dataset, config.out, config.gallery)
-        story.gallery = drawn or story.gallery
-    finally:  # an interrupted study gets a page too
-        story.write(config.out)
-        path = _write(rows, story, config.out) if rows else None
+    with workdir.locked(config.out, "--out"):
+        try:
+            _run(missing, rows, setting, config.out, console)
+            _count_and_time(rows, setting, story.networks, config.times, console)
+            drawn = _gallery(rows, story.networks, dataset, config.out, config.gallery)
+            story.gallery = drawn or story.gallery
+        finally:  # an interrupted study gets a page too
+            story.write(config.out)
+            path = _write(rows, story, config.out) if rows else None
     assert path is not None
     console.print(f"wrote {path}", markup=False)
     return path

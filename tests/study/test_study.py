@@ -97,7 +97,7 @@ def test_a_study_continues_and_repeats_no_run(script, small, tmp_path):
     out = tmp_path / "study"
     assert {path.name for path in out.iterdir()} == {
         *("results.jsonl", "index.html", "study.md", "study.csv", "study.json", "runs"),
-        "accuracy-modern.svg",
+        *("accuracy-modern.svg", ".lock"),
     }
     first = (out / "results.jsonl").read_text()
     outcome = script("study", *small, "--recipes", "modern", "--seeds", 2)

@@ -1,5 +1,6 @@
 """What a study finds in its folder, and what it cannot write there."""
 
+import fcntl
 from dataclasses import asdict
 
 import pytest
@@ -58,6 +59,19 @@ def test_a_network_that_has_changed_is_an_error(script, small, tiny, tmp_path, t
     assert (outcome.code, outcome.err.count("\n")) == (2, 1)
     assert message in outcome.err
     assert not (out / "runs" / "other-modern-seed0").exists()
+
+
+def test_a_folder_in_use_is_an_error(script, small, tmp_path):
+    out = tmp_path / "study"
+    out.mkdir()
+    with open(out / ".lock", "w") as lock:
+        lock.write("process 123 on host")
+        lock.flush()
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        outcome = script("study", *small)
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+    assert f"--out {out} is in use by process 123 on host" in outcome.err
+    assert [path.name for path in out.iterdir()] == [".lock"]
 
 
 def test_a_file_that_cannot_be_written_is_one_line(script, tmp_path):
