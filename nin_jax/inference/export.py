@@ -13,6 +13,7 @@ from nin_jax.data import transforms
 from nin_jax.errors import one_line
 from nin_jax.models.nin import NiN
 from nin_jax.runs import workdir
+from nin_jax.runs.checksums import replacing
 from nin_jax.runs.trained import Source
 
 PLATFORMS = ("cpu", "cuda")
@@ -62,6 +63,8 @@ def export_program(model: NiN, images: Images = "float32") -> bytes:
 def export_source(source: Source, out: Path, images: Images = "float32") -> None:
     """Export a trained network into a file, and print what it takes and returns.
 
+    A failure leaves no partial file.
+
     Raises:
         UserError: there is no such network, or the file exists or cannot be written.
     """
@@ -69,8 +72,8 @@ def export_source(source: Source, out: Path, images: Images = "float32") -> None
     trained = source.load()
     model = trained.model
     content = export_program(model, images)
-    with one_line(f"cannot write {out}"):
-        out.write_bytes(content)
+    with one_line(f"cannot write {out}"), replacing(out) as partial:
+        partial.write_bytes(content)
     height, width = model.image_size
     print(
         f"wrote {out} ({len(content) / 1e6:.1f} MB): {model.variant.name} of {trained.origin}, "

@@ -76,7 +76,7 @@ def _paths(trained: Trained, folder: Path) -> tuple[Path, Path]:
 
 
 def write(trained: Trained, score: Score, folder: Path) -> tuple[Path, Path]:
-    """Write the weights and their card; a failure leaves no partial file.
+    """Write the weights and their card; a failure leaves neither.
 
     Args:
         trained: the network, from `rounded`.
@@ -112,7 +112,11 @@ def write(trained: Trained, score: Score, folder: Path) -> tuple[Path, Path]:
     with one_line(f"--export {folder} cannot be written"):
         with replacing(weights) as partial:
             partial.write_bytes(content)
-        manifest.write_json(text, asdict(card))
+        try:
+            manifest.write_json(text, asdict(card))
+        except OSError:
+            weights.unlink()  # `check` would refuse another try
+            raise
     return weights, text
 
 

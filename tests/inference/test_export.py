@@ -1,5 +1,9 @@
-"""Exported programs: they run without nin_jax, for any number of images, on two platforms."""
+"""Exported programs: they run without nin_jax, for any number of images, on two platforms.
 
+An export of a program or of weights to ship that failed can be repeated.
+"""
+
+import os
 import subprocess
 import sys
 
@@ -7,9 +11,17 @@ import numpy as np
 import pytest
 
 import nin_jax
-from nin_jax.inference.export import export_program
+from nin_jax import UserError
+from nin_jax.inference import export, shipping
+from nin_jax.inference.export import export_program, export_source
 from nin_jax.models.convert import save_safetensors
+from nin_jax.runs import manifest
+from nin_jax.runs.trained import Source
+from nin_jax.training import device
+from nin_jax.training.evaluate import Score
 from parity_tests.tolerances import FORWARD
+from tests.support.one_process import full_disk
+from tests.support.shipped import SMALL, build_in, make_run
 
 RUN = """
 import sys
@@ -51,3 +63,41 @@ def test_the_script_writes_the_weights_of_a_run(script, tiny, tmp_path):
     content = (tmp_path / "cwd/tiny.jax_export").read_bytes()
     save_safetensors(nin_jax.load_run(tmp_path / "cwd/run"), tmp_path / "weights")
     assert len(content) > (tmp_path / "weights").stat().st_size
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Export a few bytes, which takes no time."""
+    monkeypatch.setattr(export, "export_program", lambda *_: b"program")
+
+
+def test_a_failed_export_can_be_repeated(quick, undisturbed, tmp_path, monkeypatch):
+    out = tmp_path / "nin.jax_export"
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full_disk)
+        with pytest.raises(UserError, match=r"cannot write .*: No space left"):
+            export_source(Source(undisturbed), out)
+    assert not list(tmp_path.iterdir())
+    export_source(Source(undisturbed), out)
+    assert out.read_bytes() == b"program"
+
+
+def test_weights_without_a_card_are_removed(tmp_path, monkeypatch):
+    build_in(monkeypatch, SMALL)
+    trained = Source(make_run(tmp_path / "run")).load()
+    score, folder = Score(0.5, np.eye(10, dtype=np.int64)), tmp_path / "weights"
+    with monkeypatch.context() as patch:
+        patch.setattr(manifest, "write_json", full_disk)
+        with pytest.raises(UserError, match=r"--export .* cannot be written: No space left"):
+            shipping.write(trained, score, folder)
+    shipping.check(trained, folder)
+    written = shipping.write(trained, score, folder)
+    assert sorted(folder.iterdir()) == sorted(written)
+
+
+def test_the_compilation_cache_can_be_turned_off(quick, script, undisturbed, monkeypatch):
+    wanted = []
+    monkeypatch.setattr(device, "use_compilation_cache", wanted.append)
+    outcome = script("export", "--workdir", undisturbed, "--no-compilation-cache")
+    assert outcome.code == 0, outcome.err
+    assert wanted == [False]
