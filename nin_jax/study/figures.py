@@ -69,13 +69,14 @@ def learning_curves(groups: Sequence[Group], ink: str, paper: str | None = None)
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
     for axes in panels.flat[len(groups) :]:
         axes.set_axis_off()
-    losses = [_known([row["train_loss"] for row in group.rows]) for group in groups]
-    highest = max(max(map(max, known)) for known in losses)
+    losses = [[row["train_loss"] for row in group.rows] for group in groups]
+    known = (value for curves in losses for curve in curves for value in curve if value is not None)
+    highest = max(known, default=1.0)
     for number, (axes, group) in enumerate(zip(panels.flat, groups, strict=False)):
         color = PALETTE[number % len(PALETTE)]
         loss = axes.twinx()
         loss.set_ylim(0, 1.05 * highest)
-        _band(loss, losses[number], color, "--")
+        _band(loss, _with_gaps(losses[number]), color, "--")
         _band(axes, [row["test_accuracy_by_epoch"] for row in group.rows], color, "o-")
         axes.set_title(group.variant, fontsize=FONT, color=ink)
         axes.set_ylim(0, 1)
@@ -91,7 +92,7 @@ def learning_curves(groups: Sequence[Group], ink: str, paper: str | None = None)
     return _svg(figure, paper)
 
 
-def _known(curves: Sequence[Sequence[float | None]]) -> list[list[float]]:
+def _with_gaps(curves: Sequence[Sequence[float | None]]) -> list[list[float]]:
     """Replace missing losses by NaN, which is not drawn."""
     return [[float("nan") if value is None else value for value in curve] for curve in curves]
 

@@ -212,6 +212,12 @@ def test_without_times_the_figure_is_over_multiply_adds():
     assert "multiply-adds" in drawn[1]
 
 
+@pytest.mark.parametrize("losses", [[None, 1.0], [None, None]], ids=str)
+def test_missing_losses_are_gaps_in_the_curves(losses):
+    drawn = figures.learning_curves(summary([row(), row(seed=1, train_loss=losses)]), figures.LIGHT)
+    assert drawn.startswith("<svg")
+
+
 def test_markdown_and_csv_hold_the_tables():
     made = study(everything())
     rows = list(csv.DictReader(io.StringIO(page.as_csv(made.groups))))
