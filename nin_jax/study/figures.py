@@ -23,9 +23,9 @@ FONT = 12  # points: the 16 pixels of its text
 def accuracy_against_time(groups: Sequence[Group], ink: str, paper: str | None = None) -> str:
     """Draw mean test accuracy and its interval over the time of a training step.
 
-    If no time was measured, over the multiply-adds of an image.
+    Unless all were timed, over the multiply-adds of an image, so that no network is left out.
     """
-    timed = any(group.network.get("step_ms") for group in groups)
+    timed = all(group.network.get("step_ms") for group in groups)
     field = "step_ms" if timed else "macs"
     figure = Figure(figsize=(WIDTH, 5.6), layout="constrained")
     axes = figure.subplots()

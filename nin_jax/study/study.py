@@ -207,14 +207,16 @@ def _write(rows: Sequence[Row], story: Story, out: Path) -> Path:
     return out / "index.html"
 
 
-def _place(row: Row) -> tuple[bool, str, int, int, int]:
+def _place(row: Row) -> tuple[Any, ...]:
     """Return a sort key that does not depend on the order in which the runs were made."""
-    variants, changes = list_variants(), list(grid.ABLATION)
-    variant, change = (
-        names.index(name) if name in names else len(names)
-        for name, names in ((row["variant"], variants), (row["change"], changes))
-    )
+    variant = _rank(row["variant"], list_variants())
+    change = _rank(row["change"], list(grid.ABLATION))
     return bool(row["change"]), row["recipe"], variant, change, row["seed"]
+
+
+def _rank(name: str, known: Sequence[str]) -> tuple[int, str]:
+    """Return a sort key: known names in their order, then all others by name."""
+    return known.index(name) if name in known else len(known), name
 
 
 def _gallery(

@@ -7,8 +7,10 @@ import pytest
 
 from nin_jax.errors import RunError
 from nin_jax.study import grid
+from nin_jax.study.config import StudyConfig
 from nin_jax.study.grid import Setting
 from nin_jax.study.story import Story
+from nin_jax.study.study import make_study
 from tests.conftest import TINY_TOML
 from tests.support.shipped import make_run
 from tests.support.study_results import row
@@ -72,6 +74,20 @@ def test_a_folder_in_use_is_an_error(script, small, tmp_path):
     assert (outcome.code, outcome.err.count("\n")) == (2, 1)
     assert f"--out {out} is in use by process 123 on host" in outcome.err
     assert [path.name for path in out.iterdir()] == [".lock"]
+
+
+def test_the_page_does_not_depend_on_the_order_of_the_runs(tmp_path):
+    rows = [row(f"{name}.toml", seed=seed) for name in "ab" for seed in (0, 1)]
+    rows += [row("nin", change=change) for change in ("", "lr=0.06", "lr=0.1")]
+    pages = []
+    for name, ordered in {"one": rows, "other": rows[::-1]}.items():
+        out = tmp_path / name
+        out.mkdir()
+        for each in ordered:
+            grid.append_result(out / "results.jsonl", each)
+        make_study(StudyConfig(out=out, page_only=True), [])
+        pages.append([(out / file).read_text() for file in ("study.md", "study.csv")])
+    assert pages[0] == pages[1]
 
 
 def test_a_file_that_cannot_be_written_is_one_line(script, tmp_path):

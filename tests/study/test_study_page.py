@@ -210,6 +210,10 @@ def test_without_times_the_figure_is_over_multiply_adds():
     assert "training step" in drawn[0]
     assert "multiply-adds" not in drawn[0]
     assert "multiply-adds" in drawn[1]
+    rows, costs = [row(), row("nin15")], {"nin modern": network(), "nin15 modern": network()}
+    costs["nin15 modern"]["step_ms"] = None  # one that is not timed yet is drawn too
+    both = figures.accuracy_against_time(group_rows(rows, costs), figures.LIGHT)
+    assert "multiply-adds" in both
 
 
 @pytest.mark.parametrize("losses", [[None, 1.0], [None, None]], ids=str)
