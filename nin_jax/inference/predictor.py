@@ -100,10 +100,8 @@ class Predictor:
         pending = [self._batch(part, *self._arguments) for part in self._parts(images)]
         if not pending:
             return np.zeros((0, self.model.num_classes), np.float32)
-        logits = jax.device_get(pending)
-        return (
-            np.concatenate(logits)[: len(images)] if len(logits) > 1 else logits[0][: len(images)]
-        )
+        # Of one batch too this is a copy, which may be written: an array of JAX may not.
+        return np.concatenate(jax.device_get(pending))[: len(images)]
 
     def __reduce__(self) -> tuple[type["Predictor"], tuple[NiN, int]]:
         """Copy and pickle the network; the copy compiles its own program, for its own device."""
@@ -116,7 +114,7 @@ class Predictor:
 
     def probabilities(self, images: np.ndarray | jax.Array) -> np.ndarray:
         """Return the softmax of the logits, float32 [N, num_classes], for the same arguments."""
-        return np.asarray(jax.nn.softmax(self(images)))
+        return np.array(jax.nn.softmax(self(images)))
 
     def _parts(self, images: np.ndarray | jax.Array) -> Iterator[np.ndarray | jax.Array]:
         """Yield batches; the last one is padded with black images."""

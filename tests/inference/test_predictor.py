@@ -76,6 +76,13 @@ def test_a_partial_batch_compiles_nothing_new(model):
     assert predict._batch._cache_size() == 1  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("count", [0, 1, 3, 5])
+def test_the_results_can_be_written(model, count):
+    predict = predictor_of(model, 3)
+    assert predict(images(count)).flags.writeable
+    assert predict.probabilities(images(count)).flags.writeable
+
+
 def test_probabilities_are_the_softmax(model):
     predict = Predictor(model, 4)
     x = images(6)
