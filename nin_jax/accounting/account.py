@@ -178,7 +178,7 @@ def account(
         recipe: "d2l", "modern", "paper" or a `Recipe`, for the optimizer, the loss and the last
             ReLU.
         train: also count and compile the training step, which takes a few seconds.
-        xla: False returns figures by formula only, at once.
+        xla: False: figures by formula only, at once, unless `train` or `memory_bytes` needs XLA.
         memory_bytes: if given, also find the largest batches that fit into it.
 
     Raises:

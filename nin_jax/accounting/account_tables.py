@@ -129,11 +129,12 @@ def _forward(account: Account) -> Table:
         )
         for way, cost in account.forward.items()
     ]
-    plain, paper = account.forward["plain"].flops, account.counts["xla"]
-    note = "Rounding: XLA adds up in float32. "
-    if plain is not None:
-        note += f"On paper the first row is {paper:,}; the difference is {plain - paper:,}. "
-    note += "As it runs there are fewer products and more additions (Winograd along the rows)."
+    plain, as_run = account.forward["plain"], account.forward["as_run"]
+    note, paper = "Rounding: XLA adds up in float32.", account.counts["xla"]
+    if plain.flops is not None:
+        note += f" On paper the first row is {paper:,}; the difference is {plain.flops - paper:,}."
+    if _less(as_run.flops_products, plain.flops_products):
+        note += " As it runs there are fewer products and more additions (Winograd along the rows)."
     return Table(
         f"XLA's cost analysis ({account.platform})",
         (
@@ -143,6 +144,11 @@ def _forward(account: Account) -> Table:
         rows,
         note + _not_counted(account.forward),
     )
+
+
+def _less(a: int | None, b: int | None) -> bool:
+    """Return whether a number is less than another; False if one is not known."""
+    return a is not None and b is not None and a < b
 
 
 def _not_counted(programs: Mapping[str, ProgramCost]) -> str:

@@ -103,7 +103,7 @@ class Study:
 
     @property
     def answered_by(self) -> str:
-        """Which runs the answers use, in a sentence."""
+        """The recipe whose runs the answers use."""
         return answered_by(self.groups)
 
     @property

@@ -8,6 +8,8 @@ import pytest
 
 import nin_jax
 from nin_jax.accounting.account import account
+from nin_jax.accounting.account_tables import account_tables
+from nin_jax.accounting.xla import ProgramCost
 from nin_jax.training.recipes import RECIPES
 from tests.support.accounts import known, shapes_of
 
@@ -49,6 +51,16 @@ def test_an_account_contains_figures_by_xla():
             assert known(plan.total_bytes) > 4 * result.params
     plain = json.loads(json.dumps(result.to_dict()))
     assert plain["forward"]["plain"]["flops"] == result.counts["xla"]
+
+
+@pytest.mark.parametrize(("products", "says"), [(90, True), (100, False), (None, False)])
+def test_fewer_products_are_stated_only_where_there_are_fewer(products, says):
+    """Without Winograd's filtering, as on a GPU, there are as many."""
+    plain = ProgramCost(100.0, 100, 100, 0.0, 0.0, {}, 0, ())
+    forward = {"plain": plain, "as_run": replace(plain, flops_products=products)}
+    found = replace(account("nin", xla=False), platform="gpu", forward=forward)
+    notes = [table.note for table in account_tables(found)]
+    assert any("fewer products" in note for note in notes) == says
 
 
 def test_a_model_has_the_costs_of_its_variant():
