@@ -164,16 +164,14 @@ class Programs:
 
     def layer_gradients(self) -> list["LayerGradients"]:
         """Lower the gradients of each convolution and linear layer, for one micro-batch."""
-        layers = self.model.layers
-        operations = self.model.operations
+        layers = [layer for layer in self.model.layers if layer.macs]
         known: dict[Any, LayerGradients] = {}  # layers of the same shape share programs
         found: list[LayerGradients] = []
         for layer in layers:
             shape = layer.convolution, layer.in_shape, layer.out_shape
-            if layer.macs and shape not in known:
-                known[shape] = _layer_gradients(layer, operations, self.micro)
-            if layer.macs:
-                found.append(replace(known[shape], name=layer.name))
+            if shape not in known:
+                known[shape] = _layer_gradients(layer, self.model.operations, self.micro)
+            found.append(known[shape])
         # Training does not need the gradient to the image.
         return [replace(found[0], to_input=None), *found[1:]]
 
@@ -185,7 +183,6 @@ class Programs:
 class LayerGradients:
     """Programs of the gradients of one layer's product: to its input and to its weights."""
 
-    name: str
     to_input: jax.stages.Lowered | None
     to_weights: jax.stages.Lowered
 
@@ -208,4 +205,4 @@ def _layer_gradients(layer: Layer, operations: ops.Operations, batch_size: int) 
     shapes = [Shape(shape, jnp.float32) for shape in (x, kernel, y)]
     to_input = jax.jit(lambda x, k, grad: jax.vjp(lambda x: product(x, k), x)[1](grad))
     to_weights = jax.jit(lambda x, k, grad: jax.vjp(lambda k: product(x, k), k)[1](grad))
-    return LayerGradients(layer.name, to_input.lower(*shapes), to_weights.lower(*shapes))
+    return LayerGradients(to_input.lower(*shapes), to_weights.lower(*shapes))
