@@ -11,10 +11,9 @@ from nin_jax.accounting.memory import check_memory
 from nin_jax.accounting.memory_tables import Measured
 from nin_jax.accounting.output import FORMATS, draw
 from nin_jax.accounting.request import ReportConfig, parse_memory
-from nin_jax.errors import UserError, unknown_name
+from nin_jax.errors import UserError
 from nin_jax.models.variants import get_variant, list_variants
 from nin_jax.runs import workdir
-from nin_jax.training.recipes import RECIPES
 
 Measure = Callable[[Account, str, str, Callable[[str], None]], list[Measured]]
 
@@ -54,10 +53,6 @@ def make_report(config: ReportConfig, measure: Measure) -> None:
 
 def _check(config: ReportConfig) -> int | None:
     """Check that the options fit together; return the bytes of --memory."""
-    if config.format not in FORMATS:
-        raise unknown_name("format", config.format, FORMATS)
-    if config.recipe not in RECIPES:
-        raise unknown_name("recipe", config.recipe, RECIPES)
     if config.plots is not None:
         workdir.check_folder("--plots", config.plots)
     if config.explain and config.format not in ("table", "markdown"):

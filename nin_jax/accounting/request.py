@@ -62,10 +62,10 @@ class ReportConfig:
     explain: bool = False
     """Print a derivation in Markdown instead of the tables, layer by layer, with all numbers."""
 
-    format: str = "table"
-    """table, markdown, csv or json. csv contains the networks with --all, the layers with
-    --per-layer, and otherwise keys and values. With --all or --per-layer, tables of --train and
-    --memory follow, after empty lines."""
+    format: Literal["table", "markdown", "csv", "json"] = "table"
+    """How to print. In csv, --all gives a row for each network and --per-layer a row for each
+    layer; without both, each line is a key and its value. With either, the tables of --train and
+    --memory follow, each after an empty line."""
 
     plots: Path | None = None
     """Folder for layers.png, parameters and MACs as bars; with --all also variants.png."""

@@ -18,7 +18,7 @@ REPORT = {
     "image too small": _report("too small for nin", "--image-size", "20"),
     "image too small for one": _report("is too small for nin", "--all", "--image-size", "66"),
     "image of a billion": _report("<= 16,384", "--image-size", "1000000000"),
-    "unknown format": _report("did you mean json", "--format", "jsno"),
+    "unknown format": _report("got 'jsno'; did you mean json", "--format", "jsno"),
     "unknown precision": _report("--precision must be one of", "--precision", "float16"),
     "unknown recipe": _report("did you mean modern", "--recipe", "modem"),
     "batch size zero": _report(
