@@ -4,7 +4,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from rich.console import Console
@@ -15,8 +14,7 @@ from nin_jax.errors import UserError
 from nin_jax.inference.files import PictureSource, find, read_batches
 from nin_jax.inference.predictor import Predictor
 from nin_jax.runs.trained import Source
-
-Precision = Literal["float32", "bfloat16"]
+from nin_jax.training.config import Precision
 
 
 @dataclass(frozen=True)
@@ -42,7 +40,7 @@ class PredictConfig(PictureSource):
     batch_size: int = 128
     """Pictures to compute at a time."""
 
-    precision: Literal["float32", "bfloat16"] | None = None
+    precision: Precision | None = None
     """Precision of the computation. Default: the run's."""
 
     json: bool = False

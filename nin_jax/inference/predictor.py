@@ -1,18 +1,17 @@
 """Inference on arrays of images, compiled once for any number of images."""
 
 from collections.abc import Iterator
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.typing import DTypeLike
 
 from nin_jax.data import transforms
 from nin_jax.errors import UserError
 from nin_jax.models.nin import NiN, with_dtype
 from nin_jax.reading import shown
+from nin_jax.training.config import Precision
 from nin_jax.training.device import default_device, default_micro_batch_size
 from nin_jax.training.step import split_micro_batches
 
@@ -44,7 +43,7 @@ class Predictor:
         self,
         model: NiN,
         batch_size: int = 128,
-        precision: Literal["float32", "bfloat16"] | None = None,
+        precision: Precision | None = None,
     ):
         if not isinstance(model, NiN):
             raise UserError(
@@ -107,10 +106,10 @@ class Predictor:
         """Copy and pickle the network; the copy compiles its own program, for its own device."""
         return type(self), (self.model, self.batch_size)
 
-    def lower(self, dtype: DTypeLike = jnp.float32) -> jax.stages.Lowered:
-        """Return the lowered program for a batch of the model's size; the weights are arguments."""
+    def lower(self) -> jax.stages.Lowered:
+        """Lower the program for float32 images of the model's size; the weights are arguments."""
         shape = (self.batch_size, *self.model.image_size, self.model.in_channels)
-        return self._batch.lower(jax.ShapeDtypeStruct(shape, dtype), self._arrays)
+        return self._batch.lower(jax.ShapeDtypeStruct(shape, jnp.float32), self._arrays)
 
     def probabilities(self, images: np.ndarray | jax.Array) -> np.ndarray:
         """Return the softmax of the logits, float32 [N, num_classes], for the same arguments."""
