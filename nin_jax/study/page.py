@@ -89,13 +89,16 @@ def as_markdown(study: Study) -> str:
 
 def as_csv(groups: Sequence[Group]) -> str:
     """Return all columns with raw values; a field is empty if its value is not known."""
-    table = group_table("", groups, {**ACCURACY, **COSTS})
-    place = list(table.headings).index("accuracy") + 1
+    columns = {"accuracy": ACCURACY["accuracy"], "± 95 %": _half, **ACCURACY, **COSTS}
+    table = group_table("", groups, columns)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*table.headings[:place], "± 95 %", *table.headings[place:]])
-    for group, row in zip(groups, table.rows, strict=True):
-        cells = [raw(cell, unknown="") for cell in row]
-        half = group.accuracy.half
-        writer.writerow([*cells[:place], "" if half is None else round(half, 6), *cells[place:]])
+    writer.writerow(table.headings)
+    writer.writerows([raw(cell, unknown="") for cell in row] for row in table.rows)
     return text.getvalue()
+
+
+def _half(group: Group) -> float | None:
+    """Return half of the width of the accuracy's interval."""
+    half = group.accuracy.half
+    return None if half is None else round(half, 6)
