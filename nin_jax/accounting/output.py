@@ -60,7 +60,9 @@ def _tables(
     return tables
 
 
-def _print_tables(config: ReportConfig, accounts: Sequence[Account], measured: Any) -> None:
+def _print_tables(
+    config: ReportConfig, accounts: Sequence[Account], measured: Measurements
+) -> None:
     console = Console(emoji=False)
     if not console.is_terminal:
         console.width = 200
@@ -70,7 +72,9 @@ def _print_tables(config: ReportConfig, accounts: Sequence[Account], measured: A
         console.print(_conditions())
 
 
-def _print_markdown(config: ReportConfig, accounts: Sequence[Account], measured: Any) -> None:
+def _print_markdown(
+    config: ReportConfig, accounts: Sequence[Account], measured: Measurements
+) -> None:
     sections = [markdown_section(table) for table in _tables(config, accounts, measured)]
     if accounts[0].platform:
         sections.append(f"{_conditions()}\n")
@@ -83,7 +87,7 @@ def _conditions() -> str:
     return f"{listed}; on {device_name()}"
 
 
-def _print_csv(config: ReportConfig, accounts: Sequence[Account], measured: Any) -> None:
+def _print_csv(config: ReportConfig, accounts: Sequence[Account], measured: Measurements) -> None:
     if config.all or config.per_layer:
         tables = _tables(config, accounts, measured, for_csv=True)
         print("\n".join(as_csv(table) for table in tables), end="")
@@ -91,7 +95,7 @@ def _print_csv(config: ReportConfig, accounts: Sequence[Account], measured: Any)
         print(flat_csv(_plain(accounts[0], measured)), end="")
 
 
-def _print_json(config: ReportConfig, accounts: Sequence[Account], measured: Any) -> None:
+def _print_json(config: ReportConfig, accounts: Sequence[Account], measured: Measurements) -> None:
     plain = [_plain(account, measured) for account in accounts]
     print(json.dumps(plain if config.all else plain[0], indent=1))
 

@@ -59,9 +59,7 @@ def count(config: TrainConfig, dataset: Dataset) -> Network:
 
 
 def measure(
-    configs: Sequence[TrainConfig],
-    dataset: Dataset,
-    say: Callable[[str], None] = lambda text: None,
+    configs: Sequence[TrainConfig], dataset: Dataset, say: Callable[[str], None]
 ) -> Networks:
     """Plan the memory of each configuration's network and time its training step.
 
