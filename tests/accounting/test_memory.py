@@ -8,12 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import nin_jax
-from nin_jax.accounting.memory import (
-    check_memory,
-    largest_batch,
-    prediction_memory,
-    training_memory,
-)
+from nin_jax.accounting.memory import largest_batch, prediction_memory, training_memory
 from nin_jax.accounting.xla import xla_memory
 from nin_jax.training.recipes import RECIPES
 from tests.support.accounts import Raises, costs_of
@@ -91,5 +86,3 @@ def test_the_largest_batch_is_none_without_reported_memory():
     for most in (0, 1, 2, 40):  # it reports nothing, or only for small batches
         found = largest_batch("train", 10**9, 10**6, lambda b, m=most: b if b <= m else None)
         assert found.images is found.needed_bytes is None
-    with pytest.raises(nin_jax.UserError, match="smaller than the parameters"):
-        check_memory(5, 6)

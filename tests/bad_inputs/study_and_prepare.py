@@ -60,6 +60,12 @@ STUDY = {
     ),
     "change without a value": _study("is not of the form field=value", "--changes", "lr"),
     "change of nothing": _study("unknown field of a recipe", "--changes", "colour=3"),
+    "change of an option of the study": _study(
+        "unknown field of a recipe 'epochs'", "--changes", "epochs=3"
+    ),
+    "change to an unknown name": _study(
+        "optimizer must be one of sgd, adam", "--changes", "optimizer=lion"
+    ),
     "change to a word": _study("needs a number", "--changes", "lr=fast"),
     "out is a file": _study("is a file", "--out", "file", files={"file": "mine"}),
     "results torn in the middle": _study(

@@ -11,7 +11,6 @@ import pytest
 
 import nin_jax
 from nin_jax.data.datasets import Split
-from nin_jax.errors import UserError
 from nin_jax.models.nin import NiN
 from nin_jax.runs import manifest
 from nin_jax.runs.progress import Recorder
@@ -56,15 +55,6 @@ def test_changes_are_fields_of_a_recipe():
         "optimizer": "adam",
         "nesterov": False,
     }
-    for text, message in (
-        ("lr", "'lr' is not of the form field=value"),
-        ("lt=0.1", "unknown field of a recipe 'lt': did you mean lr"),
-        ("epochs=3", "unknown field of a recipe 'epochs'"),
-        ("optimizer=lion", "optimizer must be one of sgd, adam"),
-        ("lr=fast", "'lr=fast' needs a number"),
-    ):
-        with pytest.raises(UserError, match=message):
-            grid.changes_of(text)
 
 
 def test_results_survive_an_incomplete_last_line(tmp_path):
@@ -80,14 +70,6 @@ def test_results_survive_an_incomplete_last_line(tmp_path):
     grid.append_result(path, row(seed=1))  # the incomplete line is removed first
     assert path.read_bytes() == whole
     assert len(grid.read_results(path)) == 2
-
-
-@pytest.mark.parametrize("line", ["{", "[]", "{}", "3", '{"cell": '])
-def test_a_damaged_line_before_the_last_is_an_error(tmp_path, line):
-    path = tmp_path / "results.jsonl"
-    path.write_text(f"{line}\n{json.dumps(row())}\n")
-    with pytest.raises(UserError, match="line 1 is not a result"):
-        grid.read_results(path)
 
 
 @pytest.mark.slow
