@@ -18,7 +18,7 @@ from nin_jax.inference.class_maps import explain_images, explain_test_images
 from nin_jax.plotting import plot_class_maps
 from nin_jax.runs import manifest, resuming
 from nin_jax.runs.trained import Source
-from tests.support.picture_folders import make_folder, pictures
+from tests.support.picture_folders import make_folder, pictures, save
 
 
 @pytest.mark.parametrize("logit_relu", [False, pytest.param(True, marks=pytest.mark.slow)])
@@ -48,15 +48,8 @@ def test_a_linear_classifier_has_no_maps():
         explain_images(model, np.zeros((1, 28, 28, 1), np.uint8))
 
 
-def picture(path, side=16):
-    pixels = np.random.default_rng(0).integers(0, 256, (side, side), np.uint8)
-    path.parent.mkdir(exist_ok=True)
-    Image.fromarray(pixels).save(path)
-    return path
-
-
 def test_an_explanation_has_the_models_logits(undisturbed, tmp_path):
-    path = picture(tmp_path / "one.png")
+    path = save(tmp_path / "one.png", pictures(1, 16, 16)[0])
     model = manifest.load_model(undisturbed)
     (found,) = explain_images(model, np.asarray(Image.open(path))[None, :, :, None])
     (logits,) = nin_jax.Predictor(model, 1)(np.asarray(Image.open(path))[None, :, :, None])
@@ -64,7 +57,8 @@ def test_an_explanation_has_the_models_logits(undisturbed, tmp_path):
 
 
 def test_readable_pictures_are_drawn_and_the_others_named(script, undisturbed, tmp_path):
-    one, other = picture(tmp_path / "a" / "one.png"), picture(tmp_path / "b" / "one.png", 30)
+    one = save(tmp_path / "a" / "one.png", pictures(1, 16, 16)[0])
+    other = save(tmp_path / "b" / "one.png", pictures(1, 30, 30)[0])
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no picture")
     outcome = script(
@@ -79,7 +73,8 @@ def test_readable_pictures_are_drawn_and_the_others_named(script, undisturbed, t
 
 
 def test_a_figure_that_cannot_be_written_is_one_line(script, undisturbed, tmp_path):
-    long = picture(tmp_path / f"{'x' * 250}.png")  # with "-maps" too long for a file's name
+    # With "-maps" it is too long for the name of a file.
+    long = save(tmp_path / f"{'x' * 250}.png", pictures(1, 16, 16)[0])
     outcome = script("explain", long, "--workdir", undisturbed)
     assert (outcome.code, outcome.err.count("\n")) == (2, 1)
     assert outcome.err.startswith("error: cannot write maps/xxx")

@@ -85,7 +85,4 @@ def test_a_run_stopped_in_its_first_epoch_has_a_network(undisturbed, tmp_path):
     with pytest.raises(UserError, match="has not finished an epoch"):
         nin_jax.load_run(run)
     model = nin_jax.load_run(run, checkpoint=LAST)
-    assert model(jnp.zeros((1, 16, 16, 1))).shape == (
-        1,
-        10,
-    )
+    assert model(jnp.zeros((1, 16, 16, 1))).shape == (1, 10)
