@@ -101,10 +101,10 @@ def kept_bytes(costs: Sequence[LayerCost], precision: Precision) -> int:
 
 
 def torch_kept_bytes(costs: Sequence[LayerCost]) -> int:
-    """Return the bytes that PyTorch's autograd keeps of one image in float32, without the image.
+    """Return the bytes that PyTorch's autograd keeps for one float32 image, without the image.
 
-    These are the same activations, the dropout masks as float32, and the index of the maximum of
-    each window of a max pool as int64. The tests compare it with what
+    They are the activations of `kept_bytes`, each dropout mask as float32, and for each window of a
+    max pool the int64 index of its maximum. The tests compare them with what
     ``torch.autograd.graph.saved_tensors_hooks`` reports.
     """
     maxima = sum(cost.maxima for cost in costs)

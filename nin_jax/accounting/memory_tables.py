@@ -85,10 +85,10 @@ def memory_table(account: Account, task: Task) -> Table:
 
 NEAR = 0.15  # a larger difference between measured and planned memory gets an explanation
 ABOVE = (
-    "On a CPU, XLA's convolutions of several channels unfold their input outside the plan: at most "
-    "batch x height x width x kernel x kernel x channels floats, 16 MiB for nin's first layer with "
-    "three channels and four images. Growth above that differs from run to run and is unexplained; "
-    "benchmarks/results/README.md has figures."
+    "On a CPU, XLA's convolution of several channels first copies its input into a larger array "
+    "that is not in the plan: at most batch x height x width x kernel x kernel x channels floats, "
+    "16 MiB for nin's first layer with three channels and four images. Growth above that differs "
+    "from run to run and is unexplained; benchmarks/results/README.md has figures."
 )
 BELOW = "Planned memory is resident only after it is touched."
 

@@ -22,9 +22,10 @@ class StepPart:
 
     Attributes:
         name: of the part.
-        paper_products, paper_other: by formula for XLA's own operations: in convolutions and matrix
-            products, which are twice the MACs on pixels; and all others. None if there is no
-            formula, as for random numbers.
+        paper_products: by formula for XLA's own operations, those of convolutions and matrix
+            products: twice the MACs on pixels.
+        paper_other: all other operations by formula. None if there is no formula, as for random
+            numbers.
         plain_products, plain_other: of XLA's own operations, as XLA counts.
         plain_unexplained: the plain operations minus those by formula.
         as_run_products, as_run_other: of the program that runs.

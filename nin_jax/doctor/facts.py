@@ -231,7 +231,10 @@ def _first_line(error: BaseException) -> str:
 
 
 def read_devices() -> Devices:
-    """Return JAX's devices. If this call initializes them, their memory is not preallocated."""
+    """Return the devices that JAX uses.
+
+    Preallocation is off during this call, so that the doctor takes no GPU memory.
+    """
     before = os.environ.get(PREALLOCATE)
     os.environ[PREALLOCATE] = "false"
     try:

@@ -37,8 +37,8 @@ class StudyConfig(Setting):
     """Runs of each variant and recipe, with seeds from 0."""
 
     ablation: Literal["none", "nin"] = "nin"
-    """Also run the modern recipe with one ingredient changed at a time, for this variant, if both
-    are in the grid."""
+    """Also run this variant with recipe modern and one ingredient changed at a time. It does
+    nothing if the grid lacks the variant or the recipe."""
 
     changes: tuple[str, ...] = ()
     """Also run every recipe with these changes, each a list of fields of the recipe: lr=0.06, or
