@@ -13,8 +13,8 @@ from nin_jax.data import transforms
 from nin_jax.errors import one_line
 from nin_jax.models.nin import NiN
 from nin_jax.runs import workdir
-from nin_jax.runs.checksums import replacing
 from nin_jax.runs.trained import Source
+from nin_jax.writing import replacing
 
 PLATFORMS = ("cpu", "cuda")
 

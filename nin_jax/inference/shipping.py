@@ -17,10 +17,10 @@ from nin_jax.models.preprocessing import to_metadata
 from nin_jax.models.pretrained import MAX_BYTES, Card
 from nin_jax.models.variants import VARIANTS
 from nin_jax.runs import environment, manifest, workdir
-from nin_jax.runs.checksums import replacing
 from nin_jax.runs.trained import Trained
 from nin_jax.training.config import TrainConfig
 from nin_jax.training.evaluate import Score
+from nin_jax.writing import replacing
 
 
 def rounded(trained: Trained) -> Trained:

@@ -29,6 +29,7 @@ from nin_jax.models.stages import ImageSize
 from nin_jax.models.state_dict import TORCH_ORDER, check_shapes, expected_shapes, layer_names
 from nin_jax.models.variants import Variant, get_variant
 from nin_jax.models.weight_files import load_safetensors, read_preprocessing
+from nin_jax.writing import replacing
 
 __all__ = [
     "check_shapes",
@@ -288,10 +289,5 @@ def save_safetensors(model: NiN, path: str | Path, naming: Naming = "sequential"
 
     # The library's own `save_file` makes files that only their owner can read, whatever the umask.
     content = save(_arrays(model, naming), to_metadata(model.preprocessing))
-    path = Path(path)
-    partial = path.with_name(f"{path.name}.partial")
-    try:
+    with replacing(Path(path)) as partial:
         partial.write_bytes(content)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -19,9 +19,10 @@ import orbax.checkpoint as ocp
 
 from nin_jax.errors import RunError, UserError, reason
 from nin_jax.runs.agreement import agree, is_first
-from nin_jax.runs.checksums import damage, seal, sync
+from nin_jax.runs.checksums import damage, seal
 from nin_jax.runs.multihost import is_lost_peer
 from nin_jax.training.step import TrainState
+from nin_jax.writing import sync
 
 SAVING, DAMAGED = ".saving", "damaged"
 AFTER_EVALUATION = "-evaluated"

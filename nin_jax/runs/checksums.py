@@ -1,15 +1,10 @@
-"""Files that must be whole: the checksums of a checkpoint; files that are replaced at once.
+"""The checksums of a checkpoint's files: written with it, compared before it is read."""
 
-The checksums are written with a checkpoint and compared before it is read.
-"""
-
-import contextlib
 import hashlib
-import os
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from nin_jax.errors import reason
+from nin_jax.writing import sync
 
 CHECKSUMS = "SHA256SUMS"
 
@@ -49,28 +44,3 @@ def _files(folder: Path) -> list[str]:
 def _sha256(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def sync(paths: Iterable[Path]) -> None:
-    """Write files and folders through to the disk."""
-    for path in paths:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield where to write a new file; afterwards sync it and move it to ``path``.
-
-    A failure leaves the old file unchanged and removes the new one.
-    """
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        yield partial
-        sync([partial])
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

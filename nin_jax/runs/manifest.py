@@ -17,13 +17,13 @@ from nin_jax.models.nin import NiN, new_model
 from nin_jax.models.preprocessing import KEY, Preprocessing
 from nin_jax.models.variants import Variant, get_variant, variant_from_dict, variant_to_dict
 from nin_jax.reading import read_json
-from nin_jax.runs.checksums import replacing
 from nin_jax.runs.environment import device_name, git_commit, machine, settings, versions
 from nin_jax.runs.preparation import RunSpec
 from nin_jax.runs.workdir import CONFIG, WEIGHTS
 from nin_jax.training.config import TrainConfig, recipe_of
 from nin_jax.training.recipes import Recipe
 from nin_jax.validation import FAIL_FAST, Text, from_file, from_json, to_json
+from nin_jax.writing import replacing
 
 # Options that may differ when a run is resumed.
 MAY_CHANGE = {

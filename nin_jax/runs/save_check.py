@@ -21,6 +21,7 @@ from nin_jax.runs.preparation import Run
 from nin_jax.runs.writers import JsonlWriter, TensorBoardWriter, read_metrics
 from nin_jax.training.sharding import EVERYWHERE, Layout
 from nin_jax.training.step import TrainState
+from nin_jax.writing import replacing
 
 TRIAL = ".trial"
 
@@ -58,7 +59,7 @@ def check_saving(folder: Path, run: Run) -> None:
 def _files(folder: Path, title: str) -> None:
     """Write what the first process writes: JSON, metrics, events, weights, a figure."""
     from matplotlib.figure import Figure  # slow to import
-    from safetensors.numpy import load_file, save_file
+    from safetensors.numpy import load_file, save
 
     folder.mkdir()
     manifest.write_json(folder / workdir.CONFIG, {"title": title})
@@ -69,7 +70,8 @@ def _files(folder: Path, title: str) -> None:
     with closing(TensorBoardWriter(folder / workdir.TENSORBOARD)) as events:
         events.write(row)
     read_metrics(folder / workdir.METRICS)
-    save_file({"weight": np.zeros(1, np.float32)}, folder / workdir.WEIGHTS)
+    with replacing(folder / workdir.WEIGHTS) as weights:
+        weights.write_bytes(save({"weight": np.zeros(1, np.float32)}))
     load_file(folder / workdir.WEIGHTS)
     figure = Figure(figsize=(1, 1))
     figure.suptitle(title)

@@ -8,14 +8,12 @@ from pathlib import Path
 
 import jax
 from flax import nnx
-from safetensors import SafetensorError
 
 from nin_jax.errors import RunError, UserError, reason
 from nin_jax.models import convert
 from nin_jax.runs import workdir
 from nin_jax.runs.agreement import agree, is_first
 from nin_jax.runs.checkpoint import Checkpoints
-from nin_jax.runs.checksums import replacing
 from nin_jax.runs.preparation import Run
 from nin_jax.runs.progress import Recorder
 from nin_jax.runs.writers import JsonlWriter
@@ -126,8 +124,7 @@ class Saver:
 
         def save() -> None:
             nnx.update(self.run.model, jax.device_get(params))
-            with replacing(self.folder / workdir.WEIGHTS) as partial:
-                convert.save_safetensors(self.run.model, partial)
+            convert.save_safetensors(self.run.model, self.folder / workdir.WEIGHTS)
 
         if is_first():
             self._try(workdir.WEIGHTS, save)
@@ -135,7 +132,7 @@ class Saver:
     def _try(self, what: str, save: Callable[[], None]) -> bool:
         try:
             save()
-        except (OSError, SafetensorError) as error:
+        except OSError as error:
             kept = self.checkpoints.names()
             last = f"the last good checkpoint is {kept[-1]}" if kept else "there is no checkpoint"
             self._failures[what] = reason(error)

@@ -20,7 +20,6 @@ from nin_jax.models.variants import get_variant, list_variants
 from nin_jax.plotting import plot_class_maps
 from nin_jax.reading import shown
 from nin_jax.runs import manifest, workdir
-from nin_jax.runs.checksums import replacing
 from nin_jax.runs.examples import load_data
 from nin_jax.study import content, figures, grid, page
 from nin_jax.study.cell import check_network, run_cell
@@ -29,6 +28,7 @@ from nin_jax.study.grid import RESULTS, Cell, Row, Setting
 from nin_jax.study.networks import Networks, count, key, measure
 from nin_jax.study.statistics import group_rows
 from nin_jax.study.story import GALLERY, Story, read_story
+from nin_jax.writing import replacing
 
 SHOWN = 4  # pictures in the gallery with a right prediction, and as many with a wrong one
 
