@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks.soak import trials
-from benchmarks.soak.small_run import differences
+from benchmarks.soak.small_run import SmallRun, differences
 from nin_jax.errors import UserError
 from nin_jax.models.convert import load_safetensors
 from nin_jax.runs import workdir
@@ -32,10 +32,10 @@ def test_a_short_soak_loses_nothing(script, tmp_path):
 
 def test_a_long_run_that_is_too_short_to_judge_is_refused(tmp_path, monkeypatch):
     ended = SimpleNamespace(returncode=0, communicate=lambda: ("", ""), kill=lambda: None)
-    small = SimpleNamespace(scratch=tmp_path, start=lambda folder: ended)
+    monkeypatch.setattr(SmallRun, "start", lambda self, folder: ended)
     monkeypatch.setattr(trials, "_samples", lambda *_: iter([(100, 5)] * 3))
     with pytest.raises(UserError, match="2 epochs end before the run can be watched"):
-        trials.run_long(small, 2, lambda text: None)
+        trials.run_long(SmallRun(tmp_path, ()), 2, lambda text: None)
 
 
 def finished(folder, weights, rows):
