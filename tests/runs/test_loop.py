@@ -256,9 +256,8 @@ def test_bfloat16_trains(config, monkeypatch, capsys):
 @pytest.mark.slow
 def test_a_run_without_jit(config, tiny):
     """As with JAX_DISABLE_JIT=1, for a debugger: every operation runs by itself."""
-    tiny.write_text(
-        "[[stages]]\nchannels = 4\nkernel = 3\nmlp = []\n[head]\nkernel = 1\nmlp = []\n"
-    )
+    stage = "[[stages]]\nchannels = 4\nkernel = 3\nmlp = []\npool = false\n"
+    tiny.write_text(f"{stage}[head]\nkernel = 1\nmlp = []\n")
     config = replace(config, optimizer="sgd", lr=0.01, init="he", augment="none", batch_size=2)
     config = replace(config, epochs=1, limit_train=2, limit_test=2)
     expected = fit(config)
