@@ -3,8 +3,6 @@
 import csv
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,12 +17,10 @@ import nin_torch_ref
 from benchmarks.speed import figures, gpu, jobs, ours, output, pytorch, timing
 from benchmarks.speed.config import GPU_RESULTS, BenchConfig
 from benchmarks.speed.plan import Plan
-from benchmarks.speed.probe import measure
 from benchmarks.speed.timing import Timing, interleave
 from benchmarks.speed.work import OURS, Work, training_cost
 from nin_jax.errors import UserError
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 PLAN = Plan(
     variants=("nin_one_1x1",),
     batch_sizes=(2,),
@@ -227,46 +223,11 @@ def test_cost_per_image(monkeypatch):
     assert all(row["ms_per_image"] > row["order_ms_per_image"] > 0 for row in rows)
 
 
-@pytest.mark.slow
-def test_the_probe_measures_a_new_process():
-    row = measure(Work("predict", "nin_one_1x1", 8, 67), OURS)
-    assert 50 * 2**20 < row["peak_resident_bytes"] < 50 * 2**30  # every process with JAX is larger
-    assert row["before_steps_bytes"] < row["peak_resident_bytes"]
-    assert 0 <= row["steps_bytes"] <= row["peak_resident_bytes"] - row["before_steps_bytes"]
-
-
-def test_the_process_of_a_rival_does_not_import_jax():
-    """JAX would count in the memory of PyTorch's process."""
-    code = "import sys, benchmarks.speed.probe, benchmarks.speed.pytorch as p\n"
-    code += "from benchmarks.speed.work import Work\n"
-    code += "p.torch_call(Work('predict', 'nin', 1, 67), channels_last=True)()\n"
-    code += "sys.exit('jax' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
-
-
-def test_the_least_memory_of_a_rival_is_compared_with_ours(monkeypatch):
-    peaks = {OURS: 100, "torch eager NCHW": 300, "torch eager channels_last": 200}
-    monkeypatch.setattr(
-        jobs.probe, "measure", lambda work, name: {"peak_resident_bytes": peaks[name] * 2**20}
-    )
-    rows = list(jobs.memory(PLAN))
-    assert [row["contender"] for row in rows] == 2 * list(peaks)
-    assert [row["peak_resident_mib"] for row in rows] == 2 * list(peaks.values())
-    for row in rows[::3]:
-        assert (row["best_rival"], row["best_rival_over_ours"]) == ("torch eager channels_last", 2)
-    assert "best rival / ours" in output.as_text(rows, {}, "")
-
-
 def test_rows_in_bfloat16_say_so():
     rows = [PLAN.work("train", "nin", 2).row() | {"contender": OURS}]
     both = [*rows, *(row | {"precision": "bfloat16"} for row in rows)]
     assert "our precision" not in output.as_text(rows, {}, "")
     assert "our precision" in output.as_text(both, {}, "")
-
-
-def test_the_probe_reports_what_fails():
-    assert "too small" in measure(Work("predict", "nin", 1, 20), OURS)["error"]
 
 
 @pytest.mark.slow
