@@ -1,11 +1,13 @@
 """Fixtures: a tiny network in a file, and the scripts as a user runs them."""
 
+import contextlib
+import fcntl
 import json
 import os
 import runpy
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -66,6 +68,18 @@ def script(monkeypatch, capsys, tmp_path) -> Callable[..., Outcome]:
         return Outcome(code, *capsys.readouterr())
 
     return run
+
+
+@contextlib.contextmanager
+def in_use(folder: Path) -> Iterator[None]:
+    """Hold a folder's lock, as another process that writes there would."""
+    folder.mkdir()
+    with open(folder / ".lock", "w") as lock:
+        lock.write("process 123 on host")
+        lock.flush()
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    assert [path.name for path in folder.iterdir()] == [".lock"]  # nothing was written
 
 
 @pytest.fixture

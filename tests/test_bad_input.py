@@ -3,7 +3,6 @@
 The inputs are data, in ``tests/bad_inputs/``; here are those that need more than files.
 """
 
-import fcntl
 import json
 import os
 import shutil
@@ -25,7 +24,7 @@ from nin_jax.training.config import TrainConfig, recipe_of
 from tests import bad_inputs
 from tests.bad_inputs import CASES
 from tests.bad_inputs.case import REMOVED, Case, Content
-from tests.conftest import SCRIPTS, TINY_TOML, Outcome
+from tests.conftest import SCRIPTS, TINY_TOML, Outcome, in_use
 
 
 @pytest.fixture(scope="session")
@@ -162,15 +161,10 @@ def test_a_workdir_that_is_not_writable(script, tmp_path, monkeypatch):
 
 def test_a_workdir_in_use(script, tmp_path, tiny):
     folder = tmp_path / "busy"
-    folder.mkdir()
-    with open(folder / ".lock", "w") as lock:
-        lock.write("process 123 on host")
-        lock.flush()
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with in_use(folder):
         options = ("--dataset", "digits", "--variant", tiny, "--image-size", "16")
         outcome = script("train", *options, "--workdir", folder)
     assert is_one_line(outcome, "is in use by process 123 on host")
-    assert [path.name for path in folder.iterdir()] == [".lock"]
 
 
 def test_a_folder_of_runs_on_a_disk_that_is_not_mounted(script, tmp_path, tiny):

@@ -51,33 +51,50 @@ def make_study(config: StudyConfig, command: Sequence[str]) -> Path:
     workdir.check_folder("--out", config.out)
     workdir.check_for_checkpoints("--out", config.out)
     rows = grid.read_results(config.out / RESULTS)
-    story = read_story(config.out)
+    story = read_story(config.out)  # a damaged one is an error before anything is done
     if config.page_only:
         if not rows:
             raise UserError(f"{config.out} holds no results: run the study without --page-only")
         return _write(rows, story, config.out)
-    done = {row["cell"] for row in rows}
-    missing = [cell for cell in cells if cell.name not in done]
     options = FolderOptions(setting.image_size, needs_test=setting.holdout is None)
     dataset = load_dataset(setting.dataset, setting.data_dir, options)
     setting = replace(setting, dataset=dataset.name)
     _check_same_study(rows, setting, {cell.recipe for cell in cells}, config.out)
     if config.gallery is not None:
         _check_gallery_fits(config.gallery, dataset)
-    console = Console(highlight=False, soft_wrap=True, emoji=False)
     workdir.make_folder("--out", config.out)
-    story.class_names = list(dataset.class_names)
-    if list(command) not in story.commands:
-        story.commands.append(list(command))
     with workdir.locked(config.out, "--out"):
-        try:
-            _run(missing, rows, setting, config.out, console)
-            _count_and_time(rows, setting, story.networks, config.times, console)
-            drawn = _gallery(rows, story.networks, dataset, config.out, config.gallery)
-            story.gallery = drawn or story.gallery
-        finally:  # an interrupted study gets a page too
-            story.write(config.out)
-            path = _write(rows, story, config.out) if rows else None
+        return _add_runs(config, setting, cells, dataset, list(command))
+
+
+def _add_runs(
+    config: StudyConfig,
+    setting: Setting,
+    cells: Sequence[Cell],
+    dataset: Dataset,
+    command: list[str],
+) -> Path:
+    """Run the cells without a result in a folder that no other study can change; return the page.
+
+    Raises:
+        UserError: another study has written into the folder just before, with other options.
+    """
+    rows, story = grid.read_results(config.out / RESULTS), read_story(config.out)
+    _check_same_study(rows, setting, {cell.recipe for cell in cells}, config.out)
+    done = {row["cell"] for row in rows}
+    missing = [cell for cell in cells if cell.name not in done]
+    story.class_names = list(dataset.class_names)
+    if command not in story.commands:
+        story.commands.append(command)
+    console = Console(highlight=False, soft_wrap=True, emoji=False)
+    try:
+        _run(missing, rows, setting, config.out, console)
+        _count_and_time(rows, setting, story.networks, config.times, console)
+        drawn = _gallery(rows, story.networks, dataset, config.out, config.gallery)
+        story.gallery = drawn or story.gallery
+    finally:  # an interrupted study gets a page too
+        story.write(config.out)
+        path = _write(rows, story, config.out) if rows else None
     assert path is not None
     console.print(f"wrote {path}", markup=False)
     return path

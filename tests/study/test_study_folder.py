@@ -1,17 +1,17 @@
 """What a study finds in its folder, and what it cannot write there."""
 
-import fcntl
 from dataclasses import asdict
 
 import pytest
 
+from nin_jax.data.datasets import load_dataset
 from nin_jax.errors import RunError
-from nin_jax.study import grid
+from nin_jax.study import grid, study
 from nin_jax.study.config import StudyConfig
 from nin_jax.study.grid import Setting
-from nin_jax.study.story import Story
+from nin_jax.study.story import Story, read_story
 from nin_jax.study.study import make_study
-from tests.conftest import TINY_TOML
+from tests.conftest import TINY_TOML, in_use
 from tests.support.shipped import make_run
 from tests.support.study_results import row
 
@@ -65,15 +65,30 @@ def test_a_network_that_has_changed_is_an_error(script, small, tiny, tmp_path, t
 
 def test_a_folder_in_use_is_an_error(script, small, tmp_path):
     out = tmp_path / "study"
-    out.mkdir()
-    with open(out / ".lock", "w") as lock:
-        lock.write("process 123 on host")
-        lock.flush()
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with in_use(out):
         outcome = script("study", *small)
     assert (outcome.code, outcome.err.count("\n")) == (2, 1)
     assert f"--out {out} is in use by process 123 on host" in outcome.err
-    assert [path.name for path in out.iterdir()] == [".lock"]
+
+
+def test_what_another_study_wrote_meanwhile_is_kept(script, small, tiny, tmp_path, monkeypatch):
+    """It ended while this one loaded its data, and had made the same run."""
+    setting = Setting("digits", image_size=16, epochs=2, limit_train=64, limit_test=20)
+    results, asked = tmp_path / "study" / "results.jsonl", []
+
+    def load(*arguments):
+        results.parent.mkdir()
+        grid.append_result(results, row(str(tiny), setting=asdict(setting)))
+        Story(commands=[["other"]]).write(results.parent)
+        return load_dataset(*arguments)
+
+    monkeypatch.setattr(study, "load_dataset", load)
+    monkeypatch.setattr(study, "_run", lambda missing, *_: asked.extend(missing))
+    options = ("--recipes", "modern", "--seeds", 1, "--no-times")
+    outcome = script("study", *small, *options)
+    assert outcome.code == 0, outcome.err
+    assert asked == []
+    assert read_story(results.parent).commands[0] == ["other"]
 
 
 def test_the_page_does_not_depend_on_the_order_of_the_runs(tmp_path):
