@@ -126,5 +126,10 @@ def test_the_network_for_imagenet_is_the_zoos_layer_by_layer():
     assert params == 7_595_176  # 29 MiB, the size of its caffemodel
 
 
-def test_both_packages_have_the_same_variants():
+def test_both_packages_have_the_same_variants_and_rates_of_dropout():
     assert nin_jax.list_variants() == list(nin_torch_ref.ARCHITECTURES)
+    for name, architecture in nin_torch_ref.ARCHITECTURES.items():
+        variant = nin_jax.get_variant(name)
+        rates = tuple(stage.dropout for stage in variant.stages)
+        assert rates == architecture.dropouts or (not architecture.dropouts and not any(rates))
+        assert variant.dropout == architecture.dropout

@@ -13,7 +13,7 @@ import nin_jax
 import nin_torch_ref
 from nin_jax.models.geometry import trace
 from parity_tests.frameworks import as_array, as_nchw
-from parity_tests.pairs import Pair, fast, make_pair
+from parity_tests.pairs import Pair, make_pair
 from parity_tests.passes import flax_pass, torch_pass
 from parity_tests.tolerances import MOMENT_STANDARD_ERRORS
 
@@ -49,8 +49,9 @@ def _inject(reference: nin_torch_ref.NiN, masks: list[np.ndarray]) -> None:
         reference.net[place] = GivenMask(as_nchw(mask))
 
 
-@pytest.mark.parametrize("variant", fast("nin_cifar10"))
+@pytest.mark.parametrize("variant", ["nin_cifar10", pytest.param("nin", marks=pytest.mark.slow)])
 def test_same_mask_same_logits_and_gradients(variant):
+    """After a pool and before the head, or only before the head."""
     pair = make_pair(variant)
     without = torch_pass(pair)
     _inject(pair.reference, _flax_masks(pair))
