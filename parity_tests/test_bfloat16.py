@@ -10,19 +10,21 @@ import torch
 from flax import nnx
 
 from parity_tests.frameworks import as_array, as_nchw, assert_close
-from parity_tests.pairs import fast, make_pair
+from parity_tests.pairs import make_pair
 from parity_tests.passes import flax_loss
 from parity_tests.tolerances import BFLOAT16_LOGITS
 
 
-@pytest.mark.parametrize("variant", fast("nin_3x3", "nin_fc", "nin15"))
+@pytest.mark.parametrize(
+    "variant",
+    [
+        *("nin_3x3", "nin_fc", "nin15"),
+        pytest.param("nin27", marks=pytest.mark.slow),  # the deepest
+        pytest.param("nin_cifar10", marks=pytest.mark.slow),  # with an average pool
+    ],
+)
 def test_logits(variant):
-    pair = make_pair(
-        variant,
-        precision="float32",
-        compute_dtype="bfloat16",
-        batch_size=4,
-    )
+    pair = make_pair(variant, precision="float32", compute_dtype="bfloat16", batch_size=4)
     graphdef, params = nnx.split(pair.model, nnx.Param)
     assert {param.dtype for param in jax.tree.leaves(params)} == {np.dtype("float32")}
     _, (layers, _, logits) = jax.jit(partial(flax_loss, graphdef))(params, pair.images, pair.labels)
