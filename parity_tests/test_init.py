@@ -18,7 +18,6 @@ from nin_jax.models.nin import Conv
 from nin_jax.models.stages import Convolution
 from nin_torch_ref.model import identity_block
 from parity_tests.frameworks import as_array
-from parity_tests.pairs import fast
 from parity_tests.tolerances import INIT_FALSE_ALARM, MOMENT_STANDARD_ERRORS
 
 IMAGE_SIZE = 96
@@ -28,25 +27,25 @@ SEEDS = range(12)
 MOST_DRAWS = 20_000
 
 
-def _draws(create, variant: str, seeds: range = SEEDS) -> dict[str, np.ndarray]:
+def _draws(create) -> dict[str, np.ndarray]:
     """Return the draws of every parameter over the seeds, flattened."""
-    states = [create(variant, seed) for seed in seeds]
+    states = [create(seed) for seed in SEEDS]
     return {name: np.concatenate([s[name].ravel() for s in states]) for name in states[0]}
 
 
-def _flax_state(variant: str, seed: int) -> dict[str, np.ndarray]:
-    model = nin_jax.create_model(variant, image_size=IMAGE_SIZE, seed=seed)
+def _flax_state(seed: int) -> dict[str, np.ndarray]:
+    model = nin_jax.create_model("nin_fc", image_size=IMAGE_SIZE, seed=seed)
     return nin_jax.convert.to_torch(model)
 
 
-def _torch_state(variant: str, seed: int) -> dict[str, np.ndarray]:
-    model = nin_torch_ref.create_model(variant, image_size=IMAGE_SIZE, seed=1000 + seed)
+def _torch_state(seed: int) -> dict[str, np.ndarray]:
+    model = nin_torch_ref.create_model("nin_fc", image_size=IMAGE_SIZE, seed=1000 + seed)
     return {name: as_array(value) for name, value in model.state_dict().items()}
 
 
-def _fans(variant: str) -> dict[str, tuple[int, int]]:
+def _fans() -> dict[str, tuple[int, int]]:
     """Return (fan in, fan out) of every layer, as PyTorch's initializers count them."""
-    model = nin_torch_ref.create_model(variant, image_size=IMAGE_SIZE)
+    model = nin_torch_ref.create_model("nin_fc", image_size=IMAGE_SIZE)
     return {
         name: nn.init._calculate_fan_in_and_fan_out(layer.weight)
         for name, layer in model.named_modules()
@@ -54,13 +53,8 @@ def _fans(variant: str) -> dict[str, tuple[int, int]]:
     }
 
 
-@pytest.mark.parametrize(
-    "variant",
-    ["nin_fc", *(pytest.param(name, marks=pytest.mark.slow) for name in ("nin15", "nin_cifar10"))],
-)
-def test_weights_and_biases_are_distributed_as_pytorchs(variant):
-    actual = _draws(_flax_state, variant)
-    expected = _draws(_torch_state, variant)
+def test_weights_and_biases_are_distributed_as_pytorchs():
+    actual, expected = _draws(_flax_state), _draws(_torch_state)
     level = INIT_FALSE_ALARM / (len(expected) * len(nin_jax.list_variants()))
     rng = np.random.default_rng(0)
     for name, reference in expected.items():
@@ -72,10 +66,9 @@ def test_weights_and_biases_are_distributed_as_pytorchs(variant):
         assert result.pvalue > level, name
 
 
-@pytest.mark.parametrize("variant", ["nin_fc", pytest.param("nin15", marks=pytest.mark.slow)])
-def test_uniform_bounds(variant):
-    draws = _draws(_flax_state, variant)
-    for layer, (fan_in, fan_out) in _fans(variant).items():
+def test_uniform_bounds():
+    draws = _draws(_flax_state)
+    for layer, (fan_in, fan_out) in _fans().items():
         bounds = {"weight": math.sqrt(6 / (fan_in + fan_out)), "bias": 1 / math.sqrt(fan_in)}
         for kind, bound in bounds.items():
             values = draws[f"{layer}.{kind}"]
@@ -98,24 +91,16 @@ def _assert_moments(weights: np.ndarray, variance: float, name: str) -> None:
     assert error < MOMENT_STANDARD_ERRORS * math.sqrt(2 / n), name
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("variant", ["nin_fc", "nin15"])
-def test_he_moments(variant):
-    for state in _states(variant, "he"):
+@pytest.mark.parametrize("init", ["he", "gaussian"])
+def test_moments(init):
+    for state in _states("nin_fc", init):
         for name, value in state.items():
-            if name.endswith(".weight"):
+            if not name.endswith(".weight"):
+                assert not value.any(), name
+            elif init == "he":
                 _assert_he(value, name)
             else:
-                assert not value.any(), name
-
-
-def test_gaussian_moments():
-    for state in _states("nin_fc", "gaussian"):
-        for name, value in state.items():
-            if name.endswith(".weight"):
                 _assert_moments(value, 0.05**2, name)
-            else:
-                assert not value.any(), name
 
 
 # Kernels with even sides, without padding, with one channel, and a first convolution that keeps the
@@ -146,7 +131,7 @@ def _states(variant: str, init: Init) -> tuple[dict[str, np.ndarray], dict[str, 
     return nin_jax.convert.to_torch(nin_jax.create_model(name, **options)), expected
 
 
-@pytest.mark.parametrize("variant", [*fast("nin_3x3", "nin_fc"), *OWN])
+@pytest.mark.parametrize("variant", ["nin_3x3", "nin_fc", "nin_cifar10", *OWN])
 def test_identity(variant):
     actual, expected = _states(variant, "identity")
     assert actual.keys() == expected.keys()
@@ -180,7 +165,7 @@ def test_he_applies_to_later_convolutions_that_change_the_channels():
 
 
 def test_the_seed_determines_the_draws():
-    same, again, other = (_flax_state("nin_one_1x1", seed) for seed in (3, 3, 4))
+    same, again, other = (_flax_state(seed) for seed in (3, 3, 4))
     for name, value in same.items():
         np.testing.assert_array_equal(value, again[name])
         assert not np.array_equal(value, other[name])
