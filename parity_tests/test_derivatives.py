@@ -75,12 +75,8 @@ def _assert_same(actual: Any, expected: Any, bound: float) -> None:
         assert_close(np.asarray(a), np.asarray(e), bound, jax.tree_util.keystr(path))
 
 
-# The first convolution is also in the next test, for each example.
-@pytest.mark.parametrize(
-    "operation",
-    [pytest.param(CONVS[0], marks=pytest.mark.slow), *CONVS[1:], "max_pool", "avg_pool"],
-    ids=str,
-)
+# The first convolution is in the next test, for each example.
+@pytest.mark.parametrize("operation", [*CONVS[1:], "max_pool", "avg_pool"], ids=str)
 def test_every_mode(operation):
     fast, plain, arrays = _pool(operation) if isinstance(operation, str) else _conv(operation)
     actual, expected = (jax.jit(partial(_derivatives, f))(arrays) for f in (fast, plain))
