@@ -78,11 +78,10 @@ def test_missing_and_damaged_checkpoints_are_refused(undisturbed, tmp_path):
         nin_jax.load_run(run, checkpoint=5)
 
 
-@pytest.mark.slow
 def test_a_run_stopped_in_its_first_epoch_has_a_network(undisturbed, tmp_path):
     run = shutil.copytree(undisturbed, tmp_path / "run")
     (run / workdir.WEIGHTS).unlink()
     with pytest.raises(UserError, match="has not finished an epoch"):
         nin_jax.load_run(run)
     model = nin_jax.load_run(run, checkpoint=LAST)
-    assert model(jnp.zeros((1, 16, 16, 1))).shape == (1, 10)
+    assert jax.eval_shape(model, jnp.zeros((1, 16, 16, 1))).shape == (1, 10)
