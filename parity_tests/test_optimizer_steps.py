@@ -124,6 +124,18 @@ def _check_sgd(pair: Pair, options: dict[str, Any]) -> None:
     _assert_same_training(pair, make_optimizer(Recipe(**options), STEPS), expected)
 
 
+def test_adam_steps():
+    """The decay is decoupled, and only of kernels."""
+    pair = make_pair(*_narrow("nin_fc"))
+    groups = [
+        {"params": [param], "weight_decay": 0.1 if param.ndim > 1 else 0.0}
+        for param in pair.reference.parameters()
+    ]
+    recipe = Recipe(lr=1e-3, optimizer="adam", weight_decay=0.1)
+    optimizer = make_optimizer(recipe, STEPS)
+    _assert_same_training(pair, optimizer, torch.optim.AdamW(groups, recipe.lr))
+
+
 @pytest.mark.parametrize("variant", ["nin_cifar10", pytest.param("nin_fc", marks=pytest.mark.slow)])
 def test_steps_of_the_recipe_paper(variant):
     """Kernels, biases and the last layer have learning rates of their own."""
