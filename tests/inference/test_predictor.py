@@ -40,9 +40,7 @@ def predictor_of(model, batch_size):
     return Predictor(model, batch_size)
 
 
-@pytest.mark.parametrize(
-    "batch_size", [*(pytest.param(size, marks=pytest.mark.slow) for size in (3, 8)), 1, 11]
-)
+@pytest.mark.parametrize("batch_size", [1, 3, 11])
 @pytest.mark.parametrize("count", [0, 1, 3, 8])
 def test_logits_are_the_models_for_any_batch_size(model, batch_size, count):
     x = images(8)[:count]
