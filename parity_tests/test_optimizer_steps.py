@@ -245,12 +245,7 @@ KERNELS = [(3, 3, 16, 24), (1, 1, 32, 32), (3, 3, 1, 64), (40, 10)]
 
 
 def test_muon_matches_torch_optim(rng):
-    """Compare under the options that correspond; PyTorch's parameter is the matrix [O, K K C].
-
-    PyTorch's momentum has no bias correction. Without ``nesterov`` the correction is a factor of
-    the whole momentum, and the orthogonalization removes it; with ``nesterov`` the two optimizers
-    differ in the first steps.
-    """
+    """PyTorch's parameter is the matrix [O, K K C]; `nin_torch_ref.Muon` says why no Nesterov."""
     # A decay this large moves a kernel about as far as the updates do.
     options: dict[str, Any] = {"momentum": 0.95, "nesterov": False, "weight_decay": 2.0}
     optimizer = make_optimizer(Recipe(lr=0.02, optimizer="muon", **options), STEPS)

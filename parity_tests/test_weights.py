@@ -2,11 +2,9 @@
 
 from typing import Any
 
-import jax
 import numpy as np
 import pytest
 import torch
-from flax import nnx
 from safetensors.torch import load_file, save_file
 
 import nin_jax
@@ -41,25 +39,6 @@ def test_torch_to_flax_to_torch_through_files(variant, tmp_path):
     reference = nin_torch_ref.create_model(variant, **SIZES)
     reference.load_state_dict(state_dict, strict=True)
     _assert_same(reference.state_dict(), weights)
-
-
-def test_flax_to_torch_to_flax():
-    model = nin_jax.create_model("nin_fc", **SIZES, seed=1)
-    reference = nin_torch_ref.create_model("nin_fc", **SIZES)
-    tensors = {name: torch.from_numpy(value) for name, value in convert.to_torch(model).items()}
-    reference.load_state_dict(tensors, strict=True)
-    back = convert.from_torch(reference.state_dict(), "nin_fc", **SIZES)
-    graphdef, params = nnx.split(model, nnx.Param)
-    graphdef_back, params_back = nnx.split(back, nnx.Param)
-    assert graphdef_back == graphdef
-    jax.tree.map(np.testing.assert_array_equal, params_back, params)
-
-
-def test_pt_file_both_ways(tmp_path):
-    weights = _reference_weights("nin_fc")
-    torch.save(weights, tmp_path / "weights.pt")
-    read = nin_torch_ref.load_state_dict_file(tmp_path / "weights.pt")
-    _assert_same(convert.to_torch(convert.from_torch(read, "nin_fc", **SIZES)), weights)
 
 
 def test_names_follow_the_published_sequential():
