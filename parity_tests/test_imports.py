@@ -17,34 +17,34 @@ from tests.support.caffemodel import caffemodel
 
 
 @pytest.mark.parametrize(
-    ("name", "classes"),
+    ("name", "classes", "precision"),
     [
-        ("nin_cifar10", 10),
-        pytest.param("nin_cifar100", 100, marks=pytest.mark.slow),
-        pytest.param("nin_svhn", 10, marks=pytest.mark.slow),
+        ("nin_cifar10", 10, "float64"),
+        pytest.param("nin_cifar100", 100, "float32", marks=pytest.mark.slow),
+        pytest.param("nin_svhn", 10, "float32", marks=pytest.mark.slow),
     ],
 )
-def test_pytorchcv(name, classes, rng):
-    make = getattr(nin_cifar, name)
-    theirs = make().eval().to(TORCH_DEVICE, torch.float64)
+def test_pytorchcv(name, classes, precision, rng):
+    make, dtype = getattr(nin_cifar, name), getattr(torch, precision)
+    theirs = make().eval().to(TORCH_DEVICE, dtype)
     for parameter in theirs.parameters():
         if parameter.ndim == 1:  # new biases are zero, which would hide a lost one
             torch.nn.init.uniform_(parameter, 0.01, 0.1)
-    images = rng.random((2, 32, 32, 3))
+    images = rng.random((2, 32, 32, 3)).astype(precision)
     model = convert.from_torch(
         theirs.state_dict(),
         name,
         in_channels=3,
         num_classes=classes,
         image_size=32,
-        dtype="float64",
-        param_dtype="float64",
+        dtype=precision,
+        param_dtype=precision,
     )
     expected = as_array(theirs(as_nchw(images)))
     logits = jax.jit(lambda x: model(x))(images)
-    assert_close(logits, expected, FORWARD["float64"], name)
+    assert_close(logits, expected, FORWARD[precision], name)
 
-    back = make().eval().to(TORCH_DEVICE, torch.float64)
+    back = make().eval().to(TORCH_DEVICE, dtype)
     state = convert.to_torch(model, naming="pytorchcv")
     back.load_state_dict({key: as_tensor(array) for key, array in state.items()}, strict=True)
     np.testing.assert_array_equal(as_array(back(as_nchw(images))), expected)
