@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from nin_jax.errors import UserError
+from nin_jax.errors import UserError, reason
 from nin_jax.models.preprocessing import MAX_PIXELS, Preprocessing
 from nin_jax.reading import check_file
 
@@ -96,23 +96,15 @@ def decode(
         UserError: the file is not an image, is damaged, has more than 89 million pixels (the limit
             at which Pillow itself only warns), or has pixels whose white is not known.
     """
-    height, width = size
-    with opened(path) as image:
-        image = _resized(_upright(image, channels), size, preprocessing)
-        return np.asarray(image).reshape(height, width, channels)
-
-
-def _resized(
-    image: "Image.Image", size: tuple[int, int], preprocessing: Preprocessing
-) -> "Image.Image":
     from PIL import Image
 
-    try:
+    height, width = size
+    with opened(path) as image:
+        image = _upright(image, channels)
         h, w, top, left = preprocessing.cut((image.height, image.width), size)
-    except UserError as error:
-        raise ValueError(str(error)) from None  # `opened` adds the path
-    image = image.resize((w, h), Image.Resampling.BILINEAR)
-    return image.crop((left, top, left + size[1], top + size[0]))
+        image = image.resize((w, h), Image.Resampling.BILINEAR)
+        image = image.crop((left, top, left + width, top + height))
+        return np.asarray(image).reshape(height, width, channels)
 
 
 @contextlib.contextmanager
@@ -129,21 +121,28 @@ def opened(path: str | Path) -> Iterator["Image.Image"]:
     try:
         with Image.open(path, formats=formats()) as image:
             if image.width * image.height > MAX_PIXELS:
-                raise UserError(f"{problem}: {image.width}x{image.height} is too large")
+                raise ValueError(f"{image.width}x{image.height} is too large")
             yield image
-    except UserError:
-        raise
     except Exception as error:  # Pillow's decoders raise many types for damaged files
-        raise UserError(f"{problem}: {_reason(error)}") from None
+        text = reason(error)
+        if text.startswith("cannot identify"):
+            text = "not an image format that Pillow can read"
+        raise UserError(f"{problem}: {text}") from None
 
 
 def _upright(image: "Image.Image", channels: int) -> "Image.Image":
     """Convert an image to grayscale or color, apply its EXIF orientation, and remove alpha."""
-    from PIL import ImageOps
+    from PIL import Image, ImageOps
 
     _check_depth(image)
     image = ImageOps.exif_transpose(image)
-    return _without_alpha(_to_8_bits(image)).convert("L" if channels == 1 else "RGB")
+    if image.mode.startswith("I"):  # 16 bits: keep the upper byte, Pillow would clip to white
+        image = Image.fromarray((np.clip(np.asarray(image), 0, 65535) >> 8).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        black = Image.new("RGBA", image.size, (0, 0, 0, 255))
+        image = Image.alpha_composite(black, image)
+    return image.convert("L" if channels == 1 else "RGB")
 
 
 def formats() -> list[str]:
@@ -176,30 +175,3 @@ def _check_depth(image: "Image.Image") -> None:
             "16-bit pixels, all below 4096 of 65535, which is almost black: if they have 12 bits "
             f"or less, scale them to 65535, or {save}"
         )
-
-
-def _to_8_bits(image):
-    """Keep the upper byte of 16-bit grayscale; Pillow would clip the values to white."""
-    from PIL import Image
-
-    if not image.mode.startswith("I"):
-        return image
-    return Image.fromarray((np.clip(np.asarray(image), 0, 65535) >> 8).astype(np.uint8))
-
-
-def _without_alpha(image):
-    from PIL import Image
-
-    if not image.has_transparency_data:
-        return image
-    image = image.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    text = " ".join(str(error).split()) or type(error).__name__
-    return (
-        "not an image format that Pillow can read" if text.startswith("cannot identify") else text
-    )
