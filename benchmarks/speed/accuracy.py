@@ -140,7 +140,7 @@ def train_torch(comparison: Comparison, variant: str) -> Iterator[Evaluation]:
         correct = 0
         with torch.inference_mode(), autocast:
             for start in range(0, len(dataset.test), 500):
-                x, y = _tensors(dataset.test.part(start, start + 500), work.sides, device)
+                x, y = _tensors(dataset.test[start : start + 500], work.sides, device)
                 correct += int((model(_scaled(x)).argmax(1) == y).sum())
         model.train()
         return correct / len(dataset.test)

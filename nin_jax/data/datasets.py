@@ -46,13 +46,9 @@ class Split:
         _, height, width, channels = self.images.shape
         return height, width, channels
 
-    def part(self, start: int | None, stop: int | None) -> "Split":
-        """Return the examples from `start` to `stop`, as a slice does."""
-        return Split(self.images[start:stop], self.labels[start:stop])
-
-    def pick(self, indices: np.ndarray) -> "Split":
-        """Return copies of the examples at these places, int [n]."""
-        return Split(self.images[indices], self.labels[indices])
+    def __getitem__(self, which: slice | np.ndarray) -> "Split":
+        """Return the examples that a slice, places or a mask pick out of an array."""
+        return Split(self.images[which], self.labels[which])
 
     def read(self, indices: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Read examples in batches.
@@ -82,9 +78,7 @@ class Examples(Protocol):
 
     def __len__(self) -> int: ...
 
-    def part(self, start: int | None, stop: int | None) -> Self: ...
-
-    def pick(self, indices: np.ndarray) -> Self: ...
+    def __getitem__(self, which: slice | np.ndarray) -> Self: ...
 
     def read(self, indices: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]: ...
 

@@ -48,13 +48,9 @@ class StreamedSplit:
         labels = getattr(self.source, "labels", None)
         return None if labels is None else labels[self.indices]
 
-    def part(self, start: int | None, stop: int | None) -> "StreamedSplit":
-        """Return the examples from `start` to `stop`, as a slice does."""
-        return StreamedSplit(self.source, self.indices[start:stop])
-
-    def pick(self, indices: np.ndarray) -> "StreamedSplit":
-        """Return the examples at these places, int [n]."""
-        return StreamedSplit(self.source, self.indices[indices])
+    def __getitem__(self, which: slice | np.ndarray) -> "StreamedSplit":
+        """Return the examples that a slice, places or a mask pick out of an array."""
+        return StreamedSplit(self.source, self.indices[which])
 
     def read(self, indices: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Read batches as `datasets.Split.read` does, ahead of their use."""

@@ -34,10 +34,10 @@ def load_data(config: TrainConfig) -> Dataset:
     held, streamed = _held_out(config, dataset), streams(config, dataset)
     train = dataset.train if streamed else _in_memory(dataset.train)
     if held is not None:
-        train, test = train.pick(np.flatnonzero(~held)), train.pick(np.flatnonzero(held))
+        train, test = train[~held], train[held]
     else:
         test = dataset.test if streamed else _in_memory(dataset.test)
-    train, test = train.part(None, config.limit_train), test.part(None, config.limit_test)
+    train, test = train[: config.limit_train], test[: config.limit_test]
     return replace(dataset, train=train, test=test)
 
 

@@ -115,7 +115,7 @@ def test_both_sides_are_evaluated_after_the_same_images(monkeypatch, comparison,
 
 
 def test_pytorch_gets_the_pixels_of_the_published_pipeline():
-    split = load_dataset("digits").train.part(0, 20)
+    split = load_dataset("digits").train[:20]
     images, labels = accuracy._tensors(split, (24, 17), torch.device("cpu"))
     theirs = [
         np.array(Image.fromarray(i[..., 0]).resize((17, 24), Image.Resampling.BILINEAR))
