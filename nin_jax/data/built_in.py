@@ -33,14 +33,6 @@ class BuiltIn(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-def _load_idx(name: str, folder: Path | None) -> Arrays:
-    return idx.load_idx(idx.IDX_SETS[name], folder)
-
-
-def _load_cifar(name: str, folder: Path | None) -> Arrays:
-    return cifar.load_cifar(cifar.CIFAR_SETS[name], folder)
-
-
 def _load_digits(folder: Path | None) -> Arrays:
     """Load scikit-learn's 1,797 handwritten digits, 8x8, with 0..16 scaled to 0..255.
 
@@ -66,11 +58,11 @@ def official_sets() -> dict[str, OfficialSet]:
 
 def _table() -> Iterator[tuple[str, BuiltIn]]:
     for name, each in idx_sets.IDX_SETS.items():
-        load = functools.partial(_load_idx, name)
+        load = functools.partial(idx.load_idx, name)
         yield name, BuiltIn(load, each.class_names, (28, 28, 1), "idx files")
     yield "digits", BuiltIn(_load_digits, idx_sets.DIGIT_NAMES, (8, 8, 1), "scikit-learn")
     for name, each in cifar.CIFAR_SETS.items():
-        load = functools.partial(_load_cifar, name)
+        load = functools.partial(cifar.load_cifar, name)
         yield name, BuiltIn(load, each.class_names, (32, 32, 3), "binary files")
     yield (
         "svhn",

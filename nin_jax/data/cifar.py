@@ -119,8 +119,8 @@ CIFAR_SETS = {
 }
 
 
-def load_cifar(cifar_set: CifarSet, given_folder: Path | None) -> tuple[np.ndarray, ...]:
-    """Read a dataset from the given folder, or from the user's data folder after a download.
+def load_cifar(name: str, given_folder: Path | None) -> tuple[np.ndarray, ...]:
+    """Read "cifar10" or "cifar100" from a folder, or from the user's after a download.
 
     Returns:
         Train images, train labels, test images, test labels:
@@ -130,6 +130,7 @@ def load_cifar(cifar_set: CifarSet, given_folder: Path | None) -> tuple[np.ndarr
         UserError: a file is missing or damaged, or is another version.
         DownloadError: no folder was given, and the download failed.
     """
+    cifar_set = CIFAR_SETS[name]
     official, names = cifar_set.official, (*cifar_set.train, *cifar_set.test)
     paths = files_of(official, given_folder)
     if paths.keys() == official.md5.keys():

@@ -27,8 +27,8 @@ _GZIP = b"\x1f\x8b"  # how a gzip file begins
 _CHUNK = 2**20
 
 
-def load_idx(idx_set: IdxSet, given_folder: Path | None) -> tuple[np.ndarray, ...]:
-    """Read a dataset from the given folder, or from the user's data folder.
+def load_idx(name: str, given_folder: Path | None) -> tuple[np.ndarray, ...]:
+    """Read a dataset of `IDX_SETS` from the given folder, or from the user's data folder.
 
     In the second case, first download the files that are missing or damaged.
 
@@ -41,6 +41,7 @@ def load_idx(idx_set: IdxSet, given_folder: Path | None) -> tuple[np.ndarray, ..
             contradict each other.
         DownloadError: no folder was given, and the download failed.
     """
+    idx_set = IDX_SETS[name]
     if given_folder is None:
         folder = _downloaded(idx_set, download.user_folder())
     else:

@@ -15,7 +15,8 @@ from safetensors.numpy import load_file
 
 from benchmarks.soak.small_run import rows_of
 from nin_jax import UserError
-from nin_jax.data import datasets, download, idx
+from nin_jax.data import datasets, download
+from nin_jax.data.built_in import BUILT_IN
 from nin_jax.models.nin import new_model
 from nin_jax.runs import description, environment, manifest, preparation, writers
 from nin_jax.runs.examples import load_data
@@ -215,7 +216,8 @@ def test_without_network_or_files_training_falls_back_to_digits(config, monkeypa
     def unreachable(*_):
         raise download.DownloadError("no network")
 
-    monkeypatch.setattr(idx, "load_idx", unreachable)
+    entry = BUILT_IN["fashion_mnist"]._replace(load=unreachable)
+    monkeypatch.setitem(BUILT_IN, "fashion_mnist", entry)
     with pytest.warns(datasets.FallbackWarning):
         spec = preparation.load_spec(replace(config, dataset=None))
     assert (spec.config.dataset, spec.dataset.name) == ("digits", "digits")
