@@ -20,7 +20,7 @@ import numpy as np
 
 from nin_jax.data import download
 from nin_jax.data.idx_sets import FILE_NAMES, IDX_SETS, IdxSet
-from nin_jax.data.official import check_folder, names_in, plain, ways
+from nin_jax.data.official import check_folder, download_files, names_in, plain, ways
 from nin_jax.errors import UserError, one_line
 
 _GZIP = b"\x1f\x8b"  # how a gzip file begins
@@ -51,7 +51,7 @@ def load_idx(name: str, given_folder: Path | None) -> tuple[np.ndarray, ...]:
     paths = [path for path, _ in read]
     where = [repr(str(path)) for path in paths]
     arrays = tuple(
-        read_idx(io.BytesIO(data), place, ndim, download.MAX_BYTES)
+        read_idx(io.BytesIO(data), place, ndim, idx_set.limit)
         for (_, data), place, ndim in zip(read, where, (3, 1, 3, 1), strict=True)
     )
     check_pair(idx_set.title, len(idx_set.class_names), where[:2], *arrays[:2])
@@ -92,16 +92,16 @@ class Official(NamedTuple):
     owners: list[tuple[IdxSet, str]]
 
 
-def recognized(path: Path) -> Official | None:
+def recognized(path: Path, limit: int) -> Official | None:
     """Unpack a file, more than once if need be, until it is an official one.
 
     Returns:
-        None if it is not an official file.
+        None if it is not an official file, or has more bytes than the limit.
 
     Raises:
         OSError: it cannot be read.
     """
-    if path.stat().st_size > download.MAX_BYTES:
+    if path.stat().st_size > limit:
         return None
     data = path.read_bytes()
     for _ in range(4):
@@ -118,16 +118,16 @@ def recognized(path: Path) -> Official | None:
             return None
         try:
             with gzip.open(io.BytesIO(data)) as stream:
-                data = stream.read(download.MAX_BYTES + 1)
+                data = stream.read(limit + 1)
         except (OSError, EOFError, zlib.error):
             return None
-        if len(data) > download.MAX_BYTES:
+        if len(data) > limit:
             return None
     return None
 
 
 def _require_complete(idx_set: IdxSet, given_folder: Path, folder: Path) -> None:
-    remedy = ways(idx_set.title, f"{', '.join(FILE_NAMES)} from {idx_set.url}")
+    remedy = ways(idx_set)
     check_folder(given_folder, remedy)
     missing = [name for name in FILE_NAMES if not found(folder, name)]
     if len(missing) == len(FILE_NAMES):
@@ -139,18 +139,14 @@ def _require_complete(idx_set: IdxSet, given_folder: Path, folder: Path) -> None
 def _downloaded(idx_set: IdxSet, root: Path) -> Path:
     """Return the folder of the four files, after a download of those that it lacked."""
     folder = locate(idx_set, root)
-    try:
+    states = _states(idx_set, folder)
+    if folder == root and not {*states.values()} <= {"intact", "missing"}:
+        # All sets have the same file names: a file of another one must not be overwritten.
+        folder = root / idx_set.folder
         states = _states(idx_set, folder)
-        if folder == root and not {*states.values()} <= {"intact", "missing"}:
-            # All sets have the same file names: a file of another one must not be overwritten.
-            folder = root / idx_set.folder
-            states = _states(idx_set, folder)
-        wanted = {name: idx_set.md5[name] for name in FILE_NAMES if states[name] != "intact"}
-        download.download_missing(idx_set.url, wanted, folder, download.MAX_BYTES)
-    except (OSError, ValueError) as error:
-        raise download.DownloadError.of(
-            idx_set.title, idx_set.url, ", ".join(FILE_NAMES), error
-        ) from error
+    wanted = [name for name, state in states.items() if state != "intact"]
+    if wanted:
+        download_files(idx_set, folder, wanted)
     return folder
 
 
@@ -159,14 +155,14 @@ def _states(idx_set: IdxSet, folder: Path) -> dict[str, str]:
 
 
 def state_of(idx_set: IdxSet, folder: Path, file_name: str) -> str:
-    """Return "intact", "missing", "damaged", or the owner such as "MNIST's".
-
-    Raises:
-        OSError: a file cannot be read.
-    """
+    """Return "intact", "missing", "damaged", "unreadable", or the owner such as "MNIST's"."""
     states = ["missing"]
     for path in found(folder, file_name):
-        known = recognized(path)
+        try:
+            known = recognized(path, idx_set.limit)
+        except OSError:
+            states.append("unreadable")
+            continue
         if known is not None and (idx_set, file_name) in known.owners:
             return "intact"
         states.append("damaged" if known is None else f"{known.owners[0][0].title}'s")
@@ -178,7 +174,7 @@ def _read_verified(idx_set: IdxSet, folder: Path, file_name: str) -> tuple[Path,
     problems = []
     for path in found(folder, file_name):
         with one_line(f"cannot read {str(path)!r}"):
-            known = recognized(path)
+            known = recognized(path, idx_set.limit)
             if known is not None and (idx_set, file_name) in known.owners:
                 return path, known.data
             problems.append(_problem(idx_set, path, file_name, known))

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from nin_jax.data.official import OfficialSet
+
 FILE_NAMES: tuple[str, ...] = (
     "train-images-idx3-ubyte.gz",
     "train-labels-idx1-ubyte.gz",
@@ -16,19 +18,13 @@ def md5_table(*md5: str) -> dict[str, str]:
     return dict(zip(FILE_NAMES, md5, strict=True))
 
 
-@dataclass(frozen=True)
-class IdxSet:
-    """A dataset of four IDX files.
+@dataclass(frozen=True, kw_only=True)
+class IdxSet(OfficialSet):
+    """A dataset of four packed IDX files, which are also known by their contents."""
 
-    The MD5s protect against damage, not against an attacker.
-    """
-
-    title: str
-    url: str  # ends in "/"
-    folder: str  # below a data folder, for downloads; others are searched in `locate`
+    limit: int = 64 * 2**20  # the largest official file holds 47,040,016 bytes, unpacked
     class_names: tuple[str, ...]
-    md5: dict[str, str]  # of the packed files, by file name
-    contents_md5: dict[str, str]  # of the same files unpacked; empty if not known
+    contents_md5: dict[str, str]  # of the files unpacked, by the packed names; empty if not known
 
 
 # CONTRIBUTING.md says what else a new dataset needs.

@@ -1,7 +1,8 @@
 """Official files of a dataset: found in a folder by their checksums, or downloaded once."""
 
+import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -37,11 +38,6 @@ class OfficialSet:
     unpacked: Mapping[str, str] = field(default_factory=dict)
     others: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
-    @property
-    def source(self) -> str:
-        """The files' names and where they are."""
-        return f"{', '.join(self.md5)} from {self.url}"
-
 
 class Found(NamedTuple):
     """What a folder holds of a dataset.
@@ -66,16 +62,18 @@ def files_of(official: OfficialSet, given_folder: Path | None) -> dict[str, Path
         DownloadError: no folder was given, and the download failed.
     """
     if given_folder is not None:
-        check_folder(given_folder, ways(official.title, official.source))
+        check_folder(given_folder, ways(official))
     root = download.user_folder() if given_folder is None else given_folder
     found = find(official, root)
     if found.paths:
         return found.paths
     if given_folder is None:
-        return _downloaded(official, root / official.folder)
+        folder = root / official.folder
+        download_files(official, folder, official.md5)
+        return {name: folder / name for name in official.md5}
     nothing = f"{str(root)!r} has no {official.title} files"
     problem = found.problem or next(_other_versions(official, root), nothing)
-    raise UserError(f"{problem}; {ways(official.title, official.source)}")
+    raise UserError(f"{problem}; {ways(official)}")
 
 
 def find(official: OfficialSet, root: Path) -> Found:
@@ -99,16 +97,11 @@ def find(official: OfficialSet, root: Path) -> Found:
     return Found({}, problems[0] if problems else "")
 
 
-def ways(title: str, source: str) -> str:
-    """Return the end of a message: how to get a dataset.
-
-    Args:
-        title: of the dataset.
-        source: the names of its files and where they are.
-    """
+def ways(official: OfficialSet) -> str:
+    """Return the end of a message: how to get a dataset."""
     return (
-        f"to get {title}, either leave out --data-dir and NIN_DATA_DIR to download it, "
-        f"or put {source} there"
+        f"to get {official.title}, either leave out --data-dir and NIN_DATA_DIR to download it, "
+        f"or put {', '.join(official.md5)} from {official.url} there"
     )
 
 
@@ -145,11 +138,14 @@ def _places(official: OfficialSet, root: Path) -> list[Path]:
 
 def _problem(official: OfficialSet, path: Path, checksum: str) -> str:
     """Say what is wrong with a file; nothing if it has its checksum."""
-    where, kind = repr(str(path)), "MD5" if len(checksum) == 32 else "SHA-1"
+    where, found = repr(str(path)), ""
+    kind, new = ("MD5", hashlib.md5) if len(checksum) == 32 else ("SHA-1", hashlib.sha1)
     try:
         size = path.stat().st_size
-        # A file that is too large is not read.
-        found = download.checksum_of(path, kind) if size <= official.limit else ""
+        if size <= official.limit:  # a larger file is not read
+            with open(path, "rb") as file:
+                digest = hashlib.file_digest(file, lambda: new(usedforsecurity=False))
+            found = digest.hexdigest()
     except OSError as error:
         return f"cannot read {where}: {error.strerror or error}"
     if found == checksum:
@@ -171,11 +167,18 @@ def _other_versions(official: OfficialSet, root: Path) -> Iterator[str]:
                 yield f"{str(place / name)!r} is {official.title}'s {what}"
 
 
-def _downloaded(official: OfficialSet, folder: Path) -> dict[str, Path]:
+def download_files(official: OfficialSet, folder: Path, names: Collection[str]) -> None:
+    """Download those of a dataset's files into a folder.
+
+    Raises:
+        DownloadError: a file cannot be downloaded or written, or has another MD5.
+    """
+    md5 = {name: official.md5[name] for name in names}
     try:
-        download.download_missing(official.url, official.md5, folder, official.limit)
+        download.download_missing(official.url, md5, folder, official.limit)
     except (OSError, ValueError) as error:
-        raise download.DownloadError.of(
-            official.title, official.url, ", ".join(official.md5), error
+        raise download.DownloadError(
+            f"{official.title} is not on this machine and cannot be downloaded from {official.url} "
+            f"({download.root_cause(error)}); either try again with a network, or put "
+            f"{', '.join(official.md5)} into a folder and name it with --data-dir or NIN_DATA_DIR"
         ) from error
-    return {name: folder / name for name in official.md5}

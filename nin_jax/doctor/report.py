@@ -152,7 +152,7 @@ def dataset_check(name: str, root: Path, is_given: bool) -> Check:
     """
     idx_set = idx.IDX_SETS[name]
     folder = idx.locate(idx_set, root)
-    states = {file: file_state(idx_set, folder, file) for file in idx.FILE_NAMES}
+    states = {file: idx.state_of(idx_set, folder, file) for file in idx.FILE_NAMES}
     problems = [f"{file} is {state}" for file, state in states.items() if state != "intact"]
     if not problems:
         return Check(name, f"4 files with the official MD5s in {folder}")
@@ -183,14 +183,6 @@ def _not_found(name: str, url: str, is_given: bool) -> Check:
     advice = f"put it there from {url}, or name no folder to download it"
     # A run that names no dataset needs Fashion-MNIST; the others are used only on request.
     return Check(name, "not found", "warning" if name == "fashion_mnist" else "ok", advice)
-
-
-def file_state(idx_set: idx.IdxSet, folder: Path, file_name: str) -> str:
-    """Return what `idx.state_of` returns, or "unreadable"."""
-    try:
-        return idx.state_of(idx_set, folder, file_name)
-    except OSError:
-        return "unreadable"
 
 
 def step_memory(batch_size: int = BATCH_SIZE) -> PaperMemory:

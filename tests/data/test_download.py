@@ -120,7 +120,7 @@ def test_download_is_retried(official_host, monkeypatch):
 
 
 def test_download_of_a_file_that_is_too_large_is_stopped(official_host, monkeypatch):
-    monkeypatch.setattr(download, "MAX_BYTES", 100)
+    change(monkeypatch, "fashion_mnist", limit=100)
     assert f"{TRAIN_IMAGES} sends more than 100 bytes" in error_of("fashion_mnist", None)
     assert stored(download.user_folder()) == []
 

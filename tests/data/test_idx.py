@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nin_jax.data import download, idx
+from nin_jax.data import idx
 from nin_jax.data.datasets import load_dataset
 from nin_jax.errors import UserError
 from tests.support import synthetic_idx
@@ -18,6 +18,7 @@ from tests.support.synthetic_idx import (
     TEST_LABELS,
     TRAIN_IMAGES,
     TRAIN_LABELS,
+    change,
     error_of,
     idx_bytes,
     peak_memory_below,
@@ -59,7 +60,7 @@ def test_an_intact_file_is_preferred(tmp_path, fashion):
 
 
 def test_unpacked_files_of_a_set_whose_contents_are_not_known(tmp_path, fashion, monkeypatch):
-    synthetic_idx.change(monkeypatch, "fashion_mnist", contents_md5={})
+    change(monkeypatch, "fashion_mnist", contents_md5={})
     assert load_dataset("fashion_mnist", write_files(tmp_path / "packed", fashion)).name
     files = dict(LAYOUTS["unpacked"](name, data) for name, data in fashion.items())
     message = error_of("fashion_mnist", write_files(tmp_path / "unpacked", files))
@@ -185,7 +186,7 @@ def test_gzip_bomb_takes_no_more_memory_than_its_header_claims(tmp_path, fashion
 def test_gzip_bomb_that_is_not_official_is_unpacked_to_the_limit_only(
     tmp_path, fashion, monkeypatch
 ):
-    monkeypatch.setattr(download, "MAX_BYTES", 2**20)
+    change(monkeypatch, "fashion_mnist", limit=2**20)
     write_files(tmp_path, fashion | {TRAIN_IMAGES: gzip.compress(bytes(2**26))})
     with peak_memory_below(2**22):
         assert f"{TRAIN_IMAGES}' is damaged" in error_of("fashion_mnist", tmp_path)

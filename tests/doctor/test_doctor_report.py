@@ -61,7 +61,7 @@ def test_no_data(tmp_path):
 def test_damaged_data(fashion, tmp_path, monkeypatch):
     first, second, third, fourth = idx.FILE_NAMES
     change(monkeypatch, "mnist", md5={third: idx.IDX_SETS["fashion_mnist"].md5[third]})
-    md5 = idx.IDX_SETS["fashion_mnist"].md5 | {third: "0" * 32}
+    md5 = {**idx.IDX_SETS["fashion_mnist"].md5, third: "0" * 32}
     change(monkeypatch, "fashion_mnist", md5=md5, contents_md5={})
     folder = write_files(tmp_path / "fashion-mnist", fashion)
     (folder / first).write_bytes(fashion[first][:-1])
@@ -89,19 +89,22 @@ def test_archives(tmp_path, monkeypatch):
 
 def test_states_of_a_file(fashion, tmp_path, monkeypatch):
     path = tmp_path / idx.FILE_NAMES[0]
-    file = idx.IDX_SETS["fashion_mnist"], tmp_path, path.name
-    assert report.file_state(*file) == "missing"
+
+    def state() -> str:
+        return idx.state_of(idx.IDX_SETS["fashion_mnist"], tmp_path, path.name)
+
+    assert state() == "missing"
     path.write_bytes(fashion[path.name])
-    assert report.file_state(*file) == "intact"
-    monkeypatch.setattr(download, "MAX_BYTES", 10)
-    assert report.file_state(*file) == "damaged"
-    monkeypatch.undo()
+    assert state() == "intact"
+    change(monkeypatch, "fashion_mnist", limit=10)
+    assert state() == "damaged"
 
     def refuse(*_: object) -> None:
         raise PermissionError
 
     monkeypatch.setattr(Path, "read_bytes", refuse)
-    assert report.file_state(*file) == "unreadable"
+    change(monkeypatch, "fashion_mnist", limit=10**6)
+    assert state() == "unreadable"
 
 
 def test_enough_memory_and_disk(tmp_path):
