@@ -14,7 +14,7 @@ import re
 import struct
 import zlib
 from pathlib import Path
-from typing import IO, Any, NamedTuple, cast
+from typing import IO, Any, cast
 
 import numpy as np
 
@@ -25,6 +25,8 @@ from nin_jax.errors import UserError, one_line
 
 _GZIP = b"\x1f\x8b"  # how a gzip file begins
 _CHUNK = 2**20
+
+Owner = tuple[IdxSet, str]  # a dataset and the name of one of its files
 
 
 def load_idx(name: str, given_folder: Path | None) -> tuple[np.ndarray, ...]:
@@ -48,8 +50,7 @@ def load_idx(name: str, given_folder: Path | None) -> tuple[np.ndarray, ...]:
         folder = locate(idx_set, given_folder)
         _require_complete(idx_set, given_folder, folder)
     read = [_read_verified(idx_set, folder, file_name) for file_name in FILE_NAMES]
-    paths = [path for path, _ in read]
-    where = [repr(str(path)) for path in paths]
+    where = [repr(str(path)) for path, _ in read]
     arrays = tuple(
         read_idx(io.BytesIO(data), place, ndim, idx_set.limit)
         for (_, data), place, ndim in zip(read, where, (3, 1, 3, 1), strict=True)
@@ -57,7 +58,7 @@ def load_idx(name: str, given_folder: Path | None) -> tuple[np.ndarray, ...]:
     check_pair(idx_set.title, len(idx_set.class_names), where[:2], *arrays[:2])
     check_pair(idx_set.title, len(idx_set.class_names), where[2:], *arrays[2:])
     if arrays[0].shape[1:] != arrays[2].shape[1:]:
-        raise UserError(f"{str(paths[0])!r} and {str(paths[2])!r} hold images of different sizes")
+        raise UserError(f"{where[0]} and {where[2]} hold images of different sizes")
     return arrays
 
 
@@ -85,24 +86,18 @@ def found(folder: Path, file_name: str) -> list[Path]:
     return [path for path in paths if os.path.isfile(path)]
 
 
-class Official(NamedTuple):
-    """An official file, packed or unpacked: its bytes, and the datasets and names that it has."""
-
-    data: bytes
-    owners: list[tuple[IdxSet, str]]
-
-
-def recognized(path: Path, limit: int) -> Official | None:
+def recognized(path: Path, limit: int) -> tuple[bytes, list[Owner]]:
     """Unpack a file, more than once if need be, until it is an official one.
 
     Returns:
-        None if it is not an official file, or has more bytes than the limit.
+        The official file's bytes, packed or unpacked, and its owners: the datasets that have it,
+        with its name there. Both are empty if it is no official file, or larger than the limit.
 
     Raises:
         OSError: it cannot be read.
     """
     if path.stat().st_size > limit:
-        return None
+        return b"", []
     data = path.read_bytes()
     for _ in range(4):
         md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
@@ -113,17 +108,17 @@ def recognized(path: Path, limit: int) -> Official | None:
             if md5 in (idx_set.md5.get(file_name), idx_set.contents_md5.get(file_name))
         ]
         if owners:
-            return Official(data, owners)
+            return data, owners
         if not data.startswith(_GZIP):
-            return None
+            break
         try:
             with gzip.open(io.BytesIO(data)) as stream:
                 data = stream.read(limit + 1)
         except (OSError, EOFError, zlib.error):
-            return None
+            break
         if len(data) > limit:
-            return None
-    return None
+            break
+    return b"", []
 
 
 def _require_complete(idx_set: IdxSet, given_folder: Path, folder: Path) -> None:
@@ -159,13 +154,13 @@ def state_of(idx_set: IdxSet, folder: Path, file_name: str) -> str:
     states = ["missing"]
     for path in found(folder, file_name):
         try:
-            known = recognized(path, idx_set.limit)
+            _, owners = recognized(path, idx_set.limit)
         except OSError:
             states.append("unreadable")
             continue
-        if known is not None and (idx_set, file_name) in known.owners:
+        if (idx_set, file_name) in owners:
             return "intact"
-        states.append("damaged" if known is None else f"{known.owners[0][0].title}'s")
+        states.append(f"{owners[0][0].title}'s" if owners else "damaged")
     return states[-1]
 
 
@@ -174,18 +169,18 @@ def _read_verified(idx_set: IdxSet, folder: Path, file_name: str) -> tuple[Path,
     problems = []
     for path in found(folder, file_name):
         with one_line(f"cannot read {str(path)!r}"):
-            known = recognized(path, idx_set.limit)
-            if known is not None and (idx_set, file_name) in known.owners:
-                return path, known.data
-            problems.append(_problem(idx_set, path, file_name, known))
+            data, owners = recognized(path, idx_set.limit)
+            if (idx_set, file_name) in owners:
+                return path, data
+            problems.append(_problem(idx_set, path, file_name, owners))
     again = f"get it from {idx_set.url}, or leave out the folder to download the dataset"
     raise UserError(f"{problems[0]}; {again}")
 
 
-def _problem(idx_set: IdxSet, path: Path, file_name: str, known: Official | None) -> str:
+def _problem(idx_set: IdxSet, path: Path, file_name: str, owners: list[Owner]) -> str:
     where = repr(str(path))
-    if known is not None:
-        other, name = known.owners[0]
+    if owners:
+        other, name = owners[0]
         return f"{where} is {other.title}'s {name}, not {idx_set.title}'s {file_name}"
     packed, unpacked = idx_set.md5[file_name], idx_set.contents_md5.get(file_name)
     official = f"not {packed}, that of the packed file"
