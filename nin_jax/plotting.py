@@ -34,7 +34,8 @@ def plot_curves(rows: list[dict[str, Any]], title: str, path: Path) -> None:
     epochs = [row for row in rows if row["kind"] == "epoch"]
     figure = Figure(figsize=(9, 3.6), dpi=150, layout="constrained")
     figure.suptitle(title, fontsize=11)
-    for axes, quantity in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+    labels = {"loss": "cross-entropy, nats", "accuracy": "accuracy"}
+    for axes, (quantity, label) in zip(figure.subplots(1, 2), labels.items(), strict=True):
         x = [row["epoch"] for row in steps]
         axes.plot(x, [row[f"train_{quantity}"] for row in steps], color=TRAIN, lw=1, label="train")
         x = [row["epoch"] for row in epochs]
@@ -50,9 +51,7 @@ def plot_curves(rows: list[dict[str, Any]], title: str, path: Path) -> None:
                 color=TEST,
             )
             axes.set_ylim(0, 1)
-        axes.set_xlabel("epoch")
-        axes.set_ylabel("cross-entropy, nats" if quantity == "loss" else "accuracy")
-        axes.set_xlim(left=0)
+        axes.set(xlabel="epoch", ylabel=label, xlim=(0, None))
         axes.grid(alpha=0.3)
         axes.legend(frameon=False, loc="upper right" if quantity == "loss" else "lower right")
         axes.spines[["top", "right"]].set_visible(False)
@@ -87,8 +86,7 @@ def plot_range_test(
     axes.xaxis.set_minor_formatter(NullFormatter())
     if np.isfinite(smoothed[0]):
         axes.set_ylim(0, 1.5 * smoothed[0])  # a diverging loss would hide the others
-    axes.set_xlabel("learning rate")
-    axes.set_ylabel("cross-entropy, nats")
+    axes.set(xlabel="learning rate", ylabel="cross-entropy, nats")
     axes.set_title(title, fontsize=11)
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
@@ -111,18 +109,9 @@ def plot_progress(
     for number, (label, minutes, accuracies) in enumerate(lines):
         color = PALETTE[number % len(PALETTE)]
         style = ("-", "--", ":")[number // len(PALETTE) % 3]
-        axes.plot(
-            minutes,
-            accuracies,
-            "o",
-            ls=style,
-            color=color,
-            ms=4,
-            label=f"{label}: {accuracies[-1]:.4f}",
-        )
-    axes.set_xlabel("minutes of training steps")
-    axes.set_ylabel("test accuracy")
-    axes.set_xlim(left=0)
+        label = f"{label}: {accuracies[-1]:.4f}"
+        axes.plot(minutes, accuracies, "o", ls=style, color=color, ms=4, label=label)
+    axes.set(xlabel="minutes of training steps", ylabel="test accuracy", xlim=(0, None))
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, loc="lower right")
     axes.spines[["top", "right"]].set_visible(False)
@@ -153,8 +142,7 @@ def plot_confusion(
     if classes <= MOST_NAMES:
         axes.set_xticks(range(classes), class_names, rotation=45, ha="right")
         axes.set_yticks(range(classes), class_names)
-    axes.set_xlabel("predicted")
-    axes.set_ylabel("label")
+    axes.set(xlabel="predicted", ylabel="label")
     axes.set_title(title, fontsize=11)
     if classes <= MOST_COUNTS:
         for i, j in np.argwhere(confusion > 0):

@@ -12,7 +12,7 @@ import stat
 from pathlib import Path
 from typing import Any
 
-from nin_jax.errors import UserError
+from nin_jax.errors import UserError, reason
 
 MAX_BYTES = 64 * 2**20
 
@@ -63,7 +63,7 @@ def read_text(
     except UnicodeDecodeError:
         raise UserError(f"{problem}: not a UTF-8 text file") from None
     except OSError as error:
-        raise UserError(f"{problem}: {error.strerror or error}") from None
+        raise UserError(f"{problem}: {reason(error)}") from None
 
 
 def check_file(path: str | Path, limit: int, problem: str) -> None:
@@ -79,10 +79,8 @@ def check_file(path: str | Path, limit: int, problem: str) -> None:
     """
     try:
         found = os.stat(path)
-    except OSError as error:
-        raise UserError(f"{problem}: {error.strerror or error}") from None
-    except (TypeError, ValueError) as error:  # a NUL in the path, or not a path
-        raise UserError(f"{problem}: {error}") from None
+    except (OSError, TypeError, ValueError) as error:  # also a NUL in the path, or not a path
+        raise UserError(f"{problem}: {reason(error)}") from None
     if stat.S_ISDIR(found.st_mode):
         raise UserError(f"{problem}: Is a directory")
     if not stat.S_ISREG(found.st_mode):

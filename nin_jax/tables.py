@@ -156,15 +156,15 @@ def _csv(rows: Iterable[Sequence[Cell]]) -> str:
 
 def _flatten(data: Any, prefix: str) -> list[tuple[str, Cell]]:
     if isinstance(data, Mapping):
-        items = [(str(key), value) for key, value in data.items()]
+        items = data.items()
     elif isinstance(data, list | tuple):
-        items = [(str(i), value) for i, value in enumerate(data)]
+        items = enumerate(data)
     else:
         return [(prefix, UNKNOWN if data is None else data)]
     return [
         line
         for key, value in items
-        for line in _flatten(value, f"{prefix}.{key}" if prefix else key)
+        for line in _flatten(value, f"{prefix}.{key}" if prefix else str(key))
     ]
 
 

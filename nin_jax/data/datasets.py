@@ -220,18 +220,10 @@ def _load_default(folder: Path | None) -> Dataset[Split]:
 
 
 def _load_built_in(name: str, folder: Path | None) -> Dataset[Split]:
-    built_in = BUILT_IN[name]
-    train_images, train_labels, test_images, test_labels = built_in.load(folder)
+    load, class_names, _, source, notes = BUILT_IN[name]
+    train_images, train_labels, test_images, test_labels = load(folder)
     train, test = _split(train_images, train_labels), _split(test_images, test_labels)
-    return Dataset(
-        name,
-        train,
-        test,
-        built_in.class_names,
-        _checksum(train, test),
-        built_in.source,
-        built_in.notes,
-    )
+    return Dataset(name, train, test, class_names, _checksum(train, test), source, notes)
 
 
 def _split(images: np.ndarray, labels: np.ndarray) -> Split:

@@ -130,24 +130,23 @@ def open_folder(
         found = _find(root, options)
     except OSError as error:
         raise UserError(f"cannot read {error.filename!r}: {error.strerror}") from None
-    splits = [(os.path.join(root, found.folders[name]), found.files[name]) for name in _SPLITS]
-    headers = _survey([os.path.join(folder, file) for folder, files in splits for file in files])
+    paths = [os.path.join(folder, file) for folder, files in found.splits for file in files]
+    headers = _survey(paths)
     shape, changes = _shape(headers, options)
     rule = Preprocessing(resize="crop" if options.crop else "stretch")
     train, test = (
         FolderSource(folder, _shuffled(files), found.class_names, shape, rule)
-        for folder, files in splits
+        for folder, files in found.splits
     )
     names, notes = tuple(found.class_names), (*found.notes, *changes)
     return OpenedDataset(train, test, names, found.checksum, "image folder", notes)
 
 
 class _Found(NamedTuple):
-    """What a folder holds: by split its folder, and the images as CLASS/NAME."""
+    """What a folder holds; of each split its folder, and the images as CLASS/NAME."""
 
     class_names: list[str]
-    folders: dict[str, str]
-    files: dict[str, list[str]]
+    splits: list[tuple[str, list[str]]]
     checksum: str
     notes: list[str]
 
@@ -165,14 +164,16 @@ def _find(root: str, options: FolderOptions) -> _Found:
     if others:
         where = folders["test"]
         raise UserError(f"{root!r} has the class {others[0]!r} in {where}, but not in train")
-    files: dict[str, list[str]] = {split: [] for split in _SPLITS}
-    for split, folder in folders.items():
-        for name in classes[split]:
+    splits = []
+    for split in _SPLITS:
+        folder, files = folders.get(split, split), []
+        for name in classes.get(split, ()):
             found, skipped = listing.list_folder(os.path.join(root, folder, name), inside)
             for file, size in found:
                 digest.update(os.fsencode(f"{split}/{name}/{file}\0{size}\n"))
-            files[split] += [f"{name}/{file}" for file, _ in found]
+            files += [f"{name}/{file}" for file, _ in found]
             left_out += [f"{folder}/{name}/{file}" for file in skipped]
+        splits.append((os.path.join(root, folder), files))
     unused = [name for name in names if name not in folders.values()]
     notes = [
         *listing.counted(left_out, "file", "left out"),
@@ -180,8 +181,7 @@ def _find(root: str, options: FolderOptions) -> _Found:
     ]
     if folders.get("test", "test").lower() != "test":
         notes.append(f"the images of {folders['test']!r} are the test images")
-    folders = {split: folders.get(split, split) for split in _SPLITS}
-    return _Found(classes["train"], folders, files, digest.hexdigest(), notes)
+    return _Found(classes["train"], splits, digest.hexdigest(), notes)
 
 
 def _split_folders(root: str, names: list[str], needs_test: bool) -> dict[str, str]:
