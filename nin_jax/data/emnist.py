@@ -14,7 +14,6 @@ from nin_jax.data import idx
 from nin_jax.data.official import OfficialSet, files_of
 from nin_jax.errors import UserError, one_line
 
-LIMIT = 600 * 2**20  # the archive has 561,753,746 bytes, the largest array 547,178,688
 _ARCHIVE = "gzip.zip"
 _CHUNK = 10_000  # images
 
@@ -24,7 +23,7 @@ EMNIST = OfficialSet(
     url="https://biometrics.nist.gov/cs_links/EMNIST/",
     folder="emnist",
     md5={_ARCHIVE: "58c8d27c78d21e728a6bc7b3cc06412e"},
-    limit=LIMIT,
+    limit=600 * 2**20,  # the archive has 561,753,746 bytes, the largest array 547,178,688
     others={"matlab.zip": ("", "Matlab version; only the version of IDX files is read")},
 )
 
@@ -111,10 +110,10 @@ def _read_member(archive: zipfile.ZipFile, name: str, where: str, ndim: int) -> 
     found = [member for member in archive.infolist() if member.filename.split("/")[-1] == name]
     if not found:
         raise UserError(f"{str(archive.filename)!r} lacks {name}")
-    if found[0].file_size > LIMIT:
+    if found[0].file_size > EMNIST.limit:
         raise UserError(f"{where} claims {found[0].file_size:,} bytes")
     with archive.open(found[0]) as file:
-        return idx.read_idx(file, where, ndim, LIMIT)
+        return idx.read_idx(file, where, ndim, EMNIST.limit)
 
 
 def _turn_upright(images: np.ndarray) -> None:

@@ -15,7 +15,6 @@ from nin_jax.data.official import OfficialSet, files_of
 from nin_jax.errors import UserError, one_line
 
 SIDE, CHANNELS, CLASSES = 32, 3, 10
-LIMIT = 256 * 2**20  # the largest file has 182,040,794 bytes and holds 225 million
 _TRAIN, _TEST = "train_32x32.mat", "test_32x32.mat"
 _FORMAT_1 = "format 1, whole pictures; only format 2 is read"
 
@@ -29,7 +28,7 @@ SVHN = OfficialSet(
         _TRAIN: "e26dedcc434d2e4c54c9b2d4a06d8373",
         _TEST: "eb5a983be6a315427106f1b164d9cef3",
     },
-    limit=LIMIT,
+    limit=256 * 2**20,  # the largest file has 182,040,794 bytes and holds 225 million
     others={"train.tar.gz": ("", _FORMAT_1), "test.tar.gz": ("", _FORMAT_1)},
 )
 
@@ -56,7 +55,7 @@ def read_mat(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Return the images, uint8 [N, 32, 32, 3], and labels, uint8 [N], of a file.
 
     Raises:
-        UserError: the file is damaged, has other contents, or would unpack to more than `LIMIT`.
+        UserError: the file is damaged, has other contents, or would unpack to too many bytes.
     """
     import scipy.io  # here, because it takes time to import
 
@@ -88,7 +87,8 @@ def _check_shapes(shapes: dict[str, tuple[tuple[int, ...], str]], where: str) ->
 
 
 def _check_size(path: Path, where: str) -> None:
-    """Check that a MATLAB 5 file's variables unpack to at most `LIMIT`, without keeping them."""
+    """Check that a MATLAB 5 file's variables unpack to few enough bytes, without keeping them."""
+    limit = SVHN.limit
     with open(path, "rb") as file:
         header = file.read(_HEADER)
         if len(header) < _HEADER or not header.startswith(b"MATLAB 5.0"):
@@ -98,9 +98,9 @@ def _check_size(path: Path, where: str) -> None:
         while len(tag := file.read(_TAG)) == _TAG:
             kind, size = struct.unpack(order, tag)
             start = file.tell()
-            total += _unpacked_size(file, size, LIMIT - total) if kind == _COMPRESSED else size
-            if total > LIMIT:
-                raise UserError(f"{where} unpacks to more than {LIMIT:,} bytes")
+            total += _unpacked_size(file, size, limit - total) if kind == _COMPRESSED else size
+            if total > limit:
+                raise UserError(f"{where} unpacks to more than {limit:,} bytes")
             file.seek(start + size)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from nin_jax.data import cifar, emnist, svhn
+from nin_jax.data import emnist
 from tests.support import synthetic_idx
 from tests.support.small_archives import (
     FILES,
@@ -181,8 +181,6 @@ def test_bombs_are_unpacked_to_the_limit_only(tmp_path, monkeypatch):
             "holds more than the 15680 bytes",
         ),
     }
-    for module in (cifar, svhn, emnist):
-        monkeypatch.setattr(module, "LIMIT", 2**20)
     for name, (bomb, problem) in bombs.items():
         file = FILES[name.split(":")[0]]
         files = MAKERS[name](name).files | {file: bomb}
