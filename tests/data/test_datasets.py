@@ -51,7 +51,7 @@ def test_idx_files_are_found_in_the_usual_folders(tmp_path, fashion, subfolder):
     assert dataset.source == "idx files"
 
 
-def test_argument_overrides_the_environment(tmp_path, fashion, monkeypatch):
+def test_argument_overrides_the_environment_and_home_is_expanded(tmp_path, fashion, monkeypatch):
     folder = write_files(tmp_path / "data", fashion)
     monkeypatch.setenv("NIN_DATA_DIR", str(folder))
     assert load_dataset().name == "fashion_mnist"
@@ -59,11 +59,7 @@ def test_argument_overrides_the_environment(tmp_path, fashion, monkeypatch):
     monkeypatch.setenv("NIN_DATA_DIR", str(tmp_path / "other"))
     assert load_dataset("fashion_mnist", folder).name == "fashion_mnist"
     assert "does not exist" in error_of(None, None)
-
-
-def test_home_is_expanded(tmp_path, fashion, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    write_files(tmp_path / "data", fashion)
     assert load_dataset("fashion_mnist", "~/data").name == "fashion_mnist"
 
 
