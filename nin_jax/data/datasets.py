@@ -6,14 +6,13 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, Protocol, Self, TypeVar
 
 import numpy as np
 
 from nin_jax.data import download, image_folder, tfds
 from nin_jax.data.built_in import BUILT_IN
 from nin_jax.data.image_folder import DEFAULT, FolderOptions
-from nin_jax.data.sources import OpenedDataset
+from nin_jax.data.sources import Dataset, Source
 from nin_jax.errors import UserError, unknown_name
 from nin_jax.reading import shown
 
@@ -67,60 +66,6 @@ class Split:
             yield images, labels
 
 
-class Examples(Protocol):
-    """The interface that `Split` and `streaming.StreamedSplit` share."""
-
-    @property
-    def labels(self) -> np.ndarray | None: ...
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]: ...
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, which: slice | np.ndarray) -> Self: ...
-
-    def read(self, indices: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]: ...
-
-
-SplitT = TypeVar("SplitT", bound=Examples)
-
-
-@dataclass(frozen=True)
-class Dataset(Generic[SplitT]):
-    """A training and a test split with the same image shape and classes.
-
-    Attributes:
-        name: the name that `load_dataset` takes.
-        train: the training split, in memory or streamed.
-        test: the test split, in memory or streamed.
-        class_names: label `i` means `class_names[i]`.
-        checksum: SHA-256, in hex, over shapes and bytes of train images, train labels, test
-            images and test labels; for image folders and streamed datasets, over the names and
-            sizes of their files.
-        source: where the arrays come from, such as "idx files"; never a path.
-        notes: what a user should know about the examples, such as files left out; one line each.
-    """
-
-    name: str
-    train: SplitT
-    test: SplitT
-    class_names: tuple[str, ...]
-    checksum: str
-    source: str
-    notes: tuple[str, ...] = ()
-
-    @property
-    def num_classes(self) -> int:
-        """The number of classes."""
-        return len(self.class_names)
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """(height, width, channels) of every image."""
-        return self.train.image_shape
-
-
 def list_datasets() -> tuple[str, ...]:
     """Return the names that `load_dataset` knows, besides `tfds:NAME` and `folder:PATH`."""
     return tuple(BUILT_IN)
@@ -172,7 +117,7 @@ def load_dataset(
     return Dataset(name, train, test, opened.class_names, checksum, opened.source, opened.notes)
 
 
-def open_dataset_files(name: str, folder: Path | None, options: FolderOptions) -> OpenedDataset:
+def open_dataset_files(name: str, folder: Path | None, options: FolderOptions) -> Dataset[Source]:
     """Open a dataset whose name has a prefix.
 
     Args:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nin_jax.data import listing, pictures
-from nin_jax.data.sources import OpenedDataset
+from nin_jax.data.sources import Dataset, Source
 from nin_jax.errors import UserError
 from nin_jax.models.geometry import as_height_width
 from nin_jax.models.preprocessing import Preprocessing
@@ -104,7 +104,7 @@ class FolderSource:
 
 def open_folder(
     path: str, data_dir: Path | None = None, options: FolderOptions = DEFAULT
-) -> OpenedDataset:
+) -> Dataset[Source]:
     """Find the images of an image folder, and read their headers.
 
     Images of one size keep it, so that they are resized on the device, in the compiled step. If
@@ -138,8 +138,8 @@ def open_folder(
         FolderSource(folder, _shuffled(files), found.class_names, shape, rule)
         for folder, files in found.splits
     )
-    names, notes = tuple(found.class_names), (*found.notes, *changes)
-    return OpenedDataset(train, test, names, found.checksum, "image folder", notes)
+    name, names, notes = f"folder:{path}", tuple(found.class_names), (*found.notes, *changes)
+    return Dataset(name, train, test, names, found.checksum, "image folder", notes)
 
 
 class _Found(NamedTuple):

@@ -1,6 +1,8 @@
-"""The interface of datasets that are read from disk one example at a time."""
+"""What datasets have in common, in memory, streamed, or read from disk one example at a time."""
 
-from typing import NamedTuple, Protocol
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Generic, Protocol, Self, TypeVar
 
 import numpy as np
 
@@ -24,21 +26,55 @@ class Source(Protocol):
         ...
 
 
-class OpenedDataset(NamedTuple):
-    """A dataset on disk that is open for reading.
+class Examples(Protocol):
+    """The interface that `datasets.Split` and `streaming.StreamedSplit` share."""
+
+    @property
+    def labels(self) -> np.ndarray | None: ...
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, which: slice | np.ndarray) -> Self: ...
+
+    def read(self, indices: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]: ...
+
+
+SplitT = TypeVar("SplitT", bound=Examples | Source)
+
+
+@dataclass(frozen=True)
+class Dataset(Generic[SplitT]):
+    """A training and a test split with the same image shape and classes.
 
     Attributes:
-        train: examples of the training split.
-        test: examples of the test split.
+        name: the name that `datasets.load_dataset` takes.
+        train: the training split, in memory, streamed or to be read.
+        test: the test split, in the same form.
         class_names: label `i` means `class_names[i]`.
-        checksum: SHA-256, in hex, over the names and sizes of the files, not over their bytes.
-        source: where the examples come from, such as "image folder"; never a path.
-        notes: what a user should know about the examples, one line each.
+        checksum: SHA-256, in hex, over shapes and bytes of train images, train labels, test
+            images and test labels; for image folders and streamed datasets, over the names and
+            sizes of their files.
+        source: where the arrays come from, such as "idx files"; never a path.
+        notes: what a user should know about the examples, such as files left out; one line each.
     """
 
-    train: Source
-    test: Source
+    name: str
+    train: SplitT
+    test: SplitT
     class_names: tuple[str, ...]
     checksum: str
     source: str
     notes: tuple[str, ...] = ()
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes."""
+        return len(self.class_names)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(height, width, channels) of every image."""
+        return self.train.image_shape

@@ -6,7 +6,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from nin_jax.data.datasets import Examples
+from nin_jax.data.sources import Examples
 
 _PART_BYTES = 2**22  # images counted at a time
 _CONSTANT = 1e-6  # a channel with a smaller deviation is not divided

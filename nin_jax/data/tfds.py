@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from nin_jax.data import pictures
-from nin_jax.data.sources import OpenedDataset
+from nin_jax.data.sources import Dataset, Source
 from nin_jax.errors import UserError, first_line, one_line
 
 # A dataset's name, its configuration, its version. tensorflow-datasets also accepts namespaces,
@@ -95,7 +95,7 @@ class RecordSource:
         return image, label
 
 
-def open_prepared(name: str, folder: Path | None) -> OpenedDataset:
+def open_prepared(name: str, folder: Path | None) -> Dataset[Source]:
     """Open the splits `train` and `test` of an image-classification dataset.
 
     Only the first image of each split is read. An error in another image is raised when that image
@@ -126,7 +126,8 @@ def open_prepared(name: str, folder: Path | None) -> OpenedDataset:
             f"tfds:{name}: training images have shape {train.image_shape}, "
             f"test images {test.image_shape}"
         )
-    return OpenedDataset(train, test, class_names, checksum, f"tfds:{builder.info.full_name}")
+    source = f"tfds:{builder.info.full_name}"
+    return Dataset(f"tfds:{name}", train, test, class_names, checksum, source)
 
 
 def _prepared_builder(name: str, folder: Path | None) -> Any:
