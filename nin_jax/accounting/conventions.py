@@ -1,30 +1,14 @@
-"""What each tool counts as "FLOPs": for each convention a rule for each kind of layer.
+"""What each tool counts as "FLOPs": for each convention, a rule from a layer's costs to its count.
 
 Published figures for one network differ by factors of two and more, because tools count different
 operations under one name. The tests run the tools on the PyTorch reference and require the same
 numbers. Counts are of one image.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from nin_jax.accounting.layers import RULES, LayerCost
-
-Rule = Callable[[LayerCost], int]
-
-
-def _zero(cost: LayerCost) -> int:
-    del cost
-    return 0
-
-
-def _rules(product: Rule, **others: Rule) -> Mapping[str, Rule]:
-    """Return a rule for each kind of layer; a kind that is not given counts as zero."""
-    return dict.fromkeys(RULES, _zero) | {"conv": product, "linear": product} | others
-
-
-def _xla(cost: LayerCost) -> int:
-    return cost.flops() - 2 * (cost.macs - cost.macs_on_pixels)
 
 
 @dataclass(frozen=True)
@@ -37,7 +21,7 @@ class Convention:
         unit: what it counts, which may differ from what the tool says it counts.
         note: what the count includes.
         source: where the tool defines it.
-        rules: for each kind of layer, the function that counts it.
+        rule: counts a layer. The costs of a layer are zero for what it does not compute.
     """
 
     key: str
@@ -45,7 +29,7 @@ class Convention:
     unit: str
     note: str
     source: str
-    rules: Mapping[str, Rule]
+    rule: Callable[[LayerCost], int]
 
     def count(self, costs: Sequence[LayerCost]) -> int:
         """Return the count of one image.
@@ -54,9 +38,9 @@ class Convention:
             ValueError: the convention has no rule for the kind of a layer.
         """
         for cost in costs:
-            if cost.kind not in self.rules:
+            if cost.kind not in RULES:
                 raise ValueError(f"{self.title} has no rule for {cost.name} of kind {cost.kind!r}")
-        return sum(self.rules[cost.kind](cost) for cost in costs)
+        return sum(map(self.rule, costs))
 
 
 CONVENTIONS: tuple[Convention, ...] = (
@@ -66,7 +50,7 @@ CONVENTIONS: tuple[Convention, ...] = (
         "multiply-adds",
         "products of convolutions and linear layers; no biases",
         "the definition",
-        _rules(lambda cost: cost.macs),
+        lambda cost: cost.macs,
     ),
     Convention(
         "flops",
@@ -74,7 +58,7 @@ CONVENTIONS: tuple[Convention, ...] = (
         "multiplications and additions",
         "two for each multiply-add; no biases",
         "the definition",
-        _rules(lambda cost: 2 * cost.macs),
+        lambda cost: 2 * cost.macs,
     ),
     Convention(
         "thop",
@@ -84,10 +68,10 @@ CONVENTIONS: tuple[Convention, ...] = (
         "k x k",
         "thop 0.1.1, vision/calc_func.py: calculate_conv2d_flops, calculate_avgpool, "
         "calculate_adaptive_avg",
-        _rules(
-            lambda cost: cost.macs,
-            pool=lambda cost: cost.pool_divisions,
-            mean=lambda cost: cost.inputs + cost.outputs,
+        lambda cost: (
+            cost.macs
+            + cost.pool_divisions
+            + (cost.inputs + cost.outputs if cost.kind == "mean" else 0)
         ),
     ),
     Convention(
@@ -96,7 +80,7 @@ CONVENTIONS: tuple[Convention, ...] = (
         "multiply-adds, called flops",
         "MACs, and one for each input of the mean",
         "fvcore 0.1.5, nn/flop_count.py: _DEFAULT_SUPPORTED_OPS",
-        _rules(lambda cost: cost.macs, mean=lambda cost: cost.inputs),
+        lambda cost: cost.macs + (cost.inputs if cost.kind == "mean" else 0),
     ),
     Convention(
         "ptflops_pytorch",
@@ -105,11 +89,11 @@ CONVENTIONS: tuple[Convention, ...] = (
         "MACs, biases, and two for each output of a ReLU and input of a pool or mean: it counts "
         "the module, and again the function that the module calls",
         "ptflops 0.7.5, pytorch_ops.py: MODULES_MAPPING, FUNCTIONAL_MAPPING",
-        _rules(
-            # Only convolutions are followed by a ReLU.
-            lambda cost: cost.macs + cost.bias_additions + 2 * cost.relu_comparisons,
-            pool=lambda cost: 2 * cost.inputs,
-            mean=lambda cost: 2 * cost.inputs,
+        lambda cost: (
+            cost.macs
+            + cost.bias_additions
+            + 2 * cost.relu_comparisons
+            + (2 * cost.inputs if cost.kind in ("pool", "mean") else 0)
         ),
     ),
     Convention(
@@ -118,7 +102,7 @@ CONVENTIONS: tuple[Convention, ...] = (
         "multiply-adds and bias additions mixed, called MACs",
         "MACs and biases",
         "ptflops 0.7.5, aten_ops.py: conv_flop_count, addmm_flop",
-        _rules(lambda cost: cost.macs + cost.bias_additions),
+        lambda cost: cost.macs + cost.bias_additions,
     ),
     Convention(
         "flop_counter_mode",
@@ -126,7 +110,7 @@ CONVENTIONS: tuple[Convention, ...] = (
         "multiplications and additions",
         "2 x MACs; no biases",
         "torch 2.13, utils/flop_counter.py: conv_flop_count, addmm_flop",
-        _rules(lambda cost: 2 * cost.macs),
+        lambda cost: 2 * cost.macs,
     ),
     Convention(
         "flop_counter_mode_backward",
@@ -134,7 +118,7 @@ CONVENTIONS: tuple[Convention, ...] = (
         "multiplications and additions",
         "2 x MACs for each gradient to weights, and to inputs but for the first layer's",
         "torch 2.13, utils/flop_counter.py: conv_backward_flop",
-        _rules(lambda cost: 2 * (cost.macs_input_gradient + cost.macs_weight_gradient)),
+        lambda cost: 2 * (cost.macs_input_gradient + cost.macs_weight_gradient),
     ),
     Convention(
         "xla",
@@ -142,7 +126,7 @@ CONVENTIONS: tuple[Convention, ...] = (
         "operations",
         "2 x MACs without taps on padding, and every addition, comparison and division",
         "XLA, hlo_cost_analysis.cc: HandleConvolution, HandleElementwiseOp, HandleReduceWindow",
-        dict.fromkeys(RULES, _xla),
+        lambda cost: cost.flops() - 2 * (cost.macs - cost.macs_on_pixels),
     ),
 )
 

@@ -3,7 +3,7 @@
 Counts are exact, of one image, and depend on the layer's shapes alone. The tests require that they
 equal the counts of PyTorch's tools and of XLA. This file imports no framework.
 
-A new kind of layer needs a rule in `RULES`, and one in each convention of
+A new kind of layer needs a rule in `RULES`, and a term in the rule of each convention of
 `nin_jax.accounting.conventions` whose tool does not count it as zero.
 """
 
