@@ -69,8 +69,6 @@ def _steps(layer: Layer, cost: LayerCost) -> list[str]:
                 f"parameters: {inputs:,} x {outputs} + {outputs} = {layer.params:,}",
                 f"MACs: {inputs:,} x {outputs} = {layer.macs:,}",
             ]
-        case _:  # a kind without a formula here
-            return [f"parameters: {layer.params:,}", f"MACs: {layer.macs:,}"]
 
 
 def _convolution(layer: Layer) -> list[str]:

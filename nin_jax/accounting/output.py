@@ -60,25 +60,30 @@ def _tables(
     return tables
 
 
-def _print_tables(
-    config: ReportConfig, accounts: Sequence[Account], measured: Measurements
-) -> None:
-    console = Console(emoji=False)
-    if not console.is_terminal:
-        console.width = 200
-    for table in _tables(config, accounts, measured):
-        print_table(table, console)
-    if accounts[0].platform:
-        console.print(_conditions())
-
-
-def _print_markdown(
-    config: ReportConfig, accounts: Sequence[Account], measured: Measurements
-) -> None:
-    sections = [markdown_section(table) for table in _tables(config, accounts, measured)]
-    if accounts[0].platform:
-        sections.append(f"{_conditions()}\n")
-    print("\n".join(sections), end="")
+def print_report(config: ReportConfig, accounts: Sequence[Account], measured: Measurements) -> None:
+    """Print accounts and the memory measured for each network, in the format of the options."""
+    match config.format:
+        case "table":
+            console = Console(emoji=False)
+            if not console.is_terminal:
+                console.width = 200
+            for table in _tables(config, accounts, measured):
+                print_table(table, console)
+            if accounts[0].platform:
+                console.print(_conditions())
+        case "markdown":
+            sections = [markdown_section(table) for table in _tables(config, accounts, measured)]
+            if accounts[0].platform:
+                sections.append(f"{_conditions()}\n")
+            print("\n".join(sections), end="")
+        case "csv" if config.all or config.per_layer:
+            tables = _tables(config, accounts, measured, for_csv=True)
+            print("\n".join(map(as_csv, tables)), end="")
+        case "csv":
+            print(flat_csv(_plain(accounts[0], measured)), end="")
+        case "json":
+            plain = [_plain(account, measured) for account in accounts]
+            print(json.dumps(plain if config.all else plain[0], indent=1))
 
 
 def _conditions() -> str:
@@ -87,34 +92,12 @@ def _conditions() -> str:
     return f"{listed}; on {device_name()}"
 
 
-def _print_csv(config: ReportConfig, accounts: Sequence[Account], measured: Measurements) -> None:
-    if config.all or config.per_layer:
-        tables = _tables(config, accounts, measured, for_csv=True)
-        print("\n".join(as_csv(table) for table in tables), end="")
-    else:
-        print(flat_csv(_plain(accounts[0], measured)), end="")
-
-
-def _print_json(config: ReportConfig, accounts: Sequence[Account], measured: Measurements) -> None:
-    plain = [_plain(account, measured) for account in accounts]
-    print(json.dumps(plain if config.all else plain[0], indent=1))
-
-
 def _plain(account: Account, measured: Measurements) -> dict[str, Any]:
     rows = [asdict(row) for row in measured.get(account.variant, ())]
     plain = account.to_dict() | {"measured": rows}
     if account.platform:
         plain |= {"versions": versions(), "device": device_name()}
     return plain
-
-
-# The functions that print accounts, and the memory measured for each network by its name.
-FORMATS = {
-    "table": _print_tables,
-    "markdown": _print_markdown,
-    "csv": _print_csv,
-    "json": _print_json,
-}
 
 
 def draw(folder: Path, accounts: Sequence[Account], *, compare: bool) -> list[Path]:

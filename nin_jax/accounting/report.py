@@ -9,7 +9,7 @@ from nin_jax.accounting.account import Account, account
 from nin_jax.accounting.derivation import derivation
 from nin_jax.accounting.memory import check_memory
 from nin_jax.accounting.memory_tables import Measured
-from nin_jax.accounting.output import FORMATS, draw
+from nin_jax.accounting.output import draw, print_report
 from nin_jax.accounting.request import ReportConfig, parse_memory
 from nin_jax.errors import UserError
 from nin_jax.models.variants import get_variant, list_variants
@@ -42,10 +42,10 @@ def make_report(config: ReportConfig, measure: Measure) -> None:
         pairs = zip(on_paper, variants, strict=True)
         print("\n".join(derivation(each, get_variant(name)) for each, name in pairs), end="")
     elif config.all and not config.train and memory_bytes is None:
-        FORMATS[config.format](config, on_paper, {})
+        print_report(config, on_paper, {})
     else:
         found = _accounts_with_xla(config, variants, memory_bytes, measure, console)
-        FORMATS[config.format](config, *found)
+        print_report(config, *found)
     if config.plots is not None:
         for path in draw(config.plots, on_paper, compare=config.all):
             console.print(f"wrote {path}", markup=False)
