@@ -1,4 +1,4 @@
-"""The study's figures as SVG for a page, in an ink for light or dark pages."""
+"""The study's figures as SVG, in `LIGHT` ink; a page replaces it by `DARK` ink."""
 
 import io
 from collections.abc import Sequence
@@ -20,10 +20,14 @@ FONT = 12  # points: the 16 pixels of its text
 
 
 @plotting.literal_text
-def accuracy_against_time(groups: Sequence[Group], ink: str, paper: str | None = None) -> str:
+def accuracy_against_time(groups: Sequence[Group], paper: str = "none") -> str:
     """Draw mean test accuracy and its interval over the time of a training step.
 
     Unless all were timed, over the multiply-adds of an image, so that no network is left out.
+
+    Args:
+        groups: of one recipe.
+        paper: color of the background; "none" for a transparent one.
     """
     timed = all(group.network.get("step_ms") for group in groups)
     field = "step_ms" if timed else "macs"
@@ -48,17 +52,17 @@ def accuracy_against_time(groups: Sequence[Group], ink: str, paper: str | None =
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,g}") if timed else EngFormatter(sep=" "))
     axes.margins(0.06, 0.1)
     unit = "ms per training step" if timed else "multiply-adds per image"
-    axes.set_xlabel(f"{unit} (logarithmic)", fontsize=FONT, color=ink)
-    axes.set_ylabel("test accuracy", fontsize=FONT, color=ink)
-    _style(axes, ink)
+    axes.set_xlabel(f"{unit} (logarithmic)", fontsize=FONT, color=LIGHT)
+    axes.set_ylabel("test accuracy", fontsize=FONT, color=LIGHT)
+    _style(axes)
     figure.legend(
-        loc="outside right center", fontsize=FONT, frameon=False, labelcolor=ink, labelspacing=0.9
+        loc="outside right center", fontsize=FONT, frameon=False, labelcolor=LIGHT, labelspacing=0.9
     )
     return _svg(figure, paper)
 
 
 @plotting.literal_text
-def learning_curves(groups: Sequence[Group], ink: str, paper: str | None = None) -> str:
+def learning_curves(groups: Sequence[Group]) -> str:
     """Draw test accuracy (solid) and training loss (dashed) over epochs.
 
     Each is the mean over seeds, with a band from the lowest to the highest value.
@@ -78,18 +82,18 @@ def learning_curves(groups: Sequence[Group], ink: str, paper: str | None = None)
         loss.set_ylim(0, 1.05 * highest)
         _band(loss, _with_gaps(losses[number]), color, "--")
         _band(axes, [row["test_accuracy_by_epoch"] for row in group.rows], color, "o-")
-        axes.set_title(group.variant, fontsize=FONT, color=ink)
+        axes.set_title(group.variant, fontsize=FONT, color=LIGHT)
         axes.set_ylim(0, 1)
         epochs = range(1, group.rows[0]["epochs"] + 1)
         axes.set_xticks(epochs if len(epochs) <= 4 else epochs[:: -(-len(epochs) // 4)])
-        _style(axes, ink)
-        _style(loss, ink)
+        _style(axes)
+        _style(loss)
         loss.grid(visible=False)
         if number % columns != columns - 1 and number != len(groups) - 1:
             loss.tick_params(right=False, labelright=False)
-    figure.supxlabel("epoch", fontsize=FONT, color=ink)
-    figure.supylabel("test accuracy (solid)", fontsize=FONT, color=ink)
-    return _svg(figure, paper)
+    figure.supxlabel("epoch", fontsize=FONT, color=LIGHT)
+    figure.supylabel("test accuracy (solid)", fontsize=FONT, color=LIGHT)
+    return _svg(figure)
 
 
 def _with_gaps(curves: Sequence[Sequence[float | None]]) -> list[list[float]]:
@@ -105,7 +109,7 @@ def _band(axes: Axes, curves: Sequence[Sequence[float]], color: str, style: str)
 
 
 @plotting.literal_text
-def ablation(groups: Sequence[Group], ink: str, paper: str | None = None) -> str:
+def ablation(groups: Sequence[Group]) -> str:
     """Draw the test accuracy of a recipe and of each change: mean, interval, every seed."""
     figure = Figure(figsize=(WIDTH, 0.8 + 0.45 * len(groups)), layout="constrained")
     axes = figure.subplots()
@@ -115,26 +119,26 @@ def ablation(groups: Sequence[Group], ink: str, paper: str | None = None) -> str
         axes.errorbar(
             found.mean, i, xerr=found.half, fmt="o", color=PALETTE[0], ms=8, lw=2, capsize=5
         )
-    axes.axvline(groups[0].accuracy.mean, color=ink, lw=0.8, ls=":")
+    axes.axvline(groups[0].accuracy.mean, color=LIGHT, lw=0.8, ls=":")
     axes.set_yticks(range(len(groups)), [group.change or "none" for group in groups])
     axes.invert_yaxis()
-    axes.set_xlabel("test accuracy, with a stroke for each seed", fontsize=FONT, color=ink)
-    _style(axes, ink)
-    return _svg(figure, paper)
+    axes.set_xlabel("test accuracy, with a stroke for each seed", fontsize=FONT, color=LIGHT)
+    _style(axes)
+    return _svg(figure)
 
 
-def _style(axes: Axes, ink: str) -> None:
+def _style(axes: Axes) -> None:
     axes.set_facecolor("none")
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(ink)
-    axes.tick_params(labelsize=FONT, colors=ink)
+    axes.spines[["left", "bottom"]].set_color(LIGHT)
+    axes.tick_params(labelsize=FONT, colors=LIGHT)
 
 
-def _svg(figure: Figure, paper: str | None) -> str:
-    """Return the figure as SVG, always the same text; without ``paper`` it is transparent."""
+def _svg(figure: Figure, paper: str = "none") -> str:
+    """Return the figure as SVG, always the same text."""
     text = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": "nin_jax.study"}):
-        figure.savefig(text, format="svg", facecolor=paper or "none", metadata={"Date": None})
+        figure.savefig(text, format="svg", facecolor=paper, metadata={"Date": None})
     svg = text.getvalue()
     return svg[svg.index("<svg") :]

@@ -6,7 +6,7 @@ The page fetches nothing, and everything that comes from a file is escaped.
 import base64
 import csv
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -40,24 +40,10 @@ def as_html(study: Study) -> str:
         budget=budget,
         what_was_run=what_was_run(study),
         ablation_table=ablation_table,
-        drawings={
-            "time": _light_and_dark(figures.accuracy_against_time),
-            "curves": _light_and_dark(figures.learning_curves),
-            "ablation": _light_and_dark(figures.ablation),
-        },
+        figures=figures,
         cells=_cells,
         base64=lambda data: base64.b64encode(data).decode(),
     )
-
-
-def _light_and_dark(draw: Callable[[Sequence[Group], str], str]) -> Callable[..., list[str]]:
-    """Return a function that draws groups for a light and for a dark page, as data URIs."""
-
-    def addresses(groups: Sequence[Group]) -> list[str]:
-        texts = [draw(groups, ink).encode() for ink in (figures.LIGHT, figures.DARK)]
-        return [f"data:image/svg+xml;base64,{base64.b64encode(t).decode()}" for t in texts]
-
-    return addresses
 
 
 def _cells(table: Table) -> list[list[tuple[str, str, str]]]:

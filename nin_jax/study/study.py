@@ -214,9 +214,8 @@ def _write(rows: Sequence[Row], story: Story, out: Path) -> Path:
     }
     for recipe in study.recipes:
         if measured := study.measured(recipe):
-            texts[f"accuracy-{recipe}.svg"] = figures.accuracy_against_time(
-                measured, figures.LIGHT, paper="#ffffff"
-            )
+            svg = figures.accuracy_against_time(measured, paper="#ffffff")
+            texts[f"accuracy-{recipe}.svg"] = svg
     for name, text in texts.items():
         path = out / name
         with one_line(f"cannot write {path}", raised=RunError), replacing(path) as partial:
