@@ -36,6 +36,12 @@ def table_of(
     return Table(title, headings, rows, unknown="-")
 
 
+def compared(group: Group, base: Group) -> list[Quantity | str | None]:
+    """Return cells: a network's accuracy, its difference from another network's, the finding."""
+    found = None if group is base else difference(group.accuracies, base.accuracies)
+    return [group.accuracy, found, "" if found is None else found.finding]
+
+
 def answered_by(groups: Sequence[Group]) -> str:
     """Return the recipe that the answers use: modern, if it was run."""
     recipes = [group.recipe for group in groups if not group.change]
@@ -90,10 +96,8 @@ def _comparison(base: Group, others: Sequence[Group]) -> Table:
     headings += ["parameters, relative", "MACs, relative", "step time, relative"]
     rows: list[list[Cell | Quantity]] = []
     for group in (base, *others):
-        found = None if group is base else difference(group.accuracies, base.accuracies)
-        finding = "" if found is None else found.finding
         ratios = (_ratio(group, base, name) for name in ("params", "macs", "step_ms"))
-        rows.append([group.variant, group.accuracy, found, finding, *ratios])
+        rows.append([group.variant, *compared(group, base), *ratios])
     return table_of(headings, rows)
 
 
@@ -243,12 +247,10 @@ def _family(chosen: Chosen, groups: Sequence[Group]) -> Answer:
     headings += ["minutes of training", "accuracy per minute, %"]
     rows: list[list[Cell | Quantity]] = []
     for group in found:
-        more = None if group is first else difference(group.accuracies, first.accuracies)
-        finding = "" if more is None else more.finding
         minutes, step = group.training_minutes, group.network.get("step_ms")
         per_minute = minutes and round(100 * group.accuracy.mean / minutes, 1)
         times = (step and round(step, 1), minutes and round(minutes, 1), per_minute)
-        rows.append([group.variant, group.accuracy, more, finding, *times])
+        rows.append([group.variant, *compared(group, first), *times])
     return Answer(
         _sentence(
             _compare(last, first, "the deepest network (nin27)", "nin15") + _costs(last, first)

@@ -5,9 +5,9 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from nin_jax.study.answers import MISSING, Answer, answered_by, answers, table_of
+from nin_jax.study.answers import MISSING, Answer, answered_by, answers, compared, table_of
 from nin_jax.study.grid import Row
-from nin_jax.study.statistics import Group, difference, standard_error
+from nin_jax.study.statistics import Group, standard_error
 from nin_jax.tables import Cell, Quantity, Table
 
 NOTES = (
@@ -172,12 +172,7 @@ def group_table(title: str, groups: Sequence[Group], columns: Mapping[str, Colum
 
 def ablation_table(groups: Sequence[Group]) -> Table:
     """Return each change's accuracy, and its difference from the unchanged recipe."""
-    base, *changed = groups
-    rows: list[list[Cell | Quantity]] = [["none", base.accuracy, None, "", base.collapsed]]
-    for group in changed:
-        found = difference(group.accuracies, base.accuracies)
-        finding = "" if found is None else found.finding
-        rows.append([group.change, group.accuracy, found, finding, group.collapsed])
+    rows = [[g.change or "none", *compared(g, groups[0]), g.collapsed] for g in groups]
     return table_of(("change", "accuracy", "minus unchanged", "finding", "collapsed"), rows)
 
 

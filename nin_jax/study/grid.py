@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 from pydantic import BaseModel, Field, model_validator
 
 from nin_jax.errors import RunError, UserError, one_line, unknown_name
+from nin_jax.models.geometry import check_image_size
+from nin_jax.models.variants import get_variant
 from nin_jax.reading import parse_json, read_text, shown
 from nin_jax.training.config import TrainConfig, recipe_of
 from nin_jax.training.recipes import RECIPES, Recipe
@@ -160,9 +162,6 @@ def check(grid: Iterable[Cell], setting: Setting) -> None:
     Raises:
         UserError: one cannot be run.
     """
-    from nin_jax.models.geometry import check_image_size
-    from nin_jax.models.variants import get_variant
-
     for cell in grid:
         recipe = recipe_of(cell.config(setting, Path(), resume=False))
         check_image_size(get_variant(cell.variant), recipe.image_size)
