@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from nin_jax.accounting.account import Account, Task
-from nin_jax.accounting.memory import torch_kept_bytes
 from nin_jax.tables import Bytes, Cell, Table
 
 OURS = "nin_jax"  # the contender with a plan by XLA
@@ -62,8 +61,8 @@ def memory_table(account: Account, task: Task) -> Table:
         for field, name in PAPER.items()
         if task == "train" or field not in ("gradients_bytes", "optimizer_bytes")
     ]
-    if task == "train" and account.precision == "float32":
-        kept = account.batch_size * torch_kept_bytes(account.layers)
+    kept = account.predicted_torch_step_bytes(with_gradients=True)
+    if task == "train" and kept is not None:
         rows.append(("on paper", "activations that PyTorch's autograd keeps", Bytes(kept)))
     plans = {"XLA, its own operations, all at once": memory.plain, "XLA, as it runs": memory.as_run}
     for provenance, plan in plans.items():

@@ -5,7 +5,7 @@ of the analysis.
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -173,18 +173,14 @@ class Programs:
                 known[shape] = _layer_gradients(layer, self.model.operations, self.micro)
             found.append(known[shape])
         # Training does not need the gradient to the image.
-        return [replace(found[0], to_input=None), *found[1:]]
+        return [(None, found[0][1]), *found[1:]]
 
     def _images(self, batch_size: int, dtype: Any = jnp.float32) -> Shape:
         return Shape((batch_size, *self.model.image_size, self.model.in_channels), dtype)
 
 
-@dataclass(frozen=True)
-class LayerGradients:
-    """Programs of the gradients of one layer's product: to its input and to its weights."""
-
-    to_input: jax.stages.Lowered | None
-    to_weights: jax.stages.Lowered
+# Programs of the gradients of one layer's product: to its input and to its weights.
+LayerGradients = tuple[jax.stages.Lowered | None, jax.stages.Lowered]
 
 
 def _layer_gradients(layer: Layer, operations: ops.Operations, batch_size: int) -> LayerGradients:
@@ -205,4 +201,4 @@ def _layer_gradients(layer: Layer, operations: ops.Operations, batch_size: int) 
     shapes = [Shape(shape, jnp.float32) for shape in (x, kernel, y)]
     to_input = jax.jit(lambda x, k, grad: jax.vjp(lambda x: product(x, k), x)[1](grad))
     to_weights = jax.jit(lambda x, k, grad: jax.vjp(lambda k: product(x, k), k)[1](grad))
-    return LayerGradients(to_input.lower(*shapes), to_weights.lower(*shapes))
+    return to_input.lower(*shapes), to_weights.lower(*shapes)

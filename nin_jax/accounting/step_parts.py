@@ -243,8 +243,8 @@ class _Counted:
             draws = _split(self.costs[DRAWS])
         cost_of = cache(program_cost)  # layers of the same shape share programs
         self.gradients = [
-            (cost_of(layer.to_input) if layer.to_input else None, cost_of(layer.to_weights))
-            for layer in programs.layer_gradients()
+            (to_input and cost_of(to_input), cost_of(to_weights))
+            for to_input, to_weights in programs.layer_gradients()
         ]
         to_inputs = _sum(_split(cost)[0] for cost, _ in self.gradients if cost)
         to_weights = _sum(_split(cost)[0] for _, cost in self.gradients)

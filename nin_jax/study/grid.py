@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, Field, model_validator
 
-from nin_jax.errors import RunError, UserError, one_line, unknown_name
+from nin_jax.errors import RunError, UserError, first_line, one_line, unknown_name
 from nin_jax.models.geometry import check_image_size
 from nin_jax.models.variants import get_variant
 from nin_jax.reading import parse_json, read_text, shown
@@ -247,12 +247,10 @@ def read_results(path: Path) -> list[Row]:
         try:
             row = parse_json(line)
             from_json(_Result, row)
-        except UserError as problem:
+        except ValueError as problem:  # not JSON, or not a result
             raise UserError(
-                f"{path} is damaged: line {number} is not a result: {problem}"
+                f"{path} is damaged: line {number} is not a result: {first_line(problem)}"
             ) from None
-        except ValueError:
-            raise UserError(f"{path} is damaged: line {number} is not a result") from None
         budget = [*(row[name] for name in _BUDGET), len(row["test_accuracy_per_class"])]
         if budgets.setdefault(row["recipe"], budget) != budget:
             raise UserError(

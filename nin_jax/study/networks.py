@@ -5,7 +5,7 @@ all networks are timed in turns in one process, so that a change of speed affect
 """
 
 import statistics
-import time
+import timeit
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -83,9 +83,7 @@ def measure(
     for number in range(ROUNDS):
         say(f"timing, round {number + 1} of {ROUNDS}")
         for name, step in steps.items():
-            started = time.perf_counter()
-            step()
-            seconds[name].append(time.perf_counter() - started)
+            seconds[name].append(timeit.timeit(step, number=1))
     for name, values in seconds.items():
         found[name]["step_ms"] = round(1e3 * statistics.median(values), 2)
         found[name]["device"] = environment.device_name()
