@@ -88,19 +88,20 @@ def _counted(lowered: Any) -> operations.Operations | None:
 
 
 def cost_entry(stage: Any, key: str) -> float | None:
-    """Return an entry of ``stage.cost_analysis()``, or None if it is not reported.
-
-    The analysis may be a dictionary, a list of one, or None; it may lack the entry or not exist.
-    """
-    try:
-        analysis = stage.cost_analysis()
-    except (AttributeError, NotImplementedError, jax.errors.JaxRuntimeError):
-        return None
-    if isinstance(analysis, list | tuple):
-        analysis = analysis[0] if analysis else None
+    """Return an entry of ``stage.cost_analysis()``, or None if it is not reported."""
+    analysis = _analysis(stage, "cost_analysis")
     value = analysis.get(key) if isinstance(analysis, Mapping) else None
     # XLA writes -1 for an unknown value.
     return value if isinstance(value, int | float) and value >= 0 else None
+
+
+def _analysis(stage: Any, kind: str) -> Any:
+    """Return what a method of a program reports, alone or in a list; None if it does not exist."""
+    try:
+        found = getattr(stage, kind)()
+    except (AttributeError, NotImplementedError, jax.errors.JaxRuntimeError):
+        return None
+    return next(iter(found), None) if isinstance(found, list | tuple) else found
 
 
 @dataclass(frozen=True)
@@ -140,12 +141,7 @@ class XlaMemory:
 
 def xla_memory(compiled: Any) -> XlaMemory:
     """Return the memory that ``compiled.memory_analysis()`` reports."""
-    try:
-        analysis = compiled.memory_analysis()
-    except (AttributeError, NotImplementedError, jax.errors.JaxRuntimeError):
-        analysis = None
-    if isinstance(analysis, list | tuple):
-        analysis = analysis[0] if analysis else None
+    analysis = _analysis(compiled, "memory_analysis")
 
     def entry(name: str) -> int | None:
         value = getattr(analysis, name, None)

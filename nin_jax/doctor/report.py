@@ -4,7 +4,7 @@ import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from nin_jax.accounting.account import account
 from nin_jax.accounting.memory import PaperMemory
@@ -187,8 +187,8 @@ def _not_found(name: str, url: str, is_given: bool) -> Check:
 
 def step_memory(batch_size: int = BATCH_SIZE) -> PaperMemory:
     """Return the memory of a training step, computed from the shapes."""
-    options: dict[str, Any] = {"image_size": IMAGE_SIZE, "batch_size": batch_size}
-    return account(VARIANT, recipe=RECIPE, xla=False, **options).memory["train"].paper
+    found = account(VARIANT, image_size=IMAGE_SIZE, batch_size=batch_size, recipe=RECIPE, xla=False)
+    return found.memory["train"].paper
 
 
 def step_bytes() -> int:

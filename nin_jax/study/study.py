@@ -1,9 +1,8 @@
 """Run the missing cells of the grid, then write the page."""
 
-import json
 import time
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from nin_jax.study.grid import RESULTS, Cell, Row, Setting
 from nin_jax.study.networks import Networks, count, key, measure
 from nin_jax.study.statistics import group_rows
 from nin_jax.study.story import GALLERY, Story, read_story
+from nin_jax.validation import to_json
 from nin_jax.writing import replacing
 
 SHOWN = 4  # pictures in the gallery with a right prediction, and as many with a wrong one
@@ -145,7 +145,7 @@ def _check_gallery_fits(folder: Path, dataset: Dataset) -> None:
 
 def _comparable(setting: Setting) -> dict[str, Any]:
     """Return the setting as JSON returns it, without the data's folder, which may differ."""
-    return json.loads(json.dumps(asdict(replace(setting, data_dir=None))))
+    return to_json(replace(setting, data_dir=None))
 
 
 def _run(
