@@ -89,10 +89,6 @@ class LayerCost:
             + self.mean_divisions
         )
 
-    def elementwise_flops(self) -> int:
-        """Count as `flops` does, without the products."""
-        return self.flops() - 2 * self.macs
-
     def elementwise_flops_back(self, batch_size: int) -> int:
         """Count the backward pass of a batch in XLA's own operations, without the products.
 

@@ -155,7 +155,7 @@ def _paper(programs: Programs, costs: Sequence[LayerCost]) -> dict[str, Split]:
     first = next(cost for cost in costs if cost.macs)
     loss, loss_back = loss_flops(batch, programs.model.num_classes, recipe.label_smoothing)
     # Dropout selects and divides for each element; its random numbers are a part of their own.
-    each = sum(cost.elementwise_flops() for cost in costs)
+    each = sum(cost.flops() - 2 * cost.macs for cost in costs)
     each += sum(2 * cost.outputs for cost in costs if cost.kind == "dropout")
     back = sum(cost.elementwise_flops_back(batch) for cost in costs)
     params = sum(cost.params for cost in costs)

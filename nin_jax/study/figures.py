@@ -80,7 +80,7 @@ def learning_curves(groups: Sequence[Group]) -> str:
         color = PALETTE[number % len(PALETTE)]
         loss = axes.twinx()
         loss.set_ylim(0, 1.05 * highest)
-        _band(loss, _with_gaps(losses[number]), color, "--")
+        _band(loss, losses[number], color, "--")
         _band(axes, [row["test_accuracy_by_epoch"] for row in group.rows], color, "o-")
         axes.set_title(group.variant, fontsize=FONT, color=LIGHT)
         axes.set_ylim(0, 1)
@@ -96,13 +96,8 @@ def learning_curves(groups: Sequence[Group]) -> str:
     return _svg(figure)
 
 
-def _with_gaps(curves: Sequence[Sequence[float | None]]) -> list[list[float]]:
-    """Replace missing losses by NaN, which is not drawn."""
-    return [[float("nan") if value is None else value for value in curve] for curve in curves]
-
-
-def _band(axes: Axes, curves: Sequence[Sequence[float]], color: str, style: str) -> None:
-    values = np.array(curves)  # [seeds, epochs]
+def _band(axes: Axes, curves: Sequence[Sequence[float | None]], color: str, style: str) -> None:
+    values = np.array(curves, float)  # [seeds, epochs]; None becomes NaN, which is not drawn
     epochs = np.arange(1, values.shape[1] + 1)
     axes.fill_between(epochs, values.min(0), values.max(0), color=color, alpha=0.25, lw=0)
     axes.plot(epochs, values.mean(0), style, color=color, ms=4, lw=1.5)
