@@ -179,7 +179,8 @@ def training_cost(programs: Programs, costs: Sequence[LayerCost]) -> TrainingCos
         programs: of the network, the recipe and the batch.
         costs: of the network's layers.
     """
-    plain, as_run = _Counted(programs.plain()), _Counted(programs)
+    optimizer = program_cost(programs.optimizer())  # the same for any operations and batch
+    plain, as_run = _Counted(programs.plain(), optimizer), _Counted(programs, optimizer)
     parts = []
     for name, paper in _paper(programs, costs).items():
         rest = _minus(_sum(plain.parts[name]), _sum(paper))
@@ -229,11 +230,11 @@ class _Counted:
         parts: products and other operations of the parts of a step, for the whole batch.
     """
 
-    def __init__(self, programs: Programs):
+    def __init__(self, programs: Programs, optimizer_cost: ProgramCost):
         self.costs = {
             "loss": program_cost(programs.loss()),
             "gradient": program_cost(programs.gradient()),
-            "optimizer": program_cost(programs.optimizer()),
+            "optimizer": optimizer_cost,
             "step of one micro-batch": program_cost(programs.micro_step()),
         }
         loss, gradient, optimizer, step = map(_split, self.costs.values())
