@@ -114,10 +114,9 @@ def _recording_flax() -> Iterator[tuple[list[jax.Array], list[jax.Array]]]:
 
         return wrapper
 
-    pools = {name: keep(vars(ops.FAST)[name], layers) for name in ("max_pool", "avg_pool")}
     with (
         mock.patch.object(nnx, "relu", keep(nnx.relu, layers)),
-        mock.patch.dict(vars(ops.FAST), pools),
+        mock.patch.dict(vars(ops.FAST), {"pool": keep(ops.FAST.pool, layers)}),
         mock.patch.object(nin_jax.NiNBlock, "__call__", keep(nin_jax.NiNBlock.__call__, blocks)),
     ):
         yield layers, blocks

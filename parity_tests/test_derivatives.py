@@ -11,7 +11,7 @@ import pytest
 from flax import nnx
 
 import nin_jax
-from nin_jax import Stage, Variant
+from nin_jax import Pool, Stage, Variant
 from nin_jax.models import ops
 from nin_jax.models.nin import with_operations
 from parity_tests.frameworks import assert_close
@@ -40,10 +40,10 @@ def _conv(case: tuple[int, ...]) -> tuple[Function, Function, list[jax.Array]]:
     return fast, plain, [jnp.asarray(x), jnp.asarray(kernel)]
 
 
-def _pool(kind: str) -> tuple[Function, Function, list[jax.Array]]:
+def _pool(kind: Any) -> tuple[Function, Function, list[jax.Array]]:
     x = np.random.default_rng(0).normal(size=(2, 9, 10, 3))
-    pools = (vars(way)[kind] for way in (ops.FAST, ops.PLAIN))
-    fast, plain = (partial(pool, stride=2, padding=1, round_up=True) for pool in pools)
+    pool = Pool(kind, padding=1, round_up=True)
+    fast, plain = (partial(way.pool, pool=pool) for way in (ops.FAST, ops.PLAIN))
     return fast, plain, [jnp.maximum(x, 0)]  # many ties
 
 
@@ -76,7 +76,7 @@ def _assert_same(actual: Any, expected: Any, bound: float) -> None:
 
 
 # The first convolution is in the next test, for each example.
-@pytest.mark.parametrize("operation", [*CONVS[1:], "max_pool", "avg_pool"], ids=str)
+@pytest.mark.parametrize("operation", [*CONVS[1:], "max", "average"], ids=str)
 def test_every_mode(operation):
     fast, plain, arrays = _pool(operation) if isinstance(operation, str) else _conv(operation)
     actual, expected = (jax.jit(partial(_derivatives, f))(arrays) for f in (fast, plain))

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - its name everywhere
 from hypothesis import example, given
 
-from nin_jax import UserError
+from nin_jax import Pool, UserError
 from nin_jax.models import ops
 from parity_tests.frameworks import as_array, as_nchw, as_nhwc, assert_close
 from parity_tests.pairs import random_cases
@@ -24,7 +24,7 @@ SIDES = [(3, 3), (4, 4), (5, 7), (8, 6), (3, 12), (54, 41)]
 KINDS = ["ties of zeros", "few values", "all equal", "distinct", "NaN", "-inf", "NaN and inf"]
 
 
-class Pool(NamedTuple):
+class Window(NamedTuple):
     """The arguments of both frameworks' pools, in PyTorch's order."""
 
     size: int = 3
@@ -49,8 +49,8 @@ def _images(kind: str, sides: tuple[int, ...], rng: np.random.Generator) -> np.n
     return np.where(chosen, rng.choice(specials[kind], shape), x) if kind in specials else x
 
 
-def _torch_max(x: torch.Tensor, pool: Pool) -> torch.Tensor:
-    return F.max_pool2d(x, pool.size, pool.stride, pool.padding, ceil_mode=pool.round_up)
+def _torch_max(x: torch.Tensor, window: Window) -> torch.Tensor:
+    return F.max_pool2d(x, *window[:3], ceil_mode=window.round_up)
 
 
 def _reference(
@@ -73,55 +73,56 @@ def _value_and_gradient(function: Callable[..., Any], x: Any, grad: Any) -> tupl
     ("sides", "dtype"), [*((sides, "float64") for sides in SIDES), ((13, 10), "float32")], ids=str
 )
 def test_values_and_gradients(sides, dtype, rng):
-    pool = jax.jit(ops.max_pool)
-    pool_and_gradient = jax.jit(partial(_value_and_gradient, ops.max_pool))
+    reference, maximum = partial(_torch_max, window=Window()), partial(ops.pool, pool=Pool())
+    pool, pool_and_gradient = jax.jit(maximum), jax.jit(partial(_value_and_gradient, maximum))
     for kind in KINDS:
         images = _images(kind, sides, rng).astype(dtype)
-        expected, grad, expected_grad = _reference(partial(_torch_max, pool=Pool()), images, rng)
+        expected, grad, expected_grad = _reference(reference, images, rng)
         pooled, actual_grad = pool_and_gradient(images, grad)
         np.testing.assert_array_equal(pooled, expected, kind)
         np.testing.assert_array_equal(pool(images), expected, f"{kind}, no gradient")
         np.testing.assert_array_equal(actual_grad, expected_grad, kind)
 
 
-def _torch_average(x: torch.Tensor, pool: Pool, count: bool) -> torch.Tensor:
-    options = {"ceil_mode": pool.round_up, "count_include_pad": count}
-    return F.avg_pool2d(x, pool.size, pool.stride, pool.padding, **options)
+def _torch_average(x: torch.Tensor, window: Window, count: bool) -> torch.Tensor:
+    options = {"ceil_mode": window.round_up, "count_include_pad": count}
+    return F.avg_pool2d(x, *window[:3], **options)
 
 
 @partial(jax.jit, static_argnums=0)
-def _all_pools(pool: Pool, images: Any, grad: Any, to_average: Any, grad_of_average: Any) -> Any:
+def _all_pools(window: Window, images: Any, grad: Any, to_average: Any, of_average: Any) -> Any:
     """Return values and gradients of the max and of both averages, in one program."""
-    average = partial(ops.avg_pool, **pool._asdict())
+
+    def run(pool: Pool, x: Any, grad: Any) -> tuple[Any, Any]:
+        return _value_and_gradient(partial(ops.pool, pool=pool), x, grad)
+
+    averages = (Pool("average", *window, count) for count in (False, True))
     return [
-        _value_and_gradient(lambda x: ops.max_pool(x, *pool), images, grad),
-        *(
-            _value_and_gradient(partial(average, count_padding=count), to_average, grad_of_average)
-            for count in (False, True)
-        ),
+        run(Pool("max", *window), images, grad),
+        *(run(average, to_average, of_average) for average in averages),
     ]
 
 
-def _check_any_pool(pool: Pool, sides: tuple[int, int], precision: Precision) -> bool:
+def _check_any_pool(window: Window, sides: tuple[int, int], precision: Precision) -> bool:
     """Assert that both frameworks agree on a pool, and return whether it fits the sides."""
-    rng = np.random.default_rng([*pool, *sides])
+    rng = np.random.default_rng([*window, *sides])
     try:
-        _torch_max(torch.zeros(1, *sides), pool)
+        _torch_max(torch.zeros(1, *sides), window)
     except RuntimeError:
-        for function in (ops.max_pool, ops.avg_pool):
-            with pytest.raises(UserError, match="pool"):
-                function(jnp.zeros((1, *sides, 1)), *pool)
+        for way in (ops.FAST, ops.PLAIN):
+            with pytest.raises(UserError, match="too small for a pool"):
+                way.pool(jnp.zeros((1, *sides, 1)), Pool("max", *window))
         return False
     positive = rng.uniform(0.5, 1, size=(2, *sides, 5)).astype(precision)  # nothing cancels
     for kind in KINDS:
         images = _images(kind, sides, rng).astype(precision)
-        expected, grad, expected_grad = _reference(partial(_torch_max, pool=pool), images, rng)
-        maximum, *averages = _all_pools(pool, images, grad, positive, abs(grad))
+        expected, grad, expected_grad = _reference(partial(_torch_max, window=window), images, rng)
+        maximum, *averages = _all_pools(window, images, grad, positive, abs(grad))
         np.testing.assert_array_equal(maximum[0], expected, kind)
         np.testing.assert_array_equal(maximum[1], expected_grad, kind)
     for count, average in zip((False, True), averages, strict=True):
         x = as_nchw(positive).requires_grad_()
-        y = _torch_average(x, pool, count)
+        y = _torch_average(x, window, count)
         (expected_grad,) = torch.autograd.grad(y, x, as_nchw(abs(grad)))
         assert_close(average[0], as_nhwc(y), AVERAGE[precision], f"average, {count}")
         assert_close(average[1], as_nhwc(expected_grad), AVERAGE[precision], f"gradient, {count}")
@@ -135,19 +136,19 @@ def test_any_pool(examples):
     @random_cases(examples)
     @given(
         st.builds(
-            Pool, st.integers(2, 5), st.integers(1, 3), st.integers(0, 2), st.booleans()
-        ).filter(lambda pool: 2 * pool.padding <= pool.size),
+            Window, st.integers(2, 5), st.integers(1, 3), st.integers(0, 2), st.booleans()
+        ).filter(lambda window: 2 * window.padding <= window.size),
         st.tuples(st.integers(1, 12), st.integers(1, 12)),
         st.sampled_from(["float32", "float64"]),
     )
-    @example(Pool(3, 2, 1, True), (8, 7), "float32")
-    @example(Pool(2, 2, 1, True), (5, 4), "float64")  # a window behind the map is left out
-    @example(Pool(3, 2, 0, True), (2, 1), "float32")  # the window is larger than the map
-    @example(Pool(3, 1, 2, False), (7, 6), "float32")  # more than half of the window is padding
-    @example(Pool(2, 3, 0, True), (7, 6), "float64")  # pixels between windows
-    @example(Pool(9, 2, 4, True), (13, 12), "float32")  # in two passes
-    def run(pool, sides, precision) -> None:
-        fits.append(_check_any_pool(pool, sides, precision))
+    @example(Window(3, 2, 1, True), (8, 7), "float32")
+    @example(Window(2, 2, 1, True), (5, 4), "float64")  # a window behind the map is left out
+    @example(Window(3, 2, 0, True), (2, 1), "float32")  # the window is larger than the map
+    @example(Window(3, 1, 2, False), (7, 6), "float32")  # more than half of the window is padding
+    @example(Window(2, 3, 0, True), (7, 6), "float64")  # pixels between windows
+    @example(Window(9, 2, 4, True), (13, 12), "float32")  # in two passes
+    def run(window, sides, precision) -> None:
+        fits.append(_check_any_pool(window, sides, precision))
 
     run()
     assert sum(fits) >= examples // 2, "too few pools fit"
@@ -156,7 +157,7 @@ def test_any_pool(examples):
 
 def test_a_window_of_ties_sends_its_gradient_to_the_first():
     x = np.zeros((1, 3, 3, 1), np.float32)
-    gradient = np.asarray(jax.grad(lambda x: ops.max_pool(x).sum())(x))
+    gradient = np.asarray(jax.grad(lambda x: ops.pool(x, Pool()).sum())(x))
     assert gradient.ravel().tolist() == [1, 0, 0, 0, 0, 0, 0, 0, 0]
     reference = as_nchw(x).requires_grad_()
     F.max_pool2d(reference, 3, 2).sum().backward()
@@ -164,10 +165,11 @@ def test_a_window_of_ties_sends_its_gradient_to_the_first():
     np.testing.assert_array_equal(gradient.ravel(), as_array(reference.grad).ravel())
 
 
-@pytest.mark.parametrize("pool", [ops.max_pool, ops.avg_pool])
-def test_any_batch_and_a_map_over_examples(pool, rng):
+@pytest.mark.parametrize("kind", ["max", "average"])
+def test_any_batch_and_a_map_over_examples(kind, rng):
     """A symbolic batch, an empty one, in a loop, and each example by itself."""
-    value_and_gradient = partial(_value_and_gradient, lambda x: pool(x, 3, 2, 1, True))
+    pool = Pool(kind, padding=1, round_up=True)
+    value_and_gradient = partial(_value_and_gradient, partial(ops.pool, pool=pool))
 
     def loop(x, grad):
         return jax.lax.scan(lambda _, pair: (None, value_and_gradient(*pair)), None, (x, grad))[1]
@@ -186,7 +188,8 @@ def test_any_batch_and_a_map_over_examples(pool, rng):
 
 def test_averages_in_bfloat16_are_rounded_once(rng):
     images = jnp.asarray(rng.uniform(0.5, 1, size=(2, 6, 6, 5)), jnp.bfloat16)
-    average = jax.jit(partial(_value_and_gradient, lambda x: ops.avg_pool(x, 3, 1)))
+    pool = partial(ops.pool, pool=Pool("average", stride=1))
+    average = jax.jit(partial(_value_and_gradient, pool))
     actual = average(images, jnp.ones((2, 4, 4, 5), jnp.bfloat16))
     expected = average(images.astype(jnp.float32), jnp.ones((2, 4, 4, 5), jnp.float32))
     for a, e in zip(actual, expected, strict=True):

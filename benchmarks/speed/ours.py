@@ -173,13 +173,16 @@ def ablations(work: Work) -> dict[str, Callable[[], Call]]:
     def patched(module: Any, name: str, value: Any) -> Callable[[], Call]:
         return lambda: nin_jax_call(work, patched=patch.object(module, name, value))
 
+    def plain_pools(kind: str) -> Callable[[], Call]:
+        return build(pool=lambda x, p: (ops.PLAIN if p.kind == kind else ops.FAST).pool(x, p))
+
     whole = work.batch_size
     averages = any(layer.pool and layer.pool.kind == "average" for layer in work.layers)
-    average = {"average pool as nnx.avg_pool": build(avg_pool=ops.PLAIN.avg_pool)}
+    average = {"average pool as nnx.avg_pool": plain_pools("average")}
     return (average if averages else {}) | {
         "without Winograd": patched(winograd, "applies", lambda *_: False),
         "small maps as other maps": patched(taps, "applies", lambda *_: False),
-        "max pool as nnx.max_pool": build(max_pool=ops.PLAIN.max_pool),
+        "max pool as nnx.max_pool": plain_pools("max"),
         "without micro-batches": build(whole),
         # Inside a loop, XLA's own gradients of convolutions become naive loops.
         "without micro-batches, XLA's gradients": build(whole, conv=xla_gradients),

@@ -25,8 +25,7 @@ from jax.typing import DTypeLike
 from nin_jax.models import taps, winograd
 from nin_jax.models.derivatives import linear
 from nin_jax.models.kernel_gradient import kernel_gradient
-from nin_jax.models.pooling import avg_pool, max_pool, plain_avg_pool, plain_max_pool
-from nin_jax.models.stages import Pool
+from nin_jax.models.pooling import plain_pool, pool
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 
@@ -204,23 +203,15 @@ class Operations:
 
     Attributes:
         name: of the constant in this file.
-        conv, max_pool, avg_pool: with the arguments of these functions.
+        conv, pool: with the arguments of these functions.
     """
 
     name: str
     conv: Callable[[jax.Array, jax.Array, int, int], jax.Array]
-    max_pool: Callable[..., jax.Array]
-    avg_pool: Callable[..., jax.Array]
+    pool: Callable[..., jax.Array]
 
     def __reduce__(self) -> str:
         return self.name
-
-    def pool(self, x: jax.Array, pool: Pool) -> jax.Array:
-        """Return the pool of images: float [B, H, W, C] -> [B, H', W', C]."""
-        window = pool.size, pool.stride, pool.padding, pool.round_up
-        if pool.kind == "average":
-            return self.avg_pool(x, *window, pool.count_padding)
-        return self.max_pool(x, *window)
 
     def conv_general_dilated(
         self,
@@ -243,8 +234,8 @@ class Operations:
         return lax.conv_general_dilated(x, kernel, window_strides, padding, **settings)
 
 
-FAST = Operations("FAST", conv, max_pool, avg_pool)
+FAST = Operations("FAST", conv, pool)
 
 # One XLA operation each, with XLA's own gradients. The accounting counts these, and the benchmarks
 # compare the fast ones with them.
-PLAIN = Operations("PLAIN", _plain_conv, plain_max_pool, plain_avg_pool)
+PLAIN = Operations("PLAIN", _plain_conv, plain_pool)

@@ -1,6 +1,5 @@
 """Max and average pooling with gradients that are fast on every platform; see `ops`."""
 
-from dataclasses import dataclass
 from functools import partial, reduce
 from operator import add
 from typing import Any
@@ -11,63 +10,39 @@ import numpy as np
 from jax import lax
 
 from nin_jax.models.derivatives import linear
+from nin_jax.models.stages import Pool
 from nin_jax.models.windows import Windows
 
 
-def max_pool(
-    x: jax.Array, size: int = 3, stride: int = 2, padding: int = 0, round_up: bool = False
-) -> jax.Array:
-    """Return the maximum of each window; pixels of the padding are never one.
+def pool(x: jax.Array, pool: Pool) -> jax.Array:
+    """Return the maximum or the mean of each window.
 
-    If several elements of a window are its maximum, the gradient goes to the first in row order,
-    as in PyTorch. After ReLU, many windows have only zeros, so this rule matters. The maximum of a
-    window with NaN is NaN, and its gradient goes to the last NaN.
+    Pixels of the padding are never a maximum. If several elements of a window are its maximum, the
+    gradient goes to the first in row order, as in PyTorch. After ReLU, many windows have only
+    zeros, so this rule matters. The maximum of a window with NaN is NaN, and its gradient goes to
+    the last NaN.
+
+    float16 and bfloat16 are averaged in float32. An average never divides by the pixels behind the
+    padding's edge, which ``round_up`` adds.
 
     Args:
         x: float [B, H, W, C].
-        size: side of the square windows.
-        stride: of rows and columns.
-        padding: pixels on each side, at most half of the size.
-        round_up: whether windows may reach over the padding's edge, to cover the last pixels.
+        pool: the kind and the windows.
 
     Returns:
         float [B, H', W', C], with the sides that `geometry.pooled_side` gives.
 
     Raises:
-        UserError: no window fits, or the padding is more than half of the size.
+        UserError: no window fits.
     """
-    for windows in Windows.square(x, size, stride, padding, round_up).passes():
-        x = _max_pool(windows, x)
+    for windows in Windows.of(x, pool).passes():
+        x = _max_pool(windows, x) if pool.kind == "max" else _avg_pool(windows, x)
     return x
 
 
-def avg_pool(
-    x: jax.Array,
-    size: int = 3,
-    stride: int = 2,
-    padding: int = 0,
-    round_up: bool = False,
-    count_padding: bool = True,
-) -> jax.Array:
-    """Return the mean of each window.
-
-    float16 and bfloat16 are summed in float32.
-
-    Args:
-        x, size, stride, padding, round_up: as for `max_pool`; the padding is zeros.
-        count_padding: whether the number of pixels includes those of the padding. Those behind its
-            edge, which ``round_up`` adds, never count.
-
-    Returns:
-        float [B, H', W', C], with the sides that `geometry.pooled_side` gives.
-
-    Raises:
-        UserError: no window fits, or the padding is more than half of the size.
-    """
-    for means in _Means.square(x, size, stride, padding, round_up, count_padding).passes():
-        out = jax.ShapeDtypeStruct((x.shape[0], *means.counts, x.shape[3]), x.dtype)
-        x = linear(means.of, means.transpose, (), x, out)
-    return x
+def _avg_pool(windows: Windows, x: jax.Array) -> jax.Array:
+    out = jax.ShapeDtypeStruct((x.shape[0], *windows.counts, x.shape[3]), x.dtype)
+    return linear(partial(_means, windows), partial(_shares, windows), (), x, out)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -126,42 +101,32 @@ def _first_maximum(windows: Windows, x: jax.Array, y: jax.Array) -> jax.Array:
     return winner
 
 
-@dataclass(frozen=True)
-class _Means(Windows):
-    """The means of windows, a linear function, and its transpose.
+def _means(windows: Windows, x: jax.Array) -> jax.Array:
+    """Return the windows' means: [B, H', W', C]."""
+    taps = [_wide(tap) for tap in windows.taps(x, 0)]
+    return (reduce(add, taps) / _divisors(windows).astype(taps[0].dtype)).astype(x.dtype)
 
-    Attributes:
-        count_padding: as for `avg_pool`.
+
+def _shares(windows: Windows, grad: jax.Array) -> jax.Array:
+    """Return the pixels' gradients, the transpose of `_means`: [B, H, W, C]."""
+    share = _wide(grad)
+    share /= _divisors(windows).astype(share.dtype)
+    return windows.collect(lambda t, share: share, (share, 0)).astype(grad.dtype)
+
+
+def _divisors(windows: Windows) -> np.ndarray:
+    """Return the numbers of pixels by which the windows' sums are divided.
+
+    They are [1, H', W', 1], where an axis along which they are all equal has length 1.
     """
-
-    count_padding: bool
-
-    @property
-    def pixels(self) -> np.ndarray:
-        """The numbers of pixels by which the windows' sums are divided.
-
-        They are [1, H', W', 1], where an axis along which they are all equal has length 1.
-        """
-        edges = self.padding if self.count_padding else (0, 0)
-        rows, columns = (
-            np.minimum(starts + size, side + edge) - np.maximum(starts, -edge)
-            for starts, size, side, edge in zip(
-                self.starts, self.size, self.sides, edges, strict=True
-            )
-        )
-        rows, columns = (sides if np.ptp(sides) else sides[:1] for sides in (rows, columns))
-        return (rows[:, None] * columns)[None, :, :, None]
-
-    def of(self, x: jax.Array) -> jax.Array:
-        """Return the means: [B, H', W', C]."""
-        taps = [_wide(tap) for tap in self.taps(x, 0)]
-        return (reduce(add, taps) / self.pixels.astype(taps[0].dtype)).astype(x.dtype)
-
-    def transpose(self, grad: jax.Array) -> jax.Array:
-        """Return the pixels' gradients: [B, H, W, C]."""
-        share = _wide(grad)
-        share /= self.pixels.astype(share.dtype)
-        return self.collect(lambda t, share: share, (share, 0)).astype(grad.dtype)
+    edges = windows.padding if windows.count_padding else (0, 0)
+    axes = zip(windows.starts, windows.size, windows.sides, edges, strict=True)
+    rows, columns = (
+        np.minimum(starts + size, side + edge) - np.maximum(starts, -edge)
+        for starts, size, side, edge in axes
+    )
+    rows, columns = (sides if np.ptp(sides) else sides[:1] for sides in (rows, columns))
+    return (rows[:, None] * columns)[None, :, :, None]
 
 
 def _wide(x: jax.Array) -> jax.Array:
@@ -169,27 +134,10 @@ def _wide(x: jax.Array) -> jax.Array:
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
-def plain_max_pool(
-    x: jax.Array, size: int = 3, stride: int = 2, padding: int = 0, round_up: bool = False
-) -> jax.Array:
-    """Return `max_pool` by one XLA operation, with its own gradient."""
-    windows = Windows.square(x, size, stride, padding, round_up)
-    return _plain_reduction(windows, x, lax.max, -jnp.inf)
-
-
-def plain_avg_pool(
-    x: jax.Array,
-    size: int = 3,
-    stride: int = 2,
-    padding: int = 0,
-    round_up: bool = False,
-    count_padding: bool = True,
-) -> jax.Array:
-    """Return `avg_pool` by one XLA operation and a division, with their own gradients."""
-    means = _Means.square(x, size, stride, padding, round_up, count_padding)
-    return _plain_reduction(means, x, lax.add, 0.0) / means.pixels.astype(x.dtype)
-
-
-def _plain_reduction(windows: Windows, x: jax.Array, operation: Any, start: float) -> jax.Array:
-    window, strides = (1, *windows.size, 1), (1, *windows.stride, 1)
-    return lax.reduce_window(x, start, operation, window, strides, windows.pads)
+def plain_pool(x: jax.Array, pool: Pool) -> jax.Array:
+    """Return `pool` by one XLA operation, and a division for a mean, with their own gradients."""
+    windows = Windows.of(x, pool)
+    over = (1, *windows.size, 1), (1, *windows.stride, 1), windows.pads
+    if pool.kind == "max":
+        return lax.reduce_window(x, -jnp.inf, lax.max, *over)
+    return lax.reduce_window(x, 0.0, lax.add, *over) / _divisors(windows).astype(x.dtype)

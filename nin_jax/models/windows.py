@@ -13,6 +13,7 @@ from jax import lax
 
 from nin_jax.errors import UserError
 from nin_jax.models.geometry import pooled_side
+from nin_jax.models.stages import Pool
 
 WIDEST = 8  # side of the windows that are pooled in one pass; a 16x16 maximum compiles for 20 s
 
@@ -24,7 +25,7 @@ class Windows:
     Attributes:
         sides: (H, W) of the maps.
         size, stride, padding: of rows and of columns.
-        round_up: of the pool.
+        round_up, count_padding: of the pool.
     """
 
     sides: tuple[int, ...]
@@ -32,25 +33,20 @@ class Windows:
     stride: tuple[int, int]
     padding: tuple[int, int]
     round_up: bool
+    count_padding: bool
 
     @classmethod
-    def square(
-        cls, x: jax.Array, size: int, stride: int, padding: int, round_up: bool, *options: bool
-    ) -> Self:
+    def of(cls, x: jax.Array, pool: Pool) -> Self:
         """Return the windows of a pool of x: [B, H, W, C].
 
         Raises:
-            UserError: as for `max_pool`.
+            UserError: no window fits.
         """
-        if 2 * padding > size:
-            raise UserError(
-                f"a pool's padding must be at most half of its size {size}, got {padding}"
-            )
-        pairs = (size, size), (stride, stride), (padding, padding)
-        windows = cls(x.shape[1:3], *pairs, round_up, *options)
+        pairs = (pool.size,) * 2, (pool.stride,) * 2, (pool.padding,) * 2
+        windows = cls(x.shape[1:3], *pairs, pool.round_up, pool.count_padding)
         if min(windows.counts) < 1:
             height, width = windows.sides
-            raise UserError(f"a map of {height}x{width} is too small for a pool of {size}")
+            raise UserError(f"a map of {height}x{width} is too small for a pool of {pool.size}")
         return windows
 
     def passes(self) -> list[Self]:

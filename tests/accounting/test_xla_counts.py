@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
 
+from nin_jax import Pool
 from nin_jax.accounting import operations
 from nin_jax.accounting.conventions import all_counts
 from nin_jax.accounting.programs import Programs
@@ -34,6 +35,7 @@ def pullback(function):
     return lambda grad, *args: jax.vjp(function, *args)[1](grad)
 
 
+AVERAGE = Pool("average", padding=1, round_up=True)
 PROGRAMS = {
     "product": (lambda x, y: x @ y, floats(3, 5), floats(5, 7)),
     "batched product": (jnp.matmul, floats(4, 3, 5), floats(4, 5, 7)),
@@ -43,25 +45,25 @@ PROGRAMS = {
     "exponential": (lambda x: jnp.exp(x) + 1, floats(3, 5)),
     "choice": (lambda x: jnp.where(x > 0, x, -x), floats(3, 5)),
     "clamp": (lambda x: jnp.clip(x, -1, 1), floats(3, 5)),
-    "pool": (ops.PLAIN.max_pool, floats(2, 9, 8, 3)),
+    "pool": (partial(ops.PLAIN.pool, pool=Pool()), floats(2, 9, 8, 3)),
     "pool, backward": (
-        pullback(ops.PLAIN.max_pool),
+        pullback(partial(ops.PLAIN.pool, pool=Pool())),
         floats(2, 4, 3, 3),
         floats(2, 9, 8, 3),
     ),
     "fast pool, backward": (
-        pullback(ops.FAST.max_pool),
+        pullback(partial(ops.FAST.pool, pool=Pool())),
         floats(2, 4, 3, 3),
         floats(2, 9, 8, 3),
     ),
-    "average": (partial(ops.PLAIN.avg_pool, padding=1, round_up=True), floats(2, 8, 6, 3)),
+    "average": (partial(ops.PLAIN.pool, pool=AVERAGE), floats(2, 8, 6, 3)),
     "average, backward": (
-        pullback(partial(ops.PLAIN.avg_pool, padding=1, round_up=True)),
+        pullback(partial(ops.PLAIN.pool, pool=AVERAGE)),
         floats(2, 5, 4, 3),
         floats(2, 8, 6, 3),
     ),
     "fast average, backward": (
-        pullback(partial(ops.FAST.avg_pool, padding=1, round_up=True)),
+        pullback(partial(ops.FAST.pool, pool=AVERAGE)),
         floats(2, 5, 4, 3),
         floats(2, 8, 6, 3),
     ),
