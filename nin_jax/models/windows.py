@@ -42,11 +42,12 @@ class Windows:
         Raises:
             UserError: no window fits.
         """
-        pairs = (pool.size,) * 2, (pool.stride,) * 2, (pool.padding,) * 2
+        size, stride, padding = pool.size, pool.stride, pool.padding
+        pairs = (size, size), (stride, stride), (padding, padding)
         windows = cls(x.shape[1:3], *pairs, pool.round_up, pool.count_padding)
         if min(windows.counts) < 1:
             height, width = windows.sides
-            raise UserError(f"a map of {height}x{width} is too small for a pool of {pool.size}")
+            raise UserError(f"a map of {height}x{width} is too small for a pool of {size}")
         return windows
 
     def passes(self) -> list[Self]:
