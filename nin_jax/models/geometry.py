@@ -4,6 +4,7 @@ The model, its summary and the accounting use the same list of layers.
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -67,14 +68,14 @@ def as_height_width(image_size: ImageSize) -> tuple[int, int]:
 
 
 def pooled_side(side: int, size: int, stride: int, padding: int, round_up: bool) -> int:
-    """Return a side of a pool's output; 0 or less if no window fits.
+    """Return a side of the output of a pool, or of a convolution; 0 or less if no window fits.
 
     With ``round_up``, windows are added until the last pixel is covered. A window that would start
     in the padding after the last pixel is left out, as in Caffe and in PyTorch's ``ceil_mode``.
 
     Args:
         side: of the input, in pixels.
-        size, stride, padding: of the pool.
+        size, stride, padding: of the windows.
         round_up: whether a window may reach over the padding's edge.
     """
     room = side + 2 * padding - size
@@ -86,24 +87,10 @@ def pooled_side(side: int, size: int, stride: int, padding: int, round_up: bool)
 
 def _sides_after(layer: Convolution | Pool, sides: tuple[int, int]) -> tuple[int, int]:
     """Return the sides of a layer's output; 0 or less if the kernel or window does not fit."""
-    height, width = (_side_after(layer, side) for side in sides)
+    of_pool = isinstance(layer, Pool)
+    size, round_up = (layer.size, layer.round_up) if of_pool else (layer.kernel, False)
+    height, width = (pooled_side(s, size, layer.stride, layer.padding, round_up) for s in sides)
     return height, width
-
-
-def _side_after(layer: Convolution | Pool, side: int) -> int:
-    if isinstance(layer, Pool):
-        return pooled_side(side, layer.size, layer.stride, layer.padding, layer.round_up)
-    return (side + 2 * layer.padding - layer.kernel) // layer.stride + 1
-
-
-def _side_before(layer: Convolution | Pool, side: int) -> int:
-    """Return the smallest side of an input whose output has at least this side."""
-    size = layer.size if isinstance(layer, Pool) else layer.kernel
-    before = (side - 1) * layer.stride + size - 2 * layer.padding
-    if isinstance(layer, Pool) and layer.round_up:
-        # The last window may have one row of pixels, but may not start in the padding behind them.
-        before = max(before - layer.stride + 1, (side - 1) * layer.stride + 1 - layer.padding)
-    return max(1, before)
 
 
 Blocks = Sequence[Sequence[Convolution]]  # the convolutions of each block, the head last
@@ -127,24 +114,24 @@ def _stages(variant: Variant, blocks: Blocks) -> Iterator[tuple[str, Stage, Sequ
 def _first_vanishing(variant: Variant, blocks: Blocks, sides: tuple[int, int]) -> str | None:
     """Return the name of the first block, or its pool, whose map has no pixels; else None."""
     for name, stage, convolutions in _stages(variant, blocks):
-        for conv in convolutions:
-            sides = _sides_after(conv, sides)
+        for layer in (*convolutions, *([stage.pool] if stage.pool else [])):
+            sides = _sides_after(layer, sides)
             if min(sides) < 1:
-                return name
-        if stage.pool:
-            sides = _sides_after(stage.pool, sides)
-            if min(sides) < 1:
-                return f"{name}'s pool"
+                return f"{name}'s pool" if layer is stage.pool else name
     return None
 
 
 def smallest_image(variant: Variant, blocks: Blocks | None = None) -> int:
-    """Return the side of the smallest square image for which every map has pixels."""
-    side = 1
-    for _, stage, convolutions in reversed(list(_stages(variant, blocks or blocks_of(variant)))):
-        for layer in [*([stage.pool] if stage.pool else []), *reversed(convolutions)]:
-            side = _side_before(layer, side)
-    return side
+    """Return the side of the smallest square image for which every map has pixels.
+
+    If none of up to `MAX_SIDE` is large enough, it is `MAX_SIDE` + 1.
+    """
+    blocks = blocks or blocks_of(variant)
+
+    def is_enough(side: int) -> bool:  # a larger image has no smaller map
+        return _first_vanishing(variant, blocks, (side, side)) is None
+
+    return 1 + bisect_left(range(1, MAX_SIDE + 1), True, key=is_enough)
 
 
 def check_image_size(
