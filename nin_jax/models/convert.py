@@ -209,25 +209,15 @@ def from_torch(
     Raises:
         UserError: as for `create_model` and `load_state_dict`.
     """
-    model = _without_values(variant, in_channels, num_classes, image_size, options)
+    sizes = {"in_channels": in_channels, "num_classes": num_classes, "image_size": image_size}
+    model = _without_values(variant, **sizes, **options)
     load_state_dict(model, state_dict)
     return model
 
 
-def _without_values(
-    variant: str | Variant,
-    in_channels: int,
-    num_classes: int,
-    image_size: ImageSize | None,
-    options: Any,
-) -> NiN:
+def _without_values(variant: str | Variant, **options: Any) -> NiN:
     """Return a model whose parameters are shapes: to draw values would compile much."""
-    sizes: dict[str, Any] = {
-        "in_channels": in_channels,
-        "num_classes": num_classes,
-        "image_size": image_size,
-    }
-    return nnx.eval_shape(lambda: new_model(variant, **sizes, **options))
+    return nnx.eval_shape(lambda: new_model(variant, **options))
 
 
 def from_caffe(
@@ -261,8 +251,8 @@ def from_caffe(
     variant = get_variant(variant)
     if preprocessing is None:
         preprocessing = caffe.usual_preprocessing(variant.name, in_channels)
-    options["preprocessing"] = preprocessing
-    model = _without_values(variant, in_channels, num_classes, image_size, options)
+    sizes = {"in_channels": in_channels, "num_classes": num_classes, "image_size": image_size}
+    model = _without_values(variant, **sizes, preprocessing=preprocessing, **options)
     if model.linear is not None:
         raise UserError(f"{variant.name} has a linear layer, which no network in Caffe's form has")
     found = caffe.read(path, [name for name, _ in _layers(model)], variant.name)

@@ -5,7 +5,7 @@ transpose that JAX derives from it, which is slow. Here the rule calls `linear`,
 given. `jax.custom_derivatives.linear_call` does the same, but not under `jax.vmap`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -19,9 +19,9 @@ _linear = Primitive("linear")
 def linear(
     function: Callable[..., jax.Array],
     transpose: Callable[..., jax.Array],
-    constants: tuple[jax.Array, ...],
+    constants: Sequence[jax.Array],
     x: jax.Array,
-    out: jax.Array | jax.ShapeDtypeStruct,
+    out: jax.Array | jax.ShapeDtypeStruct | ShapedArray,
 ) -> jax.Array:
     """Return ``function(*constants, x)``, which is linear in x.
 
@@ -32,11 +32,7 @@ def linear(
         x: an array.
         out: has the shape and the dtype of the result.
     """
-    return _bind(function, transpose, constants, x, out.shape, out.dtype)
-
-
-def _bind(function: Any, transpose: Any, constants: Any, x: Any, shape: Any, dtype: Any) -> Any:
-    options = {"function": function, "transpose": transpose, "shape": shape, "dtype": dtype}
+    options = {"function": function, "transpose": transpose, "shape": out.shape, "dtype": out.dtype}
     return _linear.bind(*constants, x, **options)
 
 
@@ -66,7 +62,7 @@ def _transposed(y: Any, *arrays: Any, function: Any, transpose: Any, **_: Any) -
     if isinstance(y, ad.Zero):
         result = ad.Zero(x.aval)
     else:
-        result = _bind(transpose, function, constants, y, x.aval.shape, x.aval.dtype)
+        result = linear(transpose, function, constants, y, x.aval)
     return [*[None] * len(constants), result]
 
 
@@ -82,7 +78,8 @@ def _batched(
 
     *constants, x = arrays
     functions = jax.vmap(function, tuple(axes))
-    return _bind(functions, transposes, constants, x, (size, *shape), dtype), 0
+    out = ShapedArray((size, *shape), dtype)
+    return linear(functions, transposes, constants, x, out), 0
 
 
 _linear.def_impl(_evaluate)
