@@ -99,18 +99,18 @@ class Variant:
 
 
 def _d2l_family(name: str, **changes: Any) -> Variant:
-    """Build a network like the d2l book's; ``mlp`` is that of every block, the head included."""
-    mlp = changes.pop("mlp", TWO_1X1)
-    return Variant(
-        name,
-        stages=(
-            Stage(96, 11, stride=4, padding=0, mlp=mlp),
-            Stage(256, 5, padding=2, mlp=mlp),
-            Stage(384, 3, padding=1, mlp=mlp),
-        ),
-        head=Stage(None, 3, padding=1, mlp=mlp, pool=None),
-        **changes,
+    """Build a network like the d2l book's.
+
+    ``mlp`` is that of every block, the head included, and ``pool`` that after each other block.
+    """
+    mlp, pool = changes.pop("mlp", TWO_1X1), changes.pop("pool", Pool())
+    stages = (
+        Stage(96, 11, stride=4, mlp=mlp, pool=pool),
+        Stage(256, 5, padding=2, mlp=mlp, pool=pool),
+        Stage(384, 3, padding=1, mlp=mlp, pool=pool),
     )
+    head = Stage(None, 3, padding=1, mlp=mlp, pool=None)
+    return Variant(name, **({"stages": stages, "head": head} | changes))
 
 
 def _vgg_family(name: str, depths: tuple[int, int, int, int]) -> Variant:
@@ -123,11 +123,9 @@ def _vgg_family(name: str, depths: tuple[int, int, int, int]) -> Variant:
     """
     stages: list[Stage] = []
     for channels, depth in zip((64, 256, 256, 384), depths, strict=True):
-        for i in range(depth):
-            stride = 1 if stages else 2
-            stages.append(
-                Stage(channels, 3, stride, padding=1, pool=Pool() if i == depth - 1 else None)
-            )
+        block = Stage(channels, 3, padding=1, pool=None)
+        stages += [block] * (depth - 1) + [replace(block, pool=Pool())]
+    stages[0] = replace(stages[0], stride=2)
     return Variant(name, stages=tuple(stages), published_lr=0.05)
 
 
@@ -159,25 +157,6 @@ def _pytorchcv_family(name: str) -> Variant:
     return _cifar_family(name, Pool(padding=1), Pool("average", padding=1))
 
 
-def _paper(name: str) -> Variant:
-    """Build the network as published: two max pools without padding, rounded up."""
-    return _cifar_family(name, Pool(round_up=True), Pool(round_up=True))
-
-
-def _imagenet(name: str) -> Variant:
-    """Build the authors' network for ImageNet, as in the Caffe model zoo: its pools round up."""
-    pool = Pool(round_up=True)
-    return Variant(
-        name,
-        stages=(
-            Stage(96, 11, stride=4, pool=pool),
-            Stage(256, 5, padding=2, pool=pool),
-            Stage(384, 3, padding=1, pool=pool),
-        ),
-        head=Stage((1024, 1024), 3, padding=1, pool=None),
-    )
-
-
 _EXERCISE = (
     _d2l_family("nin", published_lr=0.03),
     _d2l_family("nin_one_1x1", mlp=((1, 0),), published_lr=0.05),
@@ -194,8 +173,14 @@ _CLASSICS = (
     _pytorchcv_family("nin_cifar10"),
     _pytorchcv_family("nin_cifar100"),
     _pytorchcv_family("nin_svhn"),
-    _paper("nin_paper"),
-    _imagenet("nin_imagenet"),
+    # As published: two max pools without padding, rounded up.
+    _cifar_family("nin_paper", Pool(round_up=True), Pool(round_up=True)),
+    # The authors' network for ImageNet, as in the Caffe model zoo: its pools round up.
+    _d2l_family(
+        "nin_imagenet",
+        pool=Pool(round_up=True),
+        head=Stage((1024, 1024), 3, padding=1, pool=None),
+    ),
 )
 VARIANTS: Mapping[str, Variant] = {variant.name: variant for variant in (*_EXERCISE, *_CLASSICS)}
 
