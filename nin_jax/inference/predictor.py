@@ -39,12 +39,7 @@ class Predictor:
         (50, 10)
     """
 
-    def __init__(
-        self,
-        model: NiN,
-        batch_size: int = 128,
-        precision: Precision | None = None,
-    ):
+    def __init__(self, model: NiN, batch_size: int = 128, precision: Precision | None = None):
         if not isinstance(model, NiN):
             raise UserError(
                 f"the model must be a NiN, as create_model makes it, got {shown(model)}"
@@ -62,11 +57,10 @@ class Predictor:
         micro = default_micro_batch_size(model, batch_size)
 
         def logits(arrays: list[jax.Array], images: jax.Array) -> jax.Array:
-            params = jax.tree.unflatten(structure, arrays)
-            x = images
             if images.dtype == jnp.uint8:
-                x = transforms.prepare(images, size, preprocessing)
-            return nnx.merge(graphdef, params)(x)  # [M, classes]
+                images = transforms.prepare(images, size, preprocessing)
+            model = nnx.merge(graphdef, jax.tree.unflatten(structure, arrays))
+            return model(images)  # [M, classes]
 
         def batch(images: jax.Array, arrays: list[jax.Array] = self._arrays) -> jax.Array:
             parts = split_micro_batches(jnp.arange(batch_size), micro)  # [n, M]

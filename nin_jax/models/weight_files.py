@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from nin_jax.errors import UserError
+from nin_jax.errors import UserError, one_line
 from nin_jax.models.geometry import MAX_PARAMS
 from nin_jax.models.preprocessing import Preprocessing, from_metadata
 from nin_jax.models.recognition import CAN_BE_READ, find, unknown_names
@@ -62,17 +62,14 @@ def _opened(path: str | Path) -> Iterator[Any]:
     """Open a ``.safetensors`` file; every error while it is open becomes one line."""
     from safetensors import SafetensorError, safe_open
 
-    check_file(path, MAX_FILE_BYTES, f"cannot read weights {path}")
+    problem = f"cannot read weights {path}"
+    check_file(path, MAX_FILE_BYTES, problem)
     try:
-        with safe_open(path, "numpy") as file:
+        with one_line(problem), safe_open(path, "numpy") as file:
             yield file
-    except SafetensorError as error:
-        raise _damaged(path, error) from None
-    except OSError as error:
-        raise UserError(f"cannot read weights {path}: {error.strerror or error}") from None
     except UserError:
         raise
-    except ValueError as error:  # an empty array with sides too large for NumPy
+    except (SafetensorError, ValueError) as error:  # such as sides too large for NumPy
         raise _damaged(path, error) from None
 
 
