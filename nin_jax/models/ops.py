@@ -132,16 +132,13 @@ class _Product:
         if self.wanted == "y":
             return conv(first, second)
         if self.wanted == "x":
+            of_wanted = partial(conv, kernel=first)
             shape = (second.shape[0], *self.sides, first.shape[2])
-            transpose = jax.linear_transpose(
-                lambda x: conv(x, first), jax.ShapeDtypeStruct(shape, second.dtype)
-            )
         else:
+            of_wanted = partial(conv, first)
             shape = (self.size, self.size, first.shape[3], second.shape[3])
-            transpose = jax.linear_transpose(
-                lambda kernel: conv(first, kernel), jax.ShapeDtypeStruct(shape, first.dtype)
-            )
-        return transpose(second)[0]
+        wanted = jax.ShapeDtypeStruct(shape, second.dtype)
+        return jax.linear_transpose(of_wanted, wanted)(second)[0]
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))

@@ -117,9 +117,9 @@ def read_weights(card: Card) -> dict[str, np.ndarray]:
     check_file(path, MAX_BYTES, f"cannot read weights {path}")
     if hashlib.sha256(path.read_bytes()).hexdigest() != card.sha256:
         raise UserError(f"{path} is damaged: its SHA-256 is not the one in its card; install again")
-    expected = convert.expected_shapes(get_variant(card.variant), **card.sizes)
-    arrays = convert.load_safetensors(path, expected, card.variant)
-    return {name: array.astype(np.float32) for name, array in arrays.items()}
+    return {
+        name: array.astype(np.float32) for name, array in convert.load_safetensors(path).items()
+    }
 
 
 def read_preprocessing(card: Card) -> Preprocessing:
