@@ -71,16 +71,15 @@ class Shares:
         If the dataset is streamed, threads read the next chunks at the same time.
         """
         columns = _padded(order, self.layout).reshape(len(order), self.layout.devices, -1)
+        columns = np.pad(columns, ((0, self.rows), (0, 0), (0, 0)), constant_values=-1)
         done = step % len(order)
         starts = range(done, len(order), self.rows)
-        places = [(step - done + start + np.arange(self.rows)) % self.rows for start in starts]
-        picks = [
-            _ring(columns[start : start + self.rows], place)
-            for start, place in zip(starts, places, strict=True)
+        picks = [  # the batch of step s is in row s % rows
+            np.roll(columns[start : start + self.rows], step - done + start, 0).transpose(1, 0, 2)
+            for start in starts
         ]  # [D, rows, B / D] each
-        for start, pick, (images, labels) in zip(
-            starts, picks, _divided(self.layout, self.read, picks), strict=True
-        ):
+        divided = _divided(self.layout, self.read, picks)
+        for start, pick, (images, labels) in zip(starts, picks, divided, strict=True):
             yield Chunk(images, labels, self._order(pick), min(self.rows, len(order) - start))
 
     def _order(self, pick: np.ndarray) -> jax.Array:
@@ -113,13 +112,6 @@ def _padded(order: np.ndarray, layout: Layout) -> np.ndarray:
     """Pad an order with -1: [steps, B] -> [steps, D ceil(B / D)]."""
     filler = -order.shape[1] % layout.devices
     return np.pad(order, ((0, 0), (0, filler)), constant_values=-1)
-
-
-def _ring(columns: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """Move each step to its place, -1 elsewhere: [n, D, B / D] -> [D, rows, B / D]."""
-    ring = np.full((len(places), *columns.shape[1:]), -1, columns.dtype)
-    ring[places[: len(columns)]] = columns
-    return ring.transpose(1, 0, 2)
 
 
 def _divided(
