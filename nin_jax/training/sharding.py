@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -62,10 +63,6 @@ class Layout:
         """Return the longest axis that D divides; None if the array is not sharded."""
         fitting = [n for n in shape if n % self.devices == 0]
         return shape.index(max(fitting)) if self.shard_params and fitting else None
-
-    def shardings(self, specs: Any) -> Any:
-        """Convert a tree of `PartitionSpec` to a tree of `NamedSharding`."""
-        return jax.tree.map(self.sharding, specs, is_leaf=lambda leaf: isinstance(leaf, P))
 
     def sharding(self, spec: P) -> NamedSharding:
         """Return the partition as a sharding on this mesh."""
@@ -177,13 +174,10 @@ def _gather(tree: Any, axes: Axes) -> Any:
     sharded = [i for i, axis in enumerate(axes) if axis is not None]
     if not sharded:
         return tree
-    mine = jnp.concatenate([leaves[i].reshape(-1) for i in sharded])  # [n]
-    gathered = jax.lax.all_gather(mine, AXIS)  # [D, n]
-    start = 0
-    for i in sharded:
-        part = gathered[:, start : start + leaves[i].size]
-        start += leaves[i].size
-        leaves[i] = _join(part.reshape(-1, *leaves[i].shape), axes[i] or 0)
+    mine, unravel = ravel_pytree([leaves[i] for i in sharded])  # [n]
+    shards = jax.vmap(unravel)(jax.lax.all_gather(mine, AXIS))  # [D, ...] each
+    for i, each in zip(sharded, shards, strict=True):
+        leaves[i] = _join(each, axes[i] or 0)
     return jax.tree.unflatten(structure, leaves)
 
 
@@ -198,13 +192,11 @@ def _sum_over_devices(grads: Any, sums: Any, axes: Axes) -> tuple[Any, Any]:
     if sharded:
         devices = jax.lax.axis_size(AXIS)
         parts = [_split(leaves[i], axes[i] or 0, devices) for i in sharded]  # [D, ...] each
-        flat = jnp.concatenate([part.reshape(devices, -1) for part in parts], axis=1)  # [D, n]
-        mine = jax.lax.psum_scatter(flat, AXIS)  # [n]
-        start = 0
-        for i, part in zip(sharded, parts, strict=True):
-            size = part[0].size
-            leaves[i] = mine[start : start + size].reshape(part.shape[1:])
-            start += size
+        flat = jax.vmap(lambda parts: ravel_pytree(parts)[0])(parts)  # [D, n]
+        _, unravel = ravel_pytree([part[0] for part in parts])
+        mine = unravel(jax.lax.psum_scatter(flat, AXIS))  # [...] each
+        for i, each in zip(sharded, mine, strict=True):
+            leaves[i] = each
     replicated = {i: leaf for i, leaf in enumerate(leaves) if axes[i] is None}
     replicated, sums = jax.lax.psum((replicated, sums), AXIS)
     leaves = [replicated.get(i, leaf) for i, leaf in enumerate(leaves)]

@@ -259,13 +259,13 @@ def make_train_steps(
 
     if layout is None:
         return jax.jit(steps, donate_argnums=0)
-    states, everywhere = layout.shardings(layout.specs(state)), layout.sharding(EVERYWHERE)
-    examples, columns = layout.sharding(layout.examples), layout.sharding(COLUMNS)
+    specs, examples = layout.specs(state), layout.examples
+    taken = (specs, examples, examples, COLUMNS, EVERYWHERE)
     return jax.jit(
         steps,
         donate_argnums=0,
-        in_shardings=(states, examples, examples, columns, everywhere),
-        out_shardings=(states, everywhere),
+        in_shardings=jax.tree.map(layout.sharding, taken),
+        out_shardings=jax.tree.map(layout.sharding, (specs, EVERYWHERE)),
     )
 
 
