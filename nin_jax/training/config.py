@@ -4,9 +4,8 @@ A recipe says how to train. A `TrainConfig` names a recipe and may override any 
 `recipe_of` combines the two.
 """
 
-from collections.abc import Callable
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
@@ -187,10 +186,7 @@ def recipe_of(config: TrainConfig) -> Recipe:
         recipe = replace(recipe, lr=recipe.lr * recipe.batch_size / config.lr_batch_size)
     if config.steps is not None and config.epochs is not None:
         raise UserError("give --steps or --epochs, not both")
-    for option, acts, needs in _NEEDS:
-        value = getattr(config, option)
-        if value is not None and value is not False and not acts(config, recipe):
-            raise UserError(f"--{option.replace('_', '-')} needs {needs}")
+    _check_needs(config, recipe)
     if recipe.schedule == "steps":
         _check_steps(recipe)
     if recipe.nesterov and recipe.optimizer != "adam" and recipe.momentum == 0:
@@ -208,55 +204,39 @@ def _check_steps(recipe: Recipe) -> None:
         )
 
 
-class _Need(NamedTuple):
-    """An option that does nothing without another one; to give it alone is an error.
-
-    Attributes:
-        option: a field of `TrainConfig`; given if it is neither None nor False.
-        acts: whether it has an effect.
-        needs: what it needs, for the message.
-    """
-
-    option: str
-    acts: Callable[[TrainConfig, Recipe], bool]
-    needs: str
-
-
-def _is_folder(config: TrainConfig) -> bool:
-    return (config.dataset or "").startswith(FOLDER_PREFIX)
-
-
-_NEEDS = (
-    _Need(
-        "patience",
-        lambda config, _: config.holdout is not None,
-        "--holdout, the number of training images to hold out: the accuracy on the test images "
-        "must not decide how long a run trains",
-    ),
-    _Need(
-        "freeze",
-        lambda config, _: config.init_from is not None,
-        "--init-from, the weights to keep: layers that are initialized at random and never trained "
-        "are of no use",
-    ),
-    _Need(
-        "momentum",
-        lambda _, recipe: recipe.optimizer != "adam" or recipe.momentum == 0,
-        "--optimizer sgd or muon: adam has its own",
-    ),
-    _Need(
-        "nesterov",
-        lambda _, recipe: recipe.optimizer != "adam",
-        "--optimizer sgd or muon: adam has no Nesterov momentum here",
-    ),
-    _Need("lr_steps", lambda _, recipe: recipe.schedule == "steps", "--schedule steps"),
-    _Need("lr_factor", lambda _, recipe: recipe.schedule == "steps", "--schedule steps"),
-    _Need("crop", lambda config, _: _is_folder(config), f"--dataset {FOLDER_PREFIX}PATH"),
-    _Need("follow_links", lambda config, _: _is_folder(config), f"--dataset {FOLDER_PREFIX}PATH"),
-    _Need("coordinator", lambda config, _: config.distributed, "--distributed"),
-    _Need("processes", lambda config, _: config.distributed, "--distributed"),
-    _Need("process_index", lambda config, _: config.distributed, "--distributed"),
-)
+def _check_needs(config: TrainConfig, recipe: Recipe) -> None:
+    """Refuse an option that does nothing without another one."""
+    is_folder = (config.dataset or "").startswith(FOLDER_PREFIX)
+    folder = is_folder, f"--dataset {FOLDER_PREFIX}PATH"
+    steps = recipe.schedule == "steps", "--schedule steps"
+    several = config.distributed, "--distributed"
+    needs = {  # option: whether it has an effect, and what it needs
+        "patience": (
+            config.holdout is not None,
+            "--holdout, the number of training images to hold out: the accuracy on the test images "
+            "must not decide how long a run trains",
+        ),
+        "freeze": (
+            config.init_from is not None,
+            "--init-from, the weights to keep: layers that are initialized at random and never "
+            "trained are of no use",
+        ),
+        "momentum": (
+            recipe.optimizer != "adam" or recipe.momentum == 0,
+            "--optimizer sgd or muon: adam has its own",
+        ),
+        "nesterov": (
+            recipe.optimizer != "adam",
+            "--optimizer sgd or muon: adam has no Nesterov momentum here",
+        ),
+        **dict.fromkeys(("lr_steps", "lr_factor"), steps),
+        **dict.fromkeys(("crop", "follow_links"), folder),
+        **dict.fromkeys(("coordinator", "processes", "process_index"), several),
+    }
+    for option, (acts, wanted) in needs.items():
+        value = getattr(config, option)
+        if value is not None and value is not False and not acts:
+            raise UserError(f"--{option.replace('_', '-')} needs {wanted}")
 
 
 def check_warmup(config: TrainConfig, steps: int) -> None:
