@@ -265,11 +265,11 @@ def damaged_config(path: Path) -> st.SearchStrategy[bytes]:
 
 
 def load_model(folder: Path) -> None:
-    """Call `manifest.load_model`, but stop before it creates the model, which takes a second."""
+    """Call `load_run`, but stop before it creates the model, which takes a second."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(manifest, "new_model", stop)
         with contextlib.suppress(StopIteration):
-            manifest.load_model(folder)
+            nin_jax.load_run(folder)
 
 
 def stop(variant: nin_jax.Variant, **options: Any) -> None:

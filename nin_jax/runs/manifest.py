@@ -128,9 +128,17 @@ class SavedRun:
         options = {"logit_relu": self.recipe.logit_relu, "dtype": self.config.precision}
         return new_model(self.variant, **self.sizes, **options, preprocessing=self.preprocessing)
 
-    def load_model(self, weights: str | Path | None = None) -> NiN:
-        """Return the trained network; see the function `load_model`."""
-        path = Path(weights) if weights is not None else self.weights
+    def load_model(self, weights: Path | None = None) -> NiN:
+        """Return the trained network.
+
+        Args:
+            weights: another ``.safetensors`` file with the parameters; None reads the run's own.
+
+        Raises:
+            UserError: the run has no weights, or they do not fit; this is checked before any large
+                allocation.
+        """
+        path = weights or self.weights
         expected = convert.expected_shapes(self.variant, **self.sizes)
         arrays = convert.load_safetensors(path, expected, self.variant.name)
         self.check_preprocessing(path)
@@ -150,20 +158,6 @@ class SavedRun:
                 f"{weights} is for another preprocessing than {self.folder}: {stated}; "
                 f"{self.preprocessing}"
             )
-
-
-def load_model(folder: str | Path, weights: str | Path | None = None) -> NiN:
-    """Return the trained model of a run.
-
-    Args:
-        folder: the run's workdir.
-        weights: another ``.safetensors`` file with the parameters; None reads the run's own.
-
-    Raises:
-        UserError: the folder holds no finished run, or the weights do not fit; this is checked
-            before any large allocation.
-    """
-    return read_run(Path(folder)).load_model(weights)
 
 
 def read_run(folder: Path) -> SavedRun:

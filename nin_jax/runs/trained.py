@@ -126,9 +126,10 @@ def load_run(folder: str | Path, *, best: bool = False, checkpoint: int | None =
     """
     if best and checkpoint is not None:
         raise UserError("give best or checkpoint, not both")
+    saved = manifest.read_run(Path(folder))
     if not best and checkpoint is None:
-        return manifest.load_model(folder)
-    return _of_checkpoint(manifest.read_run(Path(folder)), checkpoint)[0]
+        return saved.load_model()
+    return _of_checkpoint(saved, checkpoint)[0]
 
 
 def _of_checkpoint(saved: manifest.SavedRun, step: int | None) -> tuple[NiN, int]:

@@ -15,6 +15,7 @@ from nin_jax.models.variants import get_variant
 from nin_jax.runs import environment, manifest, workdir, writers
 from nin_jax.runs.examples import load_data
 from nin_jax.runs.fit import fit
+from nin_jax.runs.trained import load_run
 from nin_jax.study.grid import Cell, Row, Setting
 from nin_jax.training.config import TrainConfig, recipe_of
 from nin_jax.training.recipes import Recipe
@@ -52,7 +53,7 @@ def run_cell(cell: Cell, setting: Setting, folder: Path) -> Row:
         fit(config)
     row = result(cell, own)
     test = load_data(replace(config, feed="resident")).test
-    row |= examine(manifest.load_model(own), test)
+    row |= examine(load_run(own), test)
     return row | {"seconds": round(time.perf_counter() - started, 1)}
 
 

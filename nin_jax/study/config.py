@@ -6,7 +6,7 @@ from typing import Literal
 
 from nin_jax.errors import UserError, unknown_name
 from nin_jax.models.variants import EXERCISE, get_variant
-from nin_jax.runs import manifest
+from nin_jax.runs.trained import load_run
 from nin_jax.study import grid
 from nin_jax.study.grid import Cell, Setting
 from nin_jax.training.recipes import RECIPES
@@ -102,7 +102,7 @@ def plan(config: StudyConfig) -> tuple[Setting, list[Cell]]:
 
 def _check_gallery(folder: Path) -> None:
     """Refuse a run whose network has no class maps, or maps that show no places."""
-    model = manifest.load_model(folder)
+    model = load_run(folder)
     if model.linear is not None:
         raise UserError(f"--gallery {folder}: its network has no class maps")
     height, width, _ = model.layers[-1].in_shape

@@ -20,6 +20,7 @@ from nin_jax.plotting import plot_class_maps
 from nin_jax.reading import shown
 from nin_jax.runs import manifest, workdir
 from nin_jax.runs.examples import load_data
+from nin_jax.runs.trained import load_run
 from nin_jax.study import content, figures, grid, page
 from nin_jax.study.cell import check_network, run_cell
 from nin_jax.study.config import StudyConfig, plan
@@ -250,7 +251,7 @@ def _gallery(
         given = _largest_maps(rows, networks, out)
     if given is None or len(dataset.test) == 0:  # of an image folder without test images
         return []
-    model = manifest.load_model(given)
+    model = load_run(given)
     labels = dataset.test.labels[:256]
     found = explain_images(model, dataset.test.images[:256])
     predicted = np.array([explanation.logits.argmax() for explanation in found])

@@ -11,6 +11,7 @@ from nin_jax.data.streaming import open_dataset
 from nin_jax.models import convert
 from nin_jax.runs import manifest, writers
 from nin_jax.runs.fit import fit
+from nin_jax.runs.trained import load_run
 from nin_jax.study import grid
 from nin_jax.training.config import TrainConfig
 from tests.bad_inputs.case import DEEP, WHOLE, fails, picture, safetensors, wrong
@@ -143,7 +144,7 @@ FILES = {
     "read_json: a list": fails(
         "not an object", lambda: manifest.read_json(Path("a.json")), a_json="[]"
     ),
-    "load_model: no run": fails("is not a run", lambda: manifest.load_model("none")),
+    "load_run: no run": fails("is not a run", lambda: load_run("none")),
     "read_run: no run": fails("is not a run", lambda: manifest.read_run(Path("none"))),
     "pictures.read: missing": fails("No such", lambda: pictures.read(Path("none"), 1, (4, 4))),
     "pictures.read: a folder": fails("Is a directory", lambda: pictures.read(Path("."), 1, (4, 4))),

@@ -16,7 +16,7 @@ from nin_jax import plotting
 from nin_jax.inference import class_maps
 from nin_jax.inference.class_maps import explain_images, explain_test_images
 from nin_jax.plotting import plot_class_maps
-from nin_jax.runs import manifest, resuming
+from nin_jax.runs import resuming
 from nin_jax.runs.trained import Source
 from tests.support.picture_folders import make_folder, pictures, save
 
@@ -49,7 +49,7 @@ def test_a_linear_classifier_has_no_maps():
 
 def test_an_explanation_has_the_models_logits(undisturbed, tmp_path):
     path = save(tmp_path / "one.png", pictures(1, 16, 16)[0])
-    model = manifest.load_model(undisturbed)
+    model = nin_jax.load_run(undisturbed)
     (found,) = explain_images(model, np.asarray(Image.open(path))[None, :, :, None])
     (logits,) = nin_jax.Predictor(model, 1)(np.asarray(Image.open(path))[None, :, :, None])
     np.testing.assert_allclose(found.logits, logits, rtol=1e-5, atol=1e-6)

@@ -11,6 +11,7 @@ from nin_jax import Predictor
 from nin_jax.data import image_folder, pictures
 from nin_jax.errors import UserError
 from nin_jax.runs import manifest
+from nin_jax.runs.trained import load_run
 from tests.bad_inputs.case import png
 
 
@@ -29,7 +30,7 @@ def test_prints_the_models_probabilities(script, undisturbed, tmp_path):
     assert answer["path"] == str(path)
     assert answer["probabilities"] == sorted(answer["probabilities"], reverse=True)
     image = np.asarray(Image.open(path))[None, :, :, None]
-    (expected,) = Predictor(manifest.load_model(undisturbed), 1).probabilities(image)
+    (expected,) = Predictor(load_run(undisturbed), 1).probabilities(image)
     by_class = dict(zip(answer["classes"], answer["probabilities"], strict=True))
     names = manifest.read_run(undisturbed).class_names
     np.testing.assert_allclose([by_class[name] for name in names], expected, atol=1e-6)

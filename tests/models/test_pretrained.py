@@ -14,7 +14,6 @@ import nin_jax
 from nin_jax import cli
 from nin_jax.inference import scoring, shipping
 from nin_jax.models import convert, pretrained
-from nin_jax.runs import manifest
 from nin_jax.runs.trained import Source
 from nin_jax.training.config import TrainConfig
 from tests.support.shipped import LINEAR, SMALL, build_in, make_run, ship
@@ -162,7 +161,7 @@ def test_runs_that_cannot_be_exported_raise(cards, tmp_path, monkeypatch):
 
 def test_weights_too_large_for_float16_raise(cards, tmp_path):
     run = make_run(tmp_path / "run")
-    model = manifest.load_model(run)
+    model = nin_jax.load_run(run)
     model.head.convs[0].bias[...] = jnp.full(10, 1e5)
     convert.save_safetensors(model, run / "model.safetensors")
     with pytest.raises(nin_jax.UserError, match="too large for float16"):

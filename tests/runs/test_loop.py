@@ -120,7 +120,7 @@ def test_compiled_programs_are_kept_for_the_next_start(config, tmp_path, keep):
 def test_a_finished_run_can_be_loaded_and_scored_without_its_variant_file(config, script, tiny):
     summary = fit(config)
     tiny.unlink()  # config.json has the variant's definition
-    model = manifest.load_model(config.workdir)
+    model = manifest.read_run(config.workdir).load_model()
     assert model.variant.name == "tiny"
     weights = load_file(config.workdir / "model.safetensors")
     assert sum(array.size for array in weights.values()) == summary["params"]

@@ -52,7 +52,7 @@ def test_a_run_stores_the_statistics_of_the_images_that_it_trains_on(
     )
     assert outcome.err == f"note: preprocessing of {normalized.workdir}: {stored}\n"
     (answer,) = json.loads(outcome.out)
-    model = manifest.load_model(normalized.workdir)
+    model = nin_jax.load_run(normalized.workdir)
     (expected,) = Predictor(model).probabilities(picture[None])
     np.testing.assert_allclose(answer["probabilities"], sorted(expected)[::-1], atol=1e-6)
 
