@@ -45,7 +45,7 @@ def agree(action: Callable[[], T]) -> T:
     if jax.process_count() == 1:
         return action()
     message, error = _attempt(action) if is_first() else ({}, None)
-    received = json.loads(bytes(multihost_utils.broadcast_one_to_all(_encode(message))))
+    received = _gather(message)[0]
     if error is not None:
         raise error
     return _result(received)
@@ -91,16 +91,13 @@ def _result(message: dict[str, Any]) -> Any:
 _SHARED_ERRORS = (UserError, OSError)
 
 
-def _encode(message: dict[str, Any]) -> np.ndarray:
+def _gather(message: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the messages of all processes, in their order."""
     text = json.dumps(message).encode()
     if len(text) > MESSAGE_BYTES:
         raise ValueError(f"a message of {len(text)} bytes is longer than {MESSAGE_BYTES}")
-    return np.frombuffer(text.ljust(MESSAGE_BYTES), np.uint8)
-
-
-def _gather(message: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the messages of all processes, in their order."""
-    rows = np.asarray(multihost_utils.process_allgather(_encode(message)))  # [P, bytes]
+    own = np.frombuffer(text.ljust(MESSAGE_BYTES), np.uint8)
+    rows = np.asarray(multihost_utils.process_allgather(own))  # [P, bytes]
     return [json.loads(bytes(row)) for row in rows]
 
 
