@@ -1,13 +1,18 @@
 """Convert weights to safetensors: python scripts/convert.py nin.pt nin.safetensors."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
-from nin_jax import cli
+from nin_jax import NiN, Preprocessing, UserError, cli, convert, count_params, get_variant, load_run
+from nin_jax.errors import one_line
+from nin_jax.models import caffe
+from nin_jax.reading import is_torch
+from nin_jax.runs import workdir
 
 
 @dataclass(frozen=True)
@@ -70,11 +75,6 @@ class ConvertConfig:
 
 def run(config: ConvertConfig) -> None:
     """Convert the file, and print what was written."""
-    from nin_jax import UserError, count_params
-    from nin_jax.errors import one_line
-    from nin_jax.models import convert
-    from nin_jax.runs import workdir
-
     if config.target.suffix != ".safetensors":
         raise UserError(f"the target must end in .safetensors, got {config.target}")
     workdir.check_file(config.target)
@@ -94,9 +94,7 @@ def _given(config: ConvertConfig, *names: str) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _of_run(config: ConvertConfig):
-    from nin_jax import UserError, load_run
-
+def _of_run(config: ConvertConfig) -> NiN:
     for name in _given(config, *OF_FILES):
         option = name.replace("_", "-")
         raise UserError(
@@ -105,12 +103,7 @@ def _of_run(config: ConvertConfig):
     return load_run(config.source, best=config.best, checkpoint=config.checkpoint)
 
 
-def _of_file(config: ConvertConfig):
-    from nin_jax import UserError, get_variant
-    from nin_jax.models import caffe, convert
-    from nin_jax.models.preprocessing import Preprocessing
-    from nin_jax.reading import is_torch
-
+def _of_file(config: ConvertConfig) -> NiN:
     if config.best or config.checkpoint is not None:
         raise UserError(f"--best and --checkpoint need the folder of a run, not {config.source}")
     is_caffe = config.source.suffix.lower() == ".caffemodel"
@@ -118,8 +111,8 @@ def _of_file(config: ConvertConfig):
     usual: dict[str, Any] = {
         "in_channels": 3 if is_caffe else 1,
         "num_classes": 1000 if is_caffe else 10,
+        "image_size": variant.image_size,
     }
-    usual["image_size"] = variant.image_size
     sizes = usual | _given(config, "in_channels", "num_classes", "image_size")
     if is_caffe:
         stated = _stated(config, caffe.usual_preprocessing(variant.name, sizes["in_channels"]))
@@ -133,11 +126,8 @@ def _of_file(config: ConvertConfig):
     return convert.from_torch(state_dict, variant, **sizes, preprocessing=_stated(config, found))
 
 
-def _stated(config: ConvertConfig, usual):
+def _stated(config: ConvertConfig, usual: Preprocessing) -> Preprocessing:
     """Return the preprocessing with what the options say."""
-    from nin_jax import UserError
-    from nin_jax.models import caffe
-
     given = _given(config, *PREPROCESSING)
     if config.mean_file is not None:
         if "mean" in given:
@@ -146,11 +136,9 @@ def _stated(config: ConvertConfig, usual):
     return replace(usual, **given)
 
 
-def _read_pt(path: Path):
-    from nin_jax import UserError
-
+def _read_pt(path: Path) -> Mapping[str, Any]:
     try:
-        from nin_torch_ref import load_state_dict_file
+        from nin_torch_ref import load_state_dict_file  # imports PyTorch, which is slow
     except ModuleNotFoundError:
         raise UserError(f"reading {path} needs PyTorch: pip install -e '.[test]'") from None
     try:
