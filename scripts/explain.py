@@ -7,11 +7,11 @@ from nin_jax.inference.class_maps import ExplainConfig
 
 def run(config: ExplainConfig) -> None:
     """Draw the maps, print their paths, and exit as `files.finish` does."""
-    config.prepare()
+    config.check()
     if config.test_images is None:
         written, faults = class_maps.explain_files(config.pictures, config, config.out)
     else:
-        faults: list[str] = []
+        faults = []
         written = class_maps.explain_test_images(
             config.test_images, config, config.data_dir, config.out
         )

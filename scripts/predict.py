@@ -7,14 +7,7 @@ from nin_jax.inference.predict import PredictConfig
 
 def run(config: PredictConfig) -> None:
     """Print the predictions, and exit as `files.finish` does."""
-    config.prepare()
-    predictions, faults = predict.predict_files(
-        config.pictures,
-        config,
-        top=config.top,
-        batch_size=config.batch_size,
-        precision=config.precision,
-    )
+    predictions, faults = predict.predict_files(config)
     predict.report(predictions, config.json)
     files.finish(faults, bool(predictions))
 

@@ -18,7 +18,6 @@ from nin_jax.inference.files import PictureSource, find, read_batches
 from nin_jax.models.nin import NiN, class_maps
 from nin_jax.runs import workdir
 from nin_jax.runs.trained import Source
-from nin_jax.training.device import use_compilation_cache
 
 BATCH_SIZE = 64
 
@@ -76,21 +75,15 @@ class ExplainConfig(PictureSource):
     out: Path = Path("maps")
     """Folder for NAME-maps.png, one for each picture, or test-00000-maps.png and so on."""
 
-    def prepare(self) -> None:
-        """Turn on the compilation cache.
-
-        Raises:
-            UserError: pictures and test images are given, or neither.
-        """
+    def check(self) -> None:
+        """Raise a `UserError` if options contradict each other."""
         if self.test_images is None:
             if self.data_dir is not None:
                 raise UserError("--data-dir needs --test-images, the number of test images to draw")
-            return super().prepare()
-        if self.pictures:
+        elif self.pictures:
             raise UserError("give pictures or --test-images, not both")
-        if self.test_images < 1:
+        elif self.test_images < 1:
             raise UserError(f"--test-images must be >= 1, got {self.test_images}")
-        return use_compilation_cache(self.compilation_cache)
 
 
 def explain_files(paths: Sequence[Path], source: Source, out: Path) -> tuple[list[Path], list[str]]:

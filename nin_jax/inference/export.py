@@ -60,7 +60,7 @@ def export_program(model: NiN, images: Images = "float32") -> bytes:
     return bytes(jax.export.export(jax.jit(logits), platforms=PLATFORMS)(x).serialize())
 
 
-def export_source(source: Source, out: Path, images: Images = "float32") -> None:
+def export_source(config: ExportConfig) -> None:
     """Export a trained network into a file, and print what it takes and returns.
 
     A failure leaves no partial file.
@@ -68,8 +68,9 @@ def export_source(source: Source, out: Path, images: Images = "float32") -> None
     Raises:
         UserError: there is no such network, or the file exists or cannot be written.
     """
+    out, images = config.out, config.images
     workdir.check_file(out)
-    trained = source.load()
+    trained = config.load()
     model = trained.model
     content = export_program(model, images)
     with one_line(f"cannot write {out}"), replacing(out) as partial:

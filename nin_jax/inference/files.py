@@ -15,7 +15,6 @@ from nin_jax.data import listing, pictures
 from nin_jax.errors import UserError
 from nin_jax.models.preprocessing import Preprocessing
 from nin_jax.runs.trained import Source, Trained
-from nin_jax.training.device import use_compilation_cache
 
 
 @dataclass(frozen=True)
@@ -25,23 +24,15 @@ class PictureSource(Source):
     pictures: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
     """Picture files (PNG, JPEG, TIFF and others), or folders, whose sub-folders are read too."""
 
-    def prepare(self) -> None:
-        """Turn on the compilation cache.
-
-        Raises:
-            UserError: no picture is given.
-        """
-        if not self.pictures:
-            raise UserError("give one or more pictures, or folders of them")
-        use_compilation_cache(self.compilation_cache)
-
 
 def find(paths: Sequence[Path]) -> list[Path]:
     """Return the given files and the pictures in the given folders; print what is left out.
 
     Raises:
-        UserError: as `listing.find`.
+        UserError: no path is given, or as `listing.find`.
     """
+    if not paths:
+        raise UserError("give one or more pictures, or folders of them")
     files, left_out = listing.find(paths)
     for note in listing.counted(left_out, "file", "left out"):
         print(f"note: {note}", file=sys.stderr)

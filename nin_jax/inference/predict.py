@@ -3,7 +3,6 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 from rich.console import Console
@@ -13,7 +12,6 @@ from rich.table import Table
 from nin_jax.errors import UserError
 from nin_jax.inference.files import PictureSource, find, read_batches
 from nin_jax.inference.predictor import Predictor
-from nin_jax.runs.trained import Source
 from nin_jax.training.config import Precision
 
 
@@ -47,44 +45,30 @@ class PredictConfig(PictureSource):
     """Print JSON instead of a table."""
 
 
-def predict_files(
-    paths: Sequence[Path],
-    source: Source,
-    *,
-    top: int = 3,
-    batch_size: int = 128,
-    precision: Precision | None = None,
-) -> tuple[list[Prediction], list[str]]:
+def predict_files(config: PredictConfig) -> tuple[list[Prediction], list[str]]:
     """Return the most probable classes of pictures.
-
-    Args:
-        paths: picture files, and folders of them.
-        source: where to read the network.
-        top: maximum number of classes for each picture.
-        batch_size: pictures in memory and on the device at a time.
-        precision: precision of the computation; None for that of the run.
 
     Returns:
         A prediction for each picture that can be read, and an error message for each that cannot.
 
     Raises:
-        UserError: a path or the network does not exist, the weights do not fit, or a count is
-            below 1.
+        UserError: no path is given, a path or the network does not exist, the weights do not fit,
+            or a count is below 1.
     """
-    if top < 1:
-        raise UserError(f"--top must be a whole number >= 1, got {top}")
-    files = find(paths)
-    trained = source.load()
+    if config.top < 1:
+        raise UserError(f"--top must be a whole number >= 1, got {config.top}")
+    batch_size, files = config.batch_size, find(config.pictures)
+    trained = config.load()
     # A batch is padded, so it should not be larger than the number of pictures.
     size = min(batch_size, len(files)) if batch_size > 0 else batch_size
     # Batch size 1 makes the weights constants, so each network needs a compilation.
-    predictor = Predictor(trained.model, 2 if size == 1 else size, precision)
+    predictor = Predictor(trained.model, 2 if size == 1 else size, config.precision)
     predictions: list[Prediction] = []
     faults: list[str] = []
     for readable, images, errors in read_batches(files, trained, size):
         faults += errors
         for path, row in zip(readable, predictor.probabilities(images), strict=True):
-            best = np.argsort(-row, kind="stable")[:top]
+            best = np.argsort(-row, kind="stable")[: config.top]
             names = tuple(trained.class_names[i] for i in best)
             predictions.append(Prediction(str(path), names, tuple(map(float, row[best]))))
     return predictions, faults

@@ -38,44 +38,28 @@ class EvaluateConfig(Source):
     this folder. --pretrained looks in nin_jax/weights. For float32 use scripts/convert.py."""
 
 
-def score_source(
-    source: Source,
-    *,
-    test: bool = False,
-    data_dir: Path | None = None,
-    out: Path | None = None,
-    export: Path | None = None,
-) -> Score:
+def score_source(config: EvaluateConfig) -> Score:
     """Score a trained network on its test or held-out images; print and draw the result.
-
-    Args:
-        source: where to read the network.
-        test: score the test images, although the run was evaluated on held-out images.
-        data_dir: folder of the dataset's files, if they have moved.
-        out: folder for confusion.png; None for the run's folder, or, for shipped weights, the
-            current folder.
-        export: if given, round the weights to float16 before scoring, and write them with a card
-            into this folder, where `pretrained.create_model` can read them.
 
     Raises:
         UserError: there is no such network, the weights do not fit, the data are not those of the
             training, a folder or the figure cannot be written, the network cannot ship, or ``test``
             is given for a run without held-out images.
     """
-    trained = source.load()
-    out = out or trained.folder or Path()
+    trained = config.load()
+    out = config.out or trained.folder or Path()
     workdir.check_folder("--out", out)
-    if export is not None:
-        shipping.check(trained, export)
+    if config.export is not None:
+        shipping.check(trained, config.export)
         trained = shipping.rounded(trained)
-    if test:
+    if config.test:
         trained = _on_test_images(trained)
-    score, dataset = score_trained(trained, data_dir)
+    score, dataset = score_trained(trained, config.data_dir)
     workdir.make_folder("--out", out)
     figure = workdir.CONFUSION if trained.step is None else f"confusion-{trained.step}.png"
     _report(trained, dataset, score, out / figure)
-    if export is not None:
-        for path in shipping.write(trained, score, export):
+    if config.export is not None:
+        for path in shipping.write(trained, score, config.export):
             print(f"wrote {path}")
     return score
 

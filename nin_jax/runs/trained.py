@@ -16,7 +16,7 @@ from nin_jax.runs import manifest, resuming, workdir
 from nin_jax.runs.examples import load_data
 from nin_jax.runs.preparation import Initial, micro_batch_size
 from nin_jax.training.config import TrainConfig
-from nin_jax.training.device import select_device
+from nin_jax.training.device import select_device, use_compilation_cache
 
 PRETRAINED_PREFIX = "pretrained:"
 
@@ -87,7 +87,7 @@ class Source:
     """Keep compiled programs in the user's cache folder, for a faster next start."""
 
     def load(self) -> Trained:
-        """Select the device and return the network.
+        """Select the device, turn on the compilation cache, and return the network.
 
         Raises:
             UserError: neither or both of ``workdir`` and ``pretrained`` are given, several weights
@@ -106,6 +106,7 @@ class Source:
         if len(given) > 1:
             raise UserError(f"give one of {' and '.join(given)}")
         select_device(self.device)
+        use_compilation_cache(self.compilation_cache)
         if self.workdir is not None:
             return _of_run(self.workdir, self)
         assert self.pretrained is not None

@@ -14,8 +14,7 @@ from nin_jax.data import pictures as nin_pictures
 from nin_jax.data.datasets import load_dataset
 from nin_jax.data.image_folder import FolderOptions
 from nin_jax.data.streaming import open_dataset
-from nin_jax.inference.files import PictureSource
-from nin_jax.inference.predict import predict_files
+from nin_jax.inference.predict import PredictConfig, predict_files
 from nin_jax.runs import examples
 from nin_jax.runs.fit import fit
 from tests.support import picture_folders
@@ -110,9 +109,9 @@ def test_a_run_on_differing_sizes_predicts_as_it_was_scored(tmp_path, config, cr
     )
     fit(config)
     test = examples.load_data(config).test
-    source = PictureSource(workdir=config.workdir, pictures=(folder / "test",))
+    source = PredictConfig(workdir=config.workdir, pictures=(folder / "test",), top=1)
     expected = Predictor(source.load().model).probabilities(test.images)
-    predictions, faults = predict_files(source.pictures, source, top=1)
+    predictions, faults = predict_files(source)
     assert faults == []
     names = [os.path.relpath(each.path, folder / "test") for each in predictions]
     found = [predictions[k].probabilities[0] for k in hash_order(names)]

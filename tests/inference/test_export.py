@@ -14,10 +14,9 @@ import pytest
 import nin_jax
 from nin_jax import UserError
 from nin_jax.inference import export, shipping
-from nin_jax.inference.export import export_program, export_source
+from nin_jax.inference.export import ExportConfig, export_program, export_source
 from nin_jax.runs import manifest, workdir
 from nin_jax.runs.trained import Source
-from nin_jax.training import device
 from nin_jax.training.evaluate import Score
 from parity_tests.tolerances import FORWARD
 from tests.support.one_process import full_disk
@@ -73,9 +72,9 @@ def test_a_failed_export_can_be_repeated(quick, undisturbed, tmp_path, monkeypat
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full_disk)
         with pytest.raises(UserError, match=r"cannot write .*: No space left"):
-            export_source(Source(undisturbed), out)
+            export_source(ExportConfig(undisturbed, out=out))
     assert not list(tmp_path.iterdir())
-    export_source(Source(undisturbed), out)
+    export_source(ExportConfig(undisturbed, out=out))
     assert out.read_bytes() == b"program"
 
 
@@ -94,7 +93,7 @@ def test_weights_without_a_card_are_removed(tmp_path, monkeypatch):
 
 def test_the_compilation_cache_can_be_turned_off(quick, script, undisturbed, monkeypatch):
     wanted = []
-    monkeypatch.setattr(device, "use_compilation_cache", wanted.append)
+    monkeypatch.setattr("nin_jax.runs.trained.use_compilation_cache", wanted.append)
     outcome = script("export", "--workdir", undisturbed, "--no-compilation-cache")
     assert outcome.code == 0, outcome.err
     assert wanted == [False]

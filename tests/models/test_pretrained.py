@@ -14,7 +14,6 @@ import nin_jax
 from nin_jax import cli
 from nin_jax.inference import scoring, shipping
 from nin_jax.models import convert, pretrained
-from nin_jax.runs.trained import Source
 from nin_jax.training.config import TrainConfig
 from tests.support.shipped import LINEAR, SMALL, build_in, make_run, ship
 
@@ -138,25 +137,25 @@ def test_the_command_of_the_card_gives_the_configuration(tmp_path):
 def test_runs_that_cannot_be_exported_raise(cards, tmp_path, monkeypatch):
     out = tmp_path / "weights"
 
-    def export(run, folder=out):
+    def export(folder=out, **source):
         with pytest.raises(nin_jax.UserError) as caught:
-            scoring.score_source(run, export=folder)
+            scoring.score_source(scoring.EvaluateConfig(export=folder, **source))
         assert not out.exists()
         return str(caught.value)
 
-    run = Source(make_run(tmp_path / "run"))
-    assert "exists already" in export(run, pretrained.FOLDER)
-    assert "small-digits is not a run" in export(Source(pretrained="small"))
-    limited = Source(make_run(tmp_path / "limited", limit_test=9))
-    assert "the run has --limit-test" in export(limited)
+    run = make_run(tmp_path / "run")
+    assert "exists already" in export(pretrained.FOLDER, workdir=run)
+    assert "small-digits is not a run" in export(pretrained="small")
+    limited = make_run(tmp_path / "limited", limit_test=9)
+    assert "the run has --limit-test" in export(workdir=limited)
     with monkeypatch.context() as patch:
         patch.setattr(shipping, "MAX_BYTES", 100)
-        assert "bytes are more than 100" in export(run)
+        assert "bytes are more than 100" in export(workdir=run)
     edited = tmp_path / "run" / "config.json"
     saved = json.loads(edited.read_text())
     saved["variant"]["dropout"] = 0.1
     edited.write_text(json.dumps(saved))
-    assert "small is not a built-in variant" in export(run)
+    assert "small is not a built-in variant" in export(workdir=run)
 
 
 def test_weights_too_large_for_float16_raise(cards, tmp_path):
@@ -165,5 +164,5 @@ def test_weights_too_large_for_float16_raise(cards, tmp_path):
     model.head.convs[0].bias[...] = jnp.full(10, 1e5)
     convert.save_safetensors(model, run / "model.safetensors")
     with pytest.raises(nin_jax.UserError, match="too large for float16"):
-        scoring.score_source(Source(run), export=tmp_path / "weights")
+        scoring.score_source(scoring.EvaluateConfig(run, export=tmp_path / "weights"))
     assert not (tmp_path / "weights").exists()

@@ -14,7 +14,7 @@ from nin_jax.models import convert
 from nin_jax.runs import examples, manifest, preparation
 from nin_jax.runs.fit import fit
 from nin_jax.runs.preparation import Initial, load_spec, prepare_run
-from nin_jax.runs.trained import Source, read_weights
+from nin_jax.runs.trained import read_weights
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_a_run_stores_the_statistics_of_the_images_that_it_trains_on(
     monkeypatch.setattr(preparation, "mean_and_std", None)
     summary = fit(replace(normalized, resume=True, epochs=2))
     assert manifest.read_run(normalized.workdir).preprocessing == stored
-    score = scoring.score_source(Source(normalized.workdir))
+    score = scoring.score_source(scoring.EvaluateConfig(normalized.workdir))
     assert score.accuracy == summary["test_accuracy"]
     assert score.loss == pytest.approx(summary["test_loss"], rel=1e-6)
 

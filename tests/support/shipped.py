@@ -8,11 +8,10 @@ import pytest
 
 import nin_jax
 from nin_jax.data.datasets import load_dataset
-from nin_jax.inference import scoring
+from nin_jax.inference.scoring import EvaluateConfig, score_source
 from nin_jax.models import convert, pretrained, variants
 from nin_jax.runs import manifest
 from nin_jax.runs.preparation import RunSpec
-from nin_jax.runs.trained import Source
 from nin_jax.training.config import TrainConfig, recipe_of
 
 SMALL = nin_jax.Variant("small", (nin_jax.Stage(8, 3, padding=1),))
@@ -42,6 +41,6 @@ def make_run(folder: Path, variant: str = "small", **options: Any) -> Path:
 def ship(patch: pytest.MonkeyPatch, folder: Path, variant: str = "small") -> pretrained.Card:
     """Make a run in a folder and let the package ship its weights only."""
     run = make_run(folder / f"run-{variant}", variant)
-    scoring.score_source(Source(run), export=folder / "weights")
+    score_source(EvaluateConfig(run, export=folder / "weights"))
     patch.setattr(pretrained, "FOLDER", folder / "weights")
     return pretrained.find(variant)
