@@ -187,21 +187,16 @@ def recipe_of(config: TrainConfig) -> Recipe:
     if config.steps is not None and config.epochs is not None:
         raise UserError("give --steps or --epochs, not both")
     _check_needs(config, recipe)
-    if recipe.schedule == "steps":
-        _check_steps(recipe)
-    if recipe.nesterov and recipe.optimizer != "adam" and recipe.momentum == 0:
-        raise UserError("--nesterov needs --momentum above 0")
-    return recipe
-
-
-def _check_steps(recipe: Recipe) -> None:
-    if not recipe.lr_steps:
+    if recipe.schedule == "steps" and not recipe.lr_steps:
         raise UserError("--schedule steps needs --lr-steps, the fractions of the run, as 0.5 0.75")
-    if recipe.warmup >= recipe.lr_steps[0]:
+    if recipe.schedule == "steps" and recipe.warmup >= recipe.lr_steps[0]:
         raise UserError(
             f"--warmup {recipe.warmup:g} must end before the first of --lr-steps, "
             f"{recipe.lr_steps[0]:g}"
         )
+    if recipe.nesterov and recipe.optimizer != "adam" and recipe.momentum == 0:
+        raise UserError("--nesterov needs --momentum above 0")
+    return recipe
 
 
 def _check_needs(config: TrainConfig, recipe: Recipe) -> None:
