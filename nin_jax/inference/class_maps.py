@@ -17,7 +17,6 @@ from nin_jax.errors import UserError, one_line
 from nin_jax.inference.files import PictureSource, find, read_batches
 from nin_jax.models.nin import NiN, class_maps
 from nin_jax.runs import workdir
-from nin_jax.runs.trained import Source
 
 BATCH_SIZE = 64
 
@@ -75,37 +74,35 @@ class ExplainConfig(PictureSource):
     out: Path = Path("maps")
     """Folder for NAME-maps.png, one for each picture, or test-00000-maps.png and so on."""
 
-    def check(self) -> None:
-        """Raise a `UserError` if options contradict each other."""
-        if self.test_images is None:
-            if self.data_dir is not None:
-                raise UserError("--data-dir needs --test-images, the number of test images to draw")
-        elif self.pictures:
-            raise UserError("give pictures or --test-images, not both")
-        elif self.test_images < 1:
-            raise UserError(f"--test-images must be >= 1, got {self.test_images}")
 
-
-def explain_files(paths: Sequence[Path], source: Source, out: Path) -> tuple[list[Path], list[str]]:
-    """Draw the class maps of a trained network over pictures.
-
-    Args:
-        paths: picture files, and folders of them.
-        source: where to read the network.
-        out: folder for ``NAME-maps.png``, one for each picture.
+def explain(config: ExplainConfig) -> tuple[list[Path], list[str]]:
+    """Draw the class maps of a trained network over pictures or test images.
 
     Returns:
         The files written, and one error message for each picture that cannot be read.
 
     Raises:
-        UserError: a path or the network does not exist, the weights do not fit, the network has no
-            class maps, ``out`` is a file, or a figure cannot be written.
+        UserError: options contradict each other, a path or the network does not exist, the weights
+            do not fit, the network has no class maps, ``out`` is a file, a figure cannot be
+            written, there are fewer test images, or the data are not those of the training.
     """
+    if config.test_images is None:
+        if config.data_dir is not None:
+            raise UserError("--data-dir needs --test-images, the number of test images to draw")
+        return _explain_files(config)
+    if config.pictures:
+        raise UserError("give pictures or --test-images, not both")
+    if config.test_images < 1:
+        raise UserError(f"--test-images must be >= 1, got {config.test_images}")
+    return _explain_test_images(config, config.test_images), []
+
+
+def _explain_files(config: ExplainConfig) -> tuple[list[Path], list[str]]:
     from nin_jax.plotting import plot_class_maps  # matplotlib is slow to import
 
-    files = find(paths)
+    out, files = config.out, find(config.pictures)
     workdir.check_folder("--out", out)
-    trained = source.load()
+    trained = config.load()
     written: list[Path] = []
     faults: list[str] = []
     for readable, images, errors in read_batches(files, trained, BATCH_SIZE):
@@ -121,24 +118,13 @@ def explain_files(paths: Sequence[Path], source: Source, out: Path) -> tuple[lis
     return written, faults
 
 
-def explain_test_images(count: int, source: Source, data_dir: Path | None, out: Path) -> list[Path]:
-    """Draw the class maps of a trained network over the first test images; return the files.
-
-    Args:
-        count: how many images.
-        source: where to read the network.
-        data_dir: folder with the dataset's files; None for that of the training.
-        out: folder for ``test-00000-maps.png`` and so on.
-
-    Raises:
-        UserError: there are fewer test images, the data are not those of the training, or as for
-            `explain_files`.
-    """
+def _explain_test_images(config: ExplainConfig, count: int) -> list[Path]:
     from nin_jax.plotting import plot_class_maps  # matplotlib is slow to import
 
+    out = config.out
     workdir.check_folder("--out", out)
-    trained = source.load()
-    dataset = trained.dataset(data_dir)
+    trained = config.load()
+    dataset = trained.dataset(config.data_dir)
     if count > len(dataset.test):
         raise UserError(f"--test-images {count:,}: there are {len(dataset.test):,} test images")
     names, files = trained.class_names, []

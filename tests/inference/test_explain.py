@@ -14,7 +14,7 @@ from PIL import Image
 import nin_jax
 from nin_jax import plotting
 from nin_jax.inference import class_maps
-from nin_jax.inference.class_maps import explain_images, explain_test_images
+from nin_jax.inference.class_maps import ExplainConfig, explain, explain_images
 from nin_jax.plotting import plot_class_maps
 from nin_jax.runs import resuming
 from nin_jax.runs.trained import Source
@@ -117,7 +117,7 @@ def test_test_images_of_a_folder(undisturbed, tmp_path, monkeypatch, feed):
     data = {"dataset": f"folder:{tmp_path / 'set'}", "limit_test": None, "feed": feed}
     trained = replace(trained, config=replace(trained.config, **data))
     monkeypatch.setattr(Source, "load", lambda _: trained)
-    files = explain_test_images(5, Source(), None, tmp_path / "maps")
+    files, _ = explain(ExplainConfig(test_images=5, out=tmp_path / "maps"))
     assert [path.name for path in files] == [f"test-0000{i}-maps.png" for i in range(5)]
     (expected,) = (images for images, _ in trained.dataset().test.read(np.arange(5), 5))
     np.testing.assert_array_equal(drawn, expected)
