@@ -85,8 +85,8 @@ def make_deterministic(wanted: bool) -> None:
 def use_compilation_cache(wanted: bool) -> None:
     """Keep compiled programs in the user's cache folder, so that the next run starts faster.
 
-    ``$JAX_COMPILATION_CACHE_DIR``, if set, names the folder. If the folder cannot be written, there
-    is no cache.
+    ``$JAX_COMPILATION_CACHE_DIR``, if set, names the folder; limits of what JAX keeps that are set
+    in its environment variables are left. If the folder cannot be written, there is no cache.
     """
     if not wanted:
         jax.config.update("jax_enable_compilation_cache", False)
@@ -103,8 +103,12 @@ def use_compilation_cache(wanted: bool) -> None:
             return
         jax.config.update("jax_compilation_cache_dir", str(folder))
     # A run compiles dozens of small programs at its start; keep all of them.
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    for name, limit in (
+        ("jax_persistent_cache_min_compile_time_secs", 0.0),
+        ("jax_persistent_cache_min_entry_size_bytes", -1),
+    ):
+        if name.upper() not in os.environ:
+            jax.config.update(name, limit)
 
 
 def default_micro_batch_size(model: NiN, batch_size: int) -> int:

@@ -21,6 +21,7 @@ from nin_jax.models.nin import new_model
 from nin_jax.runs import description, environment, manifest, preparation, writers
 from nin_jax.runs.examples import load_data
 from nin_jax.runs.fit import fit
+from nin_jax.training import device
 from tests.support.disturbed import assert_same, command_of, events_of
 from tests.support.picture_folders import make_folder, pictures
 
@@ -109,11 +110,23 @@ def test_compiled_programs_are_kept_for_the_next_start(config, tmp_path, keep):
     command = command_of(config, "--limit-train", "8", "--limit-test", "8", "--epochs", "1")
     command += [] if keep else ["--no-compilation-cache"]
     environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
-    environment.pop("JAX_COMPILATION_CACHE_DIR", None)
+    for name in ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"):
+        environment.pop(name, None)
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     kept = [path.name for path in tmp_path.glob("nin_jax/xla/*")]
     assert any("step" in name for name in kept) == keep
+
+
+def test_limits_of_the_compilation_cache_in_the_environment_are_left(monkeypatch):
+    """The conftest.py at the top sets both."""
+    changed = {}
+    monkeypatch.setattr(jax.config, "update", changed.__setitem__)
+    device.use_compilation_cache(True)
+    assert changed == {}
+    monkeypatch.delenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS")
+    device.use_compilation_cache(True)
+    assert changed == {"jax_persistent_cache_min_compile_time_secs": 0.0}
 
 
 @pytest.mark.slow
