@@ -192,12 +192,3 @@ def test_of_two_runs_in_one_folder_the_second_is_refused(config):
     assert code == 2
     assert "is in use by process" in error or "already holds a run" in error
     assert error.count("\n") == 1
-
-
-@pytest.mark.slow
-def test_deterministic_sets_known_xla_flags(config):
-    """On a CPU they have no effect, but XLA must know them."""
-    options = ("--limit-train", "8", "--limit-test", "8", "--epochs", "1", "--deterministic")
-    command = command_of(config, *options, "--no-compilation-cache")
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
