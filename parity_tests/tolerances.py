@@ -60,7 +60,7 @@ INIT_FALSE_ALARM = 0.01
 # Sample moments, in standard errors of the estimate. By chance, 1 in 1.7 million exceeds 5.
 MOMENT_STANDARD_ERRORS = 5.0
 
-# Losses and parameters of 50 steps on other devices or in other processes, with dropout and
+# Losses and parameters of up to 50 steps on other devices or in other processes, with dropout and
 # augmentation. Only the order of sums over devices differs, and in the small network of the tests
 # no ReLU or maximum changes; measured: 5e-7 and 2e-15.
 LAYOUT = {"float32": 1e-5, "float64": 1e-12}

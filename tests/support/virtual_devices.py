@@ -1,8 +1,8 @@
-"""Training by 1, 2 and 8 virtual devices: python -m tests.support.virtual_devices FOLDER.
+"""Training by 1, 2 and 8 virtual devices: python -m tests.support.virtual_devices FOLDER [STEPS].
 
 It runs in its own process, because JAX creates its devices only once. For every layout it writes
 the losses and parameters into ``NAME.npz`` and the compiled step into ``NAME.txt``. It prints how
-much each layout differs from the step without a mesh.
+much each layout differs from the step without a mesh, over 50 steps if no number is given.
 """
 
 import os
@@ -18,11 +18,11 @@ LAYOUTS = {  # devices, options of `make_layout`, and a name in RECIPES
     "eight_sharded": (8, {"shard_params": True}, "sgd"),
     "eight_shares": (8, {"own_examples": True}, "sgd"),
     "eight_weighted": (8, {}, "weighted"),
-    "eight_muon": (8, {}, "muon"),
     "eight_sharded_muon": (8, {"shard_params": True}, "muon"),
 }
 DTYPES = "float32", "float64"
-DEVICES, STEPS, BATCH = 8, 50, 20  # 20 is no multiple of 8
+DEVICES, BATCH = 8, 20  # 20 is no multiple of 8
+SCORED = (5, 100), (101, 4)  # test images, and the most in a part on one device
 
 if __name__ == "__main__":
     FLAGS = os.environ.get("XLA_FLAGS", "")
@@ -78,13 +78,13 @@ def examples(count: int) -> Split:
     return Split((kinds[labels] + noise).astype(np.uint8), labels)
 
 
-def train(layout: Layout | None, dtype: str, recipe: Recipe, text: Path | None = None):
-    """Losses, float64 [STEPS], and the parameters at the end."""
+def train(path: Path, layout: Layout | None, dtype: str, recipe: Recipe, count: int) -> None:
+    """Save the loss of each step and the parameters at the end; of a layout, its program too."""
     model = nin_jax.create_model(
         NETWORK, image_size=SIZE, init="he", logit_relu=False, dtype=dtype, param_dtype=dtype
     )
     graphdef, params = nnx.split(model, nnx.Param)
-    optimizer = make_optimizer(recipe, STEPS)
+    optimizer = make_optimizer(recipe, count)
     state = init_train_state(params, optimizer, layout=layout)
     split = examples(130)  # 7 batches an epoch, 10 in the last one
     weights = weights_of_classes(recipe.class_weights, split.labels, 10)
@@ -92,30 +92,35 @@ def train(layout: Layout | None, dtype: str, recipe: Recipe, text: Path | None =
     step = make_train_step(graphdef, optimizer, recipe, SIZE, 2, layout, weights)
     losses = []
     if layout is None:
-        for i in range(STEPS):
+        for i in range(count):
             order = transforms.epoch_order(jax.random.key(0), jnp.int32(i // 7), 130, BATCH)
             state, figures = step(state, split.images, split.labels, order)
-            losses.append(figures.sums.loss / figures.sums.count)
-        return np.array(losses, np.float64), jax.device_get(state.params)
-    if text is not None:
-        leaves = jax.tree.leaves(state.opt_state)
-        held = [leaf.addressable_shards[0].data.size for leaf in leaves]
-        np.save(text.with_suffix(".state.npy"), [sum(leaf.size for leaf in leaves), sum(held)])
-    steps = make_train_steps(step, 1, layout, state)
+            losses.append(float(figures.sums.loss / figures.sums.count))
+        save(path, losses, state.params)
+        return
+    leaves = jax.tree.leaves(state.opt_state)
+    held = [leaf.addressable_shards[0].data.size for leaf in leaves]
+    np.save(path.with_suffix(".state.npy"), [sum(leaf.size for leaf in leaves), sum(held)])
+    steps, program = make_train_steps(step, 1, layout, state), None
     one = layout.place(np.int32(1), EVERYWHERE)
     source = Shares(layout, split.read, 3) if layout.own_examples else Resident(layout, split)
-    while len(losses) < STEPS:
+    while len(losses) < count:
         order = np.asarray(
             transforms.epoch_order(jax.random.key(0), jnp.int32(len(losses) // 7), 130, BATCH)
         )
         for chunk in source.chunks(order, len(losses)):
             arguments = (chunk.images, chunk.labels, chunk.order, one)
-            if text is not None and not losses:
-                text.write_text(steps.lower(state, *arguments).compile().as_text())
-            for _ in range(min(chunk.steps, STEPS - len(losses))):
-                state, figures = steps(state, *arguments)
+            if program is None:
+                program = steps.lower(state, *arguments).compile()
+                path.with_suffix(".txt").write_text(program.as_text())
+            for _ in range(min(chunk.steps, count - len(losses))):
+                state, figures = program(state, *arguments)
                 losses.append(float(figures.sums.loss[0] / figures.sums.count[0]))
-    return np.array(losses), jax.device_get(layout.whole(state.params))
+    save(path, losses, layout.whole(state.params))
+
+
+def save(path: Path, losses: list[float], params: object) -> None:
+    np.savez(path.with_suffix(".npz"), *jax.tree.leaves(params), losses=np.array(losses))
 
 
 def score(layout: Layout, count: int, most: int, text: Path | None = None) -> Score:
@@ -142,31 +147,29 @@ def score(layout: Layout, count: int, most: int, text: Path | None = None) -> Sc
 
 
 def layouts_of(dtype: str) -> list[str]:
-    """In float32 only the layouts with SGD: with Muon, rounding soon makes the runs differ."""
-    return [name for name, (*_, of) in LAYOUTS.items() if of == "sgd" or dtype == "float64"]
+    """In float32 those with SGD: with Muon, rounding soon makes the runs differ."""
+    if dtype == "float32":
+        return [name for name, (*_, recipe) in LAYOUTS.items() if recipe == "sgd"]
+    return [name for name in LAYOUTS if name != "eight_again"]
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, steps: int = 50) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for dtype in DTYPES:
         with jax.enable_x64(dtype == "float64"):
-            for name, recipe in RECIPES.items():
-                save(folder / f"{dtype}_none_{name}", *train(None, dtype, recipe))
-            for name in layouts_of(dtype):
-                count, options, recipe = LAYOUTS[name]
+            used = [LAYOUTS[name] for name in layouts_of(dtype)]
+            for recipe in sorted({recipe for *_, recipe in used}):
+                train(folder / f"{dtype}_none_{recipe}", None, dtype, RECIPES[recipe], steps)
+            for name, (count, options, recipe) in zip(layouts_of(dtype), used, strict=True):
                 layout = make_layout(jax.devices()[:count], **options)
-                path = folder / f"{dtype}_{name}"
-                save(path, *train(layout, dtype, RECIPES[recipe], path.with_suffix(".txt")))
-    for name, count in (("one", 1), ("two", 2), ("eight", 8)):
+                train(folder / f"{dtype}_{name}", layout, dtype, RECIPES[recipe], steps)
+    for name, count in (("one", 1), ("eight", 8)):
         layout = make_layout(jax.devices()[:count])
-        for size, most in ((5, 100), (101, 100), (101, 4)):
-            found = score(layout, size, most, folder / "evaluation" if count == 8 else None)
+        for size, most in SCORED:
+            text = folder / "evaluation" if (count, size) == (8, 5) else None
+            found = score(layout, size, most, text)
             path = folder / f"score_{name}_{size}_{most}.npz"
             np.savez(path, loss=found.loss, confusion=found.confusion)
-
-
-def save(path: Path, losses: np.ndarray, params: object) -> None:
-    np.savez(path.with_suffix(".npz"), *jax.tree.leaves(params), losses=losses)
 
 
 def differences(folder: Path) -> str:
@@ -183,5 +186,6 @@ def differences(folder: Path) -> str:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
-    print(differences(Path(sys.argv[1])))
+    FOLDER, *GIVEN = sys.argv[1:]
+    main(Path(FOLDER), *map(int, GIVEN))
+    print(differences(Path(FOLDER)))
