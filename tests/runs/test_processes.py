@@ -1,25 +1,34 @@
 """Several real processes as one run: the same numbers, one log, the same options and data."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 
 from nin_jax.runs import workdir
 from nin_jax.runs.writers import read_metrics
+from tests.support.one_process import FULL_DISK
 from tests.support.real_processes import ROOT, STEPS, alone, assert_like, run
 
 __all__ = ["alone"]  # a fixture: pytest looks it up among the names of the module
 
 
 @pytest.mark.slow
-def test_two_processes_of_three_devices_are_one_run(tmp_path, alone):
-    ended = run(tmp_path, 2, devices=3)
+def test_two_processes_of_two_devices_are_one_run(tmp_path, alone):
+    """The first one sleeps until a checkpoint is due, cannot write it, and training continues."""
+    ended = run(tmp_path, 2, "--checkpoint-every", "2s", devices=2, signals={0: (15, FULL_DISK)})
     assert [process.code for process in ended] == [0, 0], ended
     assert_like(tmp_path, alone)
+    reason = "could not be saved (No space left on device)"
+    (line,) = [line for line in ended[0].out.splitlines() if reason in line]
+    assert re.search(r"a checkpoint of step 1[56] could", line)
+    steps = [int(name[:8]) for name in os.listdir(tmp_path / "run" / "checkpoints")]
+    assert max(steps) == STEPS
     # Only the first one writes and prints.
     assert sorted(os.listdir(tmp_path / "run")) == sorted(os.listdir(alone))
     assert "epoch 2/2" in ended[0].out
@@ -31,20 +40,21 @@ def test_two_processes_of_three_devices_are_one_run(tmp_path, alone):
 
 @pytest.mark.slow
 def test_a_run_resumes_in_other_layouts_from_the_middle_of_an_epoch(tmp_path, alone):
-    """One device, then eight, then four processes of which one is stopped, then one device."""
-    (stopped,) = run(tmp_path, signals={0: (13, signal.SIGTERM)})
+    """Eight devices, then three processes of which one is stopped, then eight devices again.
+
+    The eight devices divide the parameters, the processes do not.
+    """
+    sharded = partial(run, tmp_path, 1, "--shard-params", devices=8)
+    (stopped,) = sharded(signals={0: (5, signal.SIGTERM)})
     assert stopped.code == 143, stopped
-    (stopped,) = run(tmp_path, 1, "--shard-params", devices=8, signals={0: (22, signal.SIGTERM)})
-    assert stopped.code == 143, stopped
-    assert "resumed after step 13" in stopped.out
-    ended = run(tmp_path, 4, "--feed", "resident", signals={2: (31, signal.SIGTERM)})
-    assert [process.code for process in ended] == [143] * 4, ended
-    assert "resumed after step 22" in ended[0].out
+    ended = run(tmp_path, 3, "--feed", "resident", signals={2: (14, signal.SIGTERM)})
+    assert [process.code for process in ended] == [143] * 3, ended
+    assert "resumed after step 5" in ended[0].out
     assert "is saved; continue with --resume" in ended[0].err
-    (done,) = run(tmp_path)
+    (done,) = sharded()
     assert done.code == 0, done
     (line,) = [line for line in done.out.splitlines() if "resumed after step" in line]
-    assert 31 <= int(line.split()[-1]) < STEPS
+    assert 14 <= int(line.split()[-1]) < STEPS
     assert_like(tmp_path, alone)
 
 

@@ -22,7 +22,7 @@ from parity_tests.tolerances import LAYOUT
 from tests.conftest import TINY_TOML
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-STEPS = 50  # two epochs of 25; the last batch has 10 images
+STEPS = 22  # two epochs of 11; the last batch has 10 images
 BOUND = LAYOUT["float32"]
 LOST_WITHIN = 60.0  # seconds
 
@@ -50,7 +50,7 @@ def options(folder: Path) -> dict[str, object]:
         "image_size": 16,
         "batch_size": 50,
         "epochs": 2,
-        "limit_train": 1210,
+        "limit_train": 510,
         "limit_test": 101,  # prime, so no number of devices divides it
         "augment": "flip_shift",
         "checkpoint_every": "7",
