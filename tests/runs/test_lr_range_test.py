@@ -13,12 +13,9 @@ from nin_jax.runs.lr_range_test import RangeTest
 SMALL = ("--dataset", "digits", "--image-size", "16", "--test-steps", "30", "--recipe", "modern")
 
 
-@pytest.mark.parametrize(
-    "optimizer", [*(pytest.param(name, marks=pytest.mark.slow) for name in ("sgd", "adam")), "muon"]
-)
-def test_each_optimizer_is_tested_and_no_run_is_left(script, tiny, tmp_path, optimizer):
-    options = (*SMALL, "--batch-size", "50", "--optimizer", optimizer)
-    outcome = script("find_lr", "--variant", tiny, *options, "--lr-from", "1e-4", "--lr-to", "1")
+def test_the_rates_act_and_no_run_is_left(script, tiny, tmp_path):
+    options = (*SMALL, "--batch-size", "50", "--lr-from", "1e-4", "--lr-to", "1")
+    outcome = script("find_lr", "--variant", tiny, *options)
     assert outcome.code == 0, outcome.err
     left = sorted(path.name for path in (tmp_path / "cwd").rglob("*"))
     assert left == ["find_lr.json", "find_lr.png"]
@@ -26,7 +23,7 @@ def test_each_optimizer_is_tested_and_no_run_is_left(script, tiny, tmp_path, opt
     rates, losses = found["learning_rates"], np.array(found["losses"])
     assert len(rates) == len(losses) == 30 or found["diverged"]
     np.testing.assert_allclose(rates, np.geomspace(1e-4, 1, 30)[: len(rates)], rtol=1e-4)
-    assert losses[10:].min() < 0.95 * losses[0]  # the rates act
+    assert losses[10:].min() < 0.95 * losses[0]
     last = outcome.out.splitlines()[-2]
     rate = found["suggested_lr"]
     assert last.startswith("no suggestion: " if rate is None else f"suggested --lr {rate:g} (")
@@ -36,14 +33,14 @@ def test_each_optimizer_is_tested_and_no_run_is_left(script, tiny, tmp_path, opt
 def test_the_losses_are_those_of_the_runs_own_recipe(config, script, tmp_path):
     """At rates of 1e-12 to 1e-11 no weight changes, so the losses are a run's at such a rate."""
     options = {"limit_train": 50, "label_smoothing": 0.1, "class_weights": "balanced"}
-    fit(replace(config, lr=1e-12, epochs=10, **options))
+    fit(replace(config, optimizer="sgd", lr=1e-12, epochs=3, **options))
     expected = [row["train_loss"] for row in rows_of(config.workdir) if row["kind"] == "step"]
     given = ("--variant", config.variant, "--batch-size", "50", "--augment", "flip_shift")
     given += ("--lr-from", "1e-12", "--lr-to", "1e-11", "--label-smoothing", "0.1")
-    given += ("--limit-train", "50", "--class-weights", "balanced")
+    given += ("--limit-train", "50", "--class-weights", "balanced", "--optimizer", "sgd")
     assert script("find_lr", *SMALL, *given, "--test-steps", "10").code == 0
     found = json.loads((tmp_path / "cwd" / "find_lr.json").read_text())
-    np.testing.assert_allclose(found["losses"], expected, rtol=1e-5)
+    np.testing.assert_allclose(found["losses"][:3], expected, rtol=1e-5)
     assert found["suggested_lr"] is None
 
 
