@@ -172,6 +172,7 @@ def test_a_run_on_cifar10(script, tmp_path, tiny, monkeypatch):
         *("train", "--variant", tiny, "--recipe", "modern", "--dataset", "cifar10"),
         *("--data-dir", folder, "--image-size", 32, "--augment", "pad_crop", "--epochs", 1),
         *("--batch-size", 6, "--holdout", 5, "--limit-train", 12, "--workdir", run),
+        *("--optimizer", "sgd", "--lr", 0.01),
     )
     assert outcome.code == 0, outcome.err
     assert json.loads((run / "summary.json").read_text())["train_images"] == 12

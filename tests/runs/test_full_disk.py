@@ -103,28 +103,33 @@ def test_a_folder_that_becomes_read_only_causes_a_warning(config, monkeypatch, c
     assert "checkpoint is 00000001; training continues" in out
 
 
+class SmallDisk(io.FileIO):
+    """A file on a disk with room for so many more bytes; None for any number."""
+
+    room: int | None = None
+
+    def write(self, data):
+        if self.room is None:
+            return super().write(data)
+        if not self.room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        taken = super().write(bytes(data)[: self.room])
+        self.room -= taken
+        return taken
+
+
 def test_rows_are_written_later_and_never_in_part(tmp_path):
-    class Full:
-        """A file that takes only half of each write while it is full."""
-
-        def __init__(self, file):
-            self.file, self.full = file, True
-
-        def write(self, data):
-            return self.file.write(data[: len(data) // 2] if self.full else data)
-
-        def __getattr__(self, name):
-            return getattr(self.file, name)
-
     path = tmp_path / "metrics.jsonl"
     writer = writers.JsonlWriter(path)
     writer.write({"kind": "step", "step": 1})
     whole = path.read_bytes()
-    writer._file = full = Full(writer._file)  # type: ignore[assignment]
+    writer._file.close()
+    writer._file = disk = SmallDisk(path, "ab")
+    disk.room = 10
     with pytest.raises(OSError, match="No space left"):
         writer.write({"kind": "step", "step": 2})
     assert path.read_bytes() == whole
-    full.full = False
+    disk.room = None
     writer.write({"kind": "step", "step": 3})
     assert [row["step"] for row in writers.read_metrics(path)] == [1, 2, 3]
     assert writer.size == path.stat().st_size
@@ -142,21 +147,6 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one_and_no_part(tmp_path, 
         manifest.write_json(path, {"epochs": 2})
     assert [each.name for each in tmp_path.iterdir()] == ["config.json"]
     assert json.loads(path.read_text()) == {"epochs": 1}
-
-
-class SmallDisk(io.FileIO):
-    """A file on a disk with room for so many more bytes; None for any number."""
-
-    room: int | None = None
-
-    def write(self, data):
-        if self.room is None:
-            return super().write(data)
-        if not self.room:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        taken = super().write(bytes(data)[: self.room])
-        self.room -= taken
-        return taken
 
 
 def test_events_are_written_later_and_never_in_part(tmp_path, monkeypatch):

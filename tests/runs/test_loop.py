@@ -81,7 +81,7 @@ def test_a_row_without_a_time_is_an_event_too(tmp_path):
 def test_one_step_on_one_class(config, capsys, tmp_path):
     """There is no speed, because the first step includes compilation, and nothing to learn."""
     images = make_folder(tmp_path / "set", pictures(4, 8, 8), np.zeros(4, int))
-    fit(replace(config, dataset=f"folder:{images}", limit_train=None, epochs=1))
+    fit(replace(config, dataset=f"folder:{images}", limit_train=None, epochs=1, optimizer="sgd"))
     out = capsys.readouterr().out
     assert "epoch 1/1" in out
     assert "images/s" not in out
@@ -176,7 +176,7 @@ def test_holdout_images_are_training_images_that_are_not_trained_on(config, scri
 @pytest.mark.slow
 def test_a_run_that_learns_nothing_prints_a_remedy_and_the_dead_classes(config, capsys):
     """A network that does not learn predicts few of the ten classes."""
-    summary = fit(replace(config, lr=1e-9, epochs=1))
+    summary = fit(replace(config, optimizer="sgd", lr=1e-9, epochs=1))
     out = capsys.readouterr().out
     assert summary["at_chance_after_first_epoch"]
     assert "Remedy: more images or --epochs" in out
@@ -218,7 +218,7 @@ def test_steps_are_rounded_up_to_whole_epochs(config):
 @pytest.mark.slow
 def test_without_a_workdir_runs_are_numbered(config, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    config = replace(config, workdir=None, epochs=1)
+    config = replace(config, workdir=None, epochs=1, optimizer="sgd")
     assert workdir.claim(config) == Path("runs", "tiny-001")
     fit(config)
     assert (tmp_path / "runs" / "tiny-002" / "summary.json").exists()

@@ -31,11 +31,11 @@ def save(path: Path, pixels: np.ndarray, **options) -> Path:
     return path
 
 
-def make_folder(root: Path, images: np.ndarray, labels: np.ndarray, classes: str = "abc") -> Path:
-    """Save the examples as train and as test, in the order of their classes; return ``root``."""
+def make_folder(root: Path, images: np.ndarray, labels: np.ndarray) -> Path:
+    """Save the examples of the classes a, b and c as train and as test; return ``root``."""
     for split in ("train", "test"):
         for i, (image, label) in enumerate(zip(images, labels, strict=True)):
-            save(root / split / classes[label] / f"{i:04}.png", image)
+            save(root / split / "abc"[label] / f"{i:04}.png", image)
     return root
 
 

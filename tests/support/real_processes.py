@@ -6,9 +6,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -27,11 +27,8 @@ BOUND = LAYOUT["float32"]
 LOST_WITHIN = 60.0  # seconds
 
 
-Started = list[tuple[subprocess.Popen[bytes], Sequence[IO[str]]]]
-
-
 class Ended(NamedTuple):
-    """A process that has ended."""
+    """A process that has ended, so many seconds after the first one."""
 
     code: int
     out: str
@@ -103,60 +100,30 @@ def run(
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        command += [
-            "--distributed",
-            "--coordinator",
-            f"127.0.0.1:{port}",
-            "--processes",
-            str(count),
-        ]
+        command += ["--distributed", "--coordinator", f"127.0.0.1:{port}"]
+        command += ["--processes", str(count)]
     shared = os.environ.get("XLA_FLAGS", "")
     flags = {"XLA_FLAGS": f"{shared} --xla_force_host_platform_device_count={devices}"}
-    started: Started = []
-    for index in range(count):
+
+    def end_of(index: int) -> Ended:
         where, what = (signals or {}).get(index, (0, 0))
         its = ["--process-index", str(index)] if count > 1 else []
         its += (only or {}).get(index, [])
         start = [sys.executable, "-m", "tests.support.one_process", str(where), str(int(what))]
-        files = [open(folder / f"{name}.{index}", "w+") for name in ("out", "err")]  # noqa: SIM115
-        process = subprocess.Popen(
+        done = subprocess.run(
             [*start, *command, *its],
             cwd=ROOT,
             env=os.environ | flags,
-            stdout=files[0],
-            stderr=files[1],
+            capture_output=True,
+            text=True,
+            timeout=300,
         )
-        started.append((process, files))
-    try:
-        return _ended(started)
-    finally:
-        for process, files in started:
-            process.kill()
-            process.wait()
-            for file in files:
-                file.close()
+        return Ended(done.returncode, done.stdout, done.stderr, time.monotonic())
 
-
-def _ended(started: Started) -> list[Ended]:
-    """Wait for all processes; their seconds count from the end of the first one."""
-    first: float | None = None
-    ended: dict[int, Ended] = {}
-    deadline = time.monotonic() + 300
-    while len(ended) < len(started):
-        assert time.monotonic() < deadline, "the processes do not end"
-        for i, (process, files) in enumerate(started):
-            if i not in ended and process.poll() is not None:
-                first = first or time.monotonic()
-                since = time.monotonic() - first
-                out, err = map(_read, files)
-                ended[i] = Ended(process.returncode, out, err, since)
-        time.sleep(0.05)
-    return [ended[i] for i in range(len(started))]
-
-
-def _read(file: IO[str]) -> str:
-    file.seek(0)
-    return file.read()
+    with ThreadPoolExecutor(count) as threads:
+        ended = list(threads.map(end_of, range(count)))
+    first = min(each.seconds for each in ended)
+    return [each._replace(seconds=each.seconds - first) for each in ended]
 
 
 def assert_like(folder: Path, alone: Path) -> None:
