@@ -40,16 +40,17 @@ def commands():
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")])
 def test_the_python_code_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    weights = nin_jax.convert.to_torch(nin_jax.create_model("nin15", seed=1))
-    names = {"state_dict": weights}
-    if "nin15.jax_export" in PAGES[page]:  # the page's code reads what its command wrote
+    code, names = "".join(blocks(page, "python")), {}
+    saved = re.findall(r'save_safetensors\(model, "(.+)"\)', code)
+    if saved:  # what the reader has
+        names["state_dict"] = nin_jax.convert.to_torch(nin_jax.create_model("nin15", seed=1))
+    if "nin15.jax_export" in code:  # what the command in the code's comment writes
         pretrained = nin_jax.create_model("nin15", pretrained="fashion_mnist")
         Path("nin15.jax_export").write_bytes(export_program(pretrained))
-    for block in blocks(page, "python"):
-        exec(block, names)
-    for name in re.findall(r'save_safetensors\(model, "(.+)"\)', PAGES[page]):
-        saved = nin_jax.convert.load_safetensors(tmp_path / name)
-        assert all((saved[name] == value).all() for name, value in weights.items())
+    exec(code, names)
+    for file in saved:
+        found = nin_jax.convert.load_safetensors(tmp_path / file)
+        assert all((found[name] == value).all() for name, value in names["state_dict"].items())
 
 
 def test_the_toml_is_the_variant_defined_in_python():
@@ -183,13 +184,9 @@ def test_the_commands_for_several_devices_run(tmp_path):
     lines = block.splitlines()
     assert len(lines) == 3
     for line in lines:
-        done = subprocess.run(
-            ["bash", "-c", line],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=600,
-        )
+        # Behind the suite's own flags, which compile quickly.
+        command = ["bash", "-c", line.replace("XLA_FLAGS=", 'XLA_FLAGS="$XLA_FLAGS "')]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("epoch 1/1") == 1
     assert len(list(tmp_path.glob("runs/*/summary.json"))) == 3
