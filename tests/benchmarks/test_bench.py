@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,20 +17,9 @@ import nin_jax
 import nin_torch_ref
 from benchmarks.speed import figures, gpu, jobs, ours, output, pytorch, timing
 from benchmarks.speed.config import GPU_RESULTS, BenchConfig
-from benchmarks.speed.plan import Plan
 from benchmarks.speed.timing import Timing, interleave
 from benchmarks.speed.work import OURS, Work, training_cost
 from nin_jax.errors import UserError
-
-PLAN = Plan(
-    variants=("nin_one_1x1",),
-    batch_sizes=(2,),
-    image_size=67,
-    in_channels=1,
-    precision="float32",
-    rounds=2,
-    workers=0,
-)
 
 
 @pytest.fixture
@@ -77,8 +67,9 @@ def test_short_calls_are_repeated_within_a_round(monkeypatch):
 
 @pytest.mark.usefixtures("one_rival")
 @pytest.mark.parametrize("job", [pytest.param("train", marks=pytest.mark.slow), "predict"])
-def test_rows_are_flat_and_ours_has_a_ratio(job):
-    rows = list(jobs.JOBS[job](PLAN))
+def test_rows_are_flat_and_ours_has_a_ratio(plan, job):
+    # A larger network: in a row, times and ratio have three decimals.
+    rows = list(jobs.JOBS[job](replace(plan, variants=("nin_one_1x1",), image_size=67)))
     mine, rival = rows[:2]
     assert mine["contender"] == OURS
     assert mine["best_rival"] == rival["contender"] == "torch eager"
@@ -88,12 +79,12 @@ def test_rows_are_flat_and_ours_has_a_ratio(job):
 
 
 @pytest.mark.usefixtures("one_rival")
-def test_a_failure_is_a_row_and_the_others_continue(monkeypatch):
+def test_a_failure_is_a_row_and_the_others_continue(plan, monkeypatch):
     def broken(work):
         raise RuntimeError("a long story\nno compiler here")
 
     monkeypatch.setattr(ours, "plain_flax_call", broken)
-    rows = {row["contender"]: row for row in jobs.train(PLAN)}
+    rows = {row["contender"]: row for row in jobs.train(plan)}
     assert rows[ours.PLAIN]["error"] == "RuntimeError: no compiler here"
     assert rows[OURS]["median_ms"] > 0
 
@@ -138,26 +129,26 @@ def test_the_plain_network_computes_what_ours_does():
 
 
 @pytest.mark.slow
-def test_every_ablation_trains():
-    work = Work("train", "nin_one_1x1", 2, 67)
+def test_every_ablation_trains(tiny):
+    work = Work("train", str(tiny), 2, 16)
     for build in ours.ablations(work).values():
         build()()
 
 
 @pytest.mark.slow
-def test_settings_are_compared_with_ours():
-    rows = list(jobs.settings(PLAN))
+def test_settings_are_compared_with_ours(plan):
+    rows = list(jobs.settings(plan))
     assert [row["contender"] for row in rows] == [OURS, "bfloat16", "Muon"]
     assert all(row["over_ours"] > 0 for row in rows)
 
 
 @pytest.mark.slow
-def test_settings_of_a_gpu(monkeypatch):
+def test_settings_of_a_gpu(plan, monkeypatch):
     """On a CPU, to see that all of it runs; the times decide nothing here."""
     monkeypatch.setattr(gpu, "EPOCH_IMAGES", 5)
     tried = {OURS, "1 step per dispatch", "40 steps per dispatch", gpu.STREAMED}
     monkeypatch.setattr(pytorch, "rivals", lambda work: {})
-    rows = list(gpu.measure(PLAN))
+    rows = list(gpu.measure(plan))
     assert not any("error" in row for row in rows)
     epochs = [row for row in rows if row["benchmark"] == "gpu"]
     assert len(epochs) == 2 * len(tried) + 1  # TF32 matters only in float32
@@ -201,42 +192,44 @@ def test_defeats_on_a_gpu():
 
 
 @pytest.mark.slow
-def test_both_sides_train_with_muon():
-    work = Work("train", "nin_one_1x1", 2, 67, optimizer="muon", momentum=0.95)
+def test_both_sides_train_with_muon(tiny):
+    work = Work("train", str(tiny), 2, 16, optimizer="muon", momentum=0.95)
     ours.nin_jax_call(work)()
     pytorch.torch_call(work, channels_last=True)()
 
 
 @pytest.mark.slow
-def test_an_epoch_and_its_published_rivals(monkeypatch):
+def test_an_epoch_and_its_published_rivals(plan, monkeypatch):
     monkeypatch.setattr(jobs, "EPOCH_IMAGES", 5)
-    rows = list(jobs.epoch(PLAN))
+    rows = list(jobs.epoch(plan))
     assert [row["images"] for row in rows] == [5] * 3
     assert not any("error" in row for row in rows)
 
 
 @pytest.mark.slow
-def test_cost_per_image(monkeypatch):
+def test_cost_per_image(plan, monkeypatch):
     monkeypatch.setattr(jobs, "DATASET_SIZES", (4, 9))
-    rows = list(jobs.images(PLAN))
+    rows = list(jobs.images(plan))
     assert [row["images"] for row in rows] == [4, 9]
     assert all(row["ms_per_image"] > row["order_ms_per_image"] > 0 for row in rows)
 
 
 def test_rows_in_bfloat16_say_so():
-    rows = [PLAN.work("train", "nin", 2).row() | {"contender": OURS}]
+    rows = [Work("train", "nin", 2).row() | {"contender": OURS}]
     both = [*rows, *(row | {"precision": "bfloat16"} for row in rows)]
     assert "our precision" not in output.as_text(rows, {}, "")
     assert "our precision" in output.as_text(both, {}, "")
 
 
 @pytest.mark.slow
-def test_a_sweep_is_drawn_with_its_roofline(monkeypatch, tmp_path):
-    monkeypatch.setattr(jobs, "SWEEP_IMAGE_SIZES", (67, 71))
+def test_a_sweep_is_drawn_with_its_roofline(plan, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)  # the figure has room for a short name
+    plan = replace(plan, variants=("tiny.toml",), image_size=64)
+    monkeypatch.setattr(jobs, "SWEEP_IMAGE_SIZES", (64, 72))
     monkeypatch.setattr(jobs, "SWEEP_BATCH_SIZES", (1, 2))
     monkeypatch.setattr(timing, "matmul_gflops", lambda precision: 400.0)
     monkeypatch.setattr(timing, "copy_gb_per_s", lambda: 20.0)
-    rows = list(jobs.sweep(PLAN))
+    rows = list(jobs.sweep(plan))
     assert [row["benchmark"] for row in rows] == ["roof"] + ["sweep"] * 4
     assert figures.draw_sweep(rows, tmp_path / "sweep.png").stat().st_size > 10_000
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from benchmarks.speed import jobs, output
-from benchmarks.speed.plan import Plan
 from benchmarks.speed.probe import measure
 from benchmarks.speed.work import OURS, Work
 
@@ -32,12 +31,11 @@ def test_the_process_of_a_rival_does_not_import_jax():
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_the_least_memory_of_a_rival_is_compared_with_ours(monkeypatch):
+def test_the_least_memory_of_a_rival_is_compared_with_ours(plan, monkeypatch):
     peaks = {OURS: 100, "torch eager NCHW": 300, "torch eager channels_last": 200}
     monkeypatch.setattr(
         jobs.probe, "measure", lambda work, name: {"peak_resident_bytes": peaks[name] * 2**20}
     )
-    plan = Plan(("nin_one_1x1",), (2,), 67, 1, "float32", rounds=1, workers=0)
     rows = list(jobs.memory(plan))
     assert [row["contender"] for row in rows] == 2 * list(peaks)
     assert [row["peak_resident_mib"] for row in rows] == 2 * list(peaks.values())
