@@ -3,18 +3,13 @@
 import shutil
 from collections.abc import Iterator
 
-import numpy as np
 import pytest
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
-from nin_jax import create_model
-from nin_jax.inference.class_maps import explain_images
-from nin_jax.plotting import plot_class_maps
-from nin_jax.study import content, figures, page
-from tests.support.study_results import everything, study
+from nin_jax.study import figures
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
 DRIVER = shutil.which("chromedriver")
@@ -53,17 +48,8 @@ def browser() -> Iterator[webdriver.Chrome]:
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory) -> str:
-    """Write a page with every section from made-up results, and return its address."""
-    folder = tmp_path_factory.mktemp("page")
-    names = ["T-shirt", "trousers", "bag"]
-    model = create_model("nin_one_1x1", num_classes=3, image_size=131)
-    (found,) = explain_images(model, np.zeros((1, 28, 28, 1), np.uint8))
-    plot_class_maps(found.image, found.maps, names, "a picture", folder / "maps.png")
-    gallery = [content.Picture((folder / "maps.png").read_bytes(), "a picture, predicted bag")]
-    text = page.as_html(study(everything(), gallery=gallery))
-    (folder / "index.html").write_text(text, encoding="utf-8")
-    return (folder / "index.html").as_uri()
+def url(whole_page) -> str:
+    return whole_page.as_uri()
 
 
 def show(browser, url, width=WIDE, dark=False):

@@ -73,72 +73,56 @@ def test_results_survive_an_incomplete_last_line(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_study_continues_and_repeats_no_run(script, small, tmp_path):
-    outcome = script("study", *small, "--recipes", "modern", "--seeds", 1)
-    assert outcome.code == 0, outcome.err
-    out = tmp_path / "study"
-    assert {path.name for path in out.iterdir()} == {
-        *("results.jsonl", "index.html", "study.md", "study.csv", "study.json", "runs"),
-        *("accuracy-modern.svg", ".lock"),
-    }
-    first = (out / "results.jsonl").read_text()
-    outcome = script("study", *small, "--recipes", "modern", "--seeds", 2)
-    assert outcome.code == 0, outcome.err
-    assert "run 1 of 1" in outcome.out
-    rows = grid.read_results(out / "results.jsonl")
-    assert (out / "results.jsonl").read_text().startswith(first)
-    assert [r["seed"] for r in rows] == [0, 1]
-    assert len(rows[0]["test_accuracy_by_epoch"]) == 2
-    assert list(rows[0]["test_accuracy_by_size"]) == ["12", "16", "20", "24"]
-    assert rows[0]["test_accuracy_by_size"]["16"] == pytest.approx(rows[0]["test_accuracy"])
-    assert rows[0]["test_images_by_size"] == 20
-    story = json.loads((out / "study.json").read_text())
-    (network,) = story["networks"].values()
-    assert network["head_map"] == [3, 3]
-    assert network["step_ms"] > 0
-    assert network["train_bytes"] > 4 * network["params"]
-    assert len(rows[0]["test_accuracy_per_class"]) == 10
-    before = (out / "results.jsonl").read_text()
-    page_before = (out / "index.html").read_text()
-    outcome = script("study", "--out", out, "--page-only")  # from the results alone
-    assert outcome.code == 0, outcome.err
-    assert (out / "index.html").read_text() == page_before
-    assert (out / "results.jsonl").read_text() == before
-    other = [16 + 4 if option == 16 else option for option in small]
-    outcome = script("study", *other, "--recipes", "modern", "--seeds", 1)
-    assert outcome.code == 2
-    assert "holds results of image_size 16 and not 20 for recipe modern" in outcome.err
-
-
-@pytest.mark.slow
 def test_a_study_in_parts_adds_up(script, small, tmp_path):
-    """Each recipe has its own length; the last command times all networks."""
+    """No run is repeated, each recipe has its own length; the last command times all networks."""
     out = tmp_path / "study"
+    results = out / "results.jsonl"
     for options in (
         ["--recipes", "modern", "--seeds", 1, "--no-times"],
         ["--recipes", "modern", "--seeds", 2, "--no-times"],
         ["--recipes", "d2l", "--seeds", 1, "--epochs", 1, "--limit-train", 32],
     ):
+        before = results.read_text() if results.exists() else ""
         outcome = script("study", *small, *options)
         assert outcome.code == 0, outcome.err
+        assert "run 1 of 1" in outcome.out
+        assert results.read_text().startswith(before)
         networks = json.loads((out / "study.json").read_text())["networks"]
         timed = {name for name, network in networks.items() if "step_ms" in network}
         assert timed == (set() if "--no-times" in options else {"tiny modern", "tiny d2l"})
         assert all(network["macs"] > 0 for network in networks.values())
-    rows = grid.read_results(out / "results.jsonl")
-    assert [(r["recipe"], r["seed"], r["epochs"]) for r in rows] == [
+    # A run that has not collapsed draws the gallery.
+    assert {path.name for path in out.iterdir()} - {"gallery"} == {
+        *("results.jsonl", "index.html", "study.md", "study.csv", "study.json", "runs"),
+        *("accuracy-modern.svg", "accuracy-d2l.svg", ".lock"),
+    }
+    rows = grid.read_results(results)
+    assert [(r["recipe"], r["seed"], len(r["test_accuracy_by_epoch"])) for r in rows] == [
         ("modern", 0, 2),
         ("modern", 1, 2),
         ("d2l", 0, 1),
     ]
+    assert list(rows[0]["test_accuracy_by_size"]) == ["12", "16", "20", "24"]
+    assert rows[0]["test_accuracy_by_size"]["16"] == pytest.approx(rows[0]["test_accuracy"])
+    assert rows[0]["test_images_by_size"] == 20
+    assert len(rows[0]["test_accuracy_per_class"]) == 10
     story = json.loads((out / "study.json").read_text())
     assert len(story["commands"]) == 3
+    for network in story["networks"].values():
+        assert network["head_map"] == [3, 3]
+        assert network["step_ms"] > 0
+        assert network["train_bytes"] > 4 * network["params"]
     markdown = (out / "study.md").read_text()
     assert "Recipe modern: digits at 16x16, 64 training images, 2 epochs; 2 runs" in markdown
     assert "Recipe d2l: digits at 16x16, 32 training images, 1 epoch; 1 run," in markdown
-    outcome = script("study", *small, "--recipes", "d2l")  # with another length
+    written = [path.read_text() for path in (results, out / "index.html")]
+    outcome = script("study", "--out", out, "--page-only")  # from the results alone
+    assert outcome.code == 0, outcome.err
+    assert [path.read_text() for path in (results, out / "index.html")] == written
+    outcome = script("study", *small, "--recipes", "d2l", "--image-size", 20)
     assert outcome.code == 2
-    assert "holds results of epochs 1 and not 2, limit_train 32 and not 64" in outcome.err
+    differences = "image_size 16 and not 20, epochs 1 and not 2, limit_train 32 and not 64"
+    assert f"holds results of {differences} for recipe d2l" in outcome.err
 
 
 def dark_head(logit_relu: bool, classifier: Literal["mean", "linear"]) -> NiN:
@@ -187,7 +171,7 @@ def test_an_interrupted_run_is_resumed(script, small, tmp_path, monkeypatch):
             return fit(config)
 
     monkeypatch.setattr(run_module, "fit", interrupted)
-    options = [*small, "--recipes", "modern", "--seeds", 1]
+    options = [*small, "--recipes", "modern", "--seeds", 1, "--no-times"]
     assert script("study", *options).code == 143
     assert not (tmp_path / "study" / "results.jsonl").exists()
     outcome = script("study", *options)
