@@ -68,10 +68,11 @@ def probe(work: Work, contender: str) -> dict[str, int]:
     before = reset_peak()
     for _ in range(STEPS):
         call()
-    row = {"peak_resident_bytes": max(built, peak_resident())}
+    peak = peak_resident()
+    row = {"peak_resident_bytes": max(built, peak)}
     if before is not None:
         row["before_steps_bytes"] = before
-        row["steps_bytes"] = peak_resident() - before
+        row["steps_bytes"] = peak - before
     if (on_device := device_peak()) is not None:
         row["peak_device_bytes"] = on_device
     return row
