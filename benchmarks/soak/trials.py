@@ -44,6 +44,8 @@ class Outcome:
 
 # Kills -------------------------------------------------------------------------------------------
 
+UNDISTURBED = 2  # runs before the kills: from the second on, programs are in the cache
+
 
 def kill_runs(small: SmallRun, kills: int, seed: int, say: Say) -> Outcome:
     """Kill runs at random moments and resume them until they are done.
@@ -56,7 +58,7 @@ def kill_runs(small: SmallRun, kills: int, seed: int, say: Say) -> Outcome:
         UserError: the undisturbed run fails.
     """
     folder = small.scratch / "undisturbed"
-    for attempt in range(2):  # from the second on, programs are in the cache
+    for attempt in range(UNDISTURBED):
         shutil.rmtree(folder, ignore_errors=True)
         started = time.monotonic()
         process = small.start(folder)

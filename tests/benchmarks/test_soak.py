@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from benchmarks.soak import trials
+from benchmarks.soak import soak, trials
 from benchmarks.soak.small_run import SmallRun, differences
 from nin_jax.errors import UserError
 from nin_jax.models.convert import load_safetensors
@@ -16,7 +16,10 @@ from nin_jax.runs import workdir
 
 
 @pytest.mark.slow
-def test_a_short_soak_loses_nothing(script, tmp_path):
+def test_a_short_soak_loses_nothing(script, tmp_path, monkeypatch):
+    monkeypatch.setattr(trials, "UNDISTURBED", 1)
+    shorter = ("--epochs", "1", "--limit-train", "300", "--limit-test", "50")
+    monkeypatch.setattr(soak, "SHORT", soak.SHORT + shorter)  # of two values the last counts
     outcome = script("soak", "--kills", 1, "--epochs", 30, "--out", tmp_path / "soak")
     assert outcome.code in (0, 1), outcome.out + outcome.err
     results = json.loads((tmp_path / "soak" / "results.json").read_text())
