@@ -14,14 +14,30 @@ from nin_jax.runs.fit import fit
 from nin_jax.runs.trained import load_run
 from nin_jax.study import grid
 from nin_jax.training.config import TrainConfig
-from tests.bad_inputs.case import DEEP, WHOLE, fails, picture, safetensors, wrong
+from tests.bad_inputs.case import (
+    DEEP,
+    WHOLE,
+    Case,
+    Content,
+    fails,
+    picture,
+    safetensors,
+    wrong,
+)
 
 WEIGHT = "net.0.0.weight"
 
 
-def _fit(**fields: Any) -> dict[str, Any]:
-    options: dict[str, Any] = {"dataset": "digits"}
-    return fit(TrainConfig(**(options | fields)))
+def _fit(text: str, **fields: Any) -> Case:
+    return fails(text, lambda: fit(TrainConfig(**({"dataset": "digits"} | fields))))
+
+
+def _metrics(text: str, content: Content) -> Case:
+    return fails(text, lambda: writers.read_metrics(Path("m.jsonl")), m_jsonl=content)
+
+
+def _picture(text: str, content: Content) -> Case:
+    return fails(text, lambda: pictures.read(Path("a.png"), 1, (4, 4)), a_png=content)
 
 
 PREPROCESSING = {
@@ -81,65 +97,40 @@ FILES = {
     "open_dataset: image folder missing": fails(
         "image folder 'none' does not exist", lambda: open_dataset("folder:none")
     ),
-    "fit: unknown variant": fails("or nin15", lambda: _fit(variant="nin51")),
-    "fit: unknown recipe": fails("did you mean", lambda: _fit(recipe="modem")),
-    "fit: epochs zero": fails("--epochs must be", lambda: _fit(epochs=0)),
-    "fit: epochs a text": fails("--epochs must be", lambda: _fit(epochs="3")),
-    "fit: rate a text": fails("--lr must be", lambda: _fit(lr="0.1")),
-    "fit: batch size true": fails("--batch-size must be", lambda: _fit(batch_size=True)),
-    "fit: image size a text": fails(
-        "--image-size must be a whole number, or a height and a width, got '16'",
-        lambda: _fit(image_size="16"),
+    "fit: epochs a text": _fit("--epochs must be", epochs="3"),
+    "fit: rate a text": _fit("--lr must be", lr="0.1"),
+    "fit: batch size true": _fit("--batch-size must be", batch_size=True),
+    "fit: image size a text": _fit(
+        "--image-size must be a whole number, or a height and a width, got '16'", image_size="16"
     ),
-    "fit: seed a fraction": fails("--seed must be", lambda: _fit(seed=0.5)),
-    "fit: data set a number": fails("--dataset must be a string, got 3", lambda: _fit(dataset=3)),
-    "fit: initial weights a number": fails("--init-from must be", lambda: _fit(init_from=3)),
-    "fit: a rate of 1e300": fails("--lr must be <= 1e+30, got 1e+300", lambda: _fit(lr=1e300)),
-    "fit: unknown optimizer": fails(
-        "--optimizer must be 'sgd', 'adam' or 'muon', got 'lion'", lambda: _fit(optimizer="lion")
+    "fit: seed a fraction": _fit("--seed must be", seed=0.5),
+    "fit: data set a number": _fit("--dataset must be a string, got 3", dataset=3),
+    "fit: initial weights a number": _fit("--init-from must be", init_from=3),
+    "fit: a rate of 1e300": _fit("--lr must be <= 1e+30, got 1e+300", lr=1e300),
+    "fit: unknown optimizer": _fit(
+        "--optimizer must be 'sgd', 'adam' or 'muon', got 'lion'", optimizer="lion"
     ),
-    "fit: unknown precision": fails(
-        "--precision must be 'float32' or 'bfloat16'", lambda: _fit(precision="float16")
+    "fit: unknown precision": _fit(
+        "--precision must be 'float32' or 'bfloat16'", precision="float16"
     ),
-    "fit: a list of recipes": fails("--recipe must be a string", lambda: _fit(recipe=["d2l"])),
-    "fit: epochs without end": fails(
-        "steps, more than the 10,000,000", lambda: _fit(epochs=10**12)
-    ),
-    "fit: steps without end": fails(
-        "--steps 1000000000000 gives 1,000,000,000,", lambda: _fit(steps=10**12)
-    ),
-    "fit: a workdir's name too long": fails("cannot make", lambda: _fit(workdir=Path("x" * 300))),
-    "fit: resume of nothing": fails("needs --workdir", lambda: _fit(resume=True)),
+    "fit: a list of recipes": _fit("--recipe must be a string", recipe=["d2l"]),
+    "fit: epochs without end": _fit("steps, more than the 10,000,000", epochs=10**12),
+    "fit: steps without end": _fit("--steps 1000000000000 gives 1,000,000,000,", steps=10**12),
+    "fit: a workdir's name too long": _fit("cannot make", workdir=Path("x" * 300)),
     "read_metrics: missing": fails("No such", lambda: writers.read_metrics(Path("none"))),
-    "read_metrics: not JSON": fails(
-        "m.jsonl, line 1", lambda: writers.read_metrics(Path("m.jsonl")), m_jsonl="x\n"
+    "read_metrics: not JSON": _metrics("m.jsonl, line 1", "x\n"),
+    "read_metrics: a list": _metrics("m.jsonl, line 1", "[1]\n"),
+    "read_metrics: no step": _metrics("with a kind and a step", '{"kind": "step"}\n'),
+    "read_metrics: a step of text": _metrics(
+        "with a kind and a step", '{"kind": "step", "step": "1"}\n'
     ),
-    "read_metrics: a list": fails(
-        "m.jsonl, line 1", lambda: writers.read_metrics(Path("m.jsonl")), m_jsonl="[1]\n"
+    "read_metrics: a step of 80 bits": _metrics(
+        "with a kind and a step", f'{{"kind": "step", "step": {2**80}}}\n'
     ),
-    "read_metrics: no step": fails(
-        "with a kind and a step",
-        lambda: writers.read_metrics(Path("m.jsonl")),
-        m_jsonl='{"kind": "step"}\n',
+    "read_metrics: a time of text": _metrics(
+        "or its time is not a number", '{"kind": "step", "step": 1, "time": "now"}\n'
     ),
-    "read_metrics: a step of text": fails(
-        "with a kind and a step",
-        lambda: writers.read_metrics(Path("m.jsonl")),
-        m_jsonl='{"kind": "step", "step": "1"}\n',
-    ),
-    "read_metrics: a step of 80 bits": fails(
-        "with a kind and a step",
-        lambda: writers.read_metrics(Path("m.jsonl")),
-        m_jsonl=f'{{"kind": "step", "step": {2**80}}}\n',
-    ),
-    "read_metrics: a time of text": fails(
-        "or its time is not a number",
-        lambda: writers.read_metrics(Path("m.jsonl")),
-        m_jsonl='{"kind": "step", "step": 1, "time": "now"}\n',
-    ),
-    "read_metrics: binary": fails(
-        "not a UTF-8 text file", lambda: writers.read_metrics(Path("m.jsonl")), m_jsonl=b"\xff"
-    ),
+    "read_metrics: binary": _metrics("not a UTF-8 text file", b"\xff"),
     "read_results: a folder": fails("a directory", lambda: grid.read_results(Path("."))),
     "read_json: a list": fails(
         "not an object", lambda: manifest.read_json(Path("a.json")), a_json="[]"
@@ -148,15 +139,10 @@ FILES = {
     "read_run: no run": fails("is not a run", lambda: manifest.read_run(Path("none"))),
     "pictures.read: missing": fails("No such", lambda: pictures.read(Path("none"), 1, (4, 4))),
     "pictures.read: a folder": fails("Is a directory", lambda: pictures.read(Path("."), 1, (4, 4))),
-    "pictures.read: text": fails(
-        "not an image format", lambda: pictures.read(Path("a.png"), 1, (4, 4)), a_png="text"
-    ),
-    "pictures.read: truncated": fails(
-        "cannot read 'a.png'", lambda: pictures.read(Path("a.png"), 1, (4, 4)), a_png=picture()[:40]
-    ),
-    "pictures.read: PostScript, which another program would run": fails(
+    "pictures.read: text": _picture("not an image format", "text"),
+    "pictures.read: truncated": _picture("cannot read 'a.png'", picture()[:40]),
+    "pictures.read: PostScript, which another program would run": _picture(
         "not an image format",
-        lambda: pictures.read(Path("a.png"), 1, (4, 4)),
-        a_png="%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n",
+        "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n",
     ),
 }

@@ -6,7 +6,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from nin_jax.models import convert
 
 Content = bytes | str | Callable[[], bytes | str] | None
 REMOVED = object()  # in `Case.edits`: the key is taken out
-RUN = ("--workdir", "run")  # the folder of `Case.edits`
+RUN = "--workdir run"  # the folder of `Case.edits`
 WHOLE = "is not a complete safetensors file"
 DEEP = "[" * 100_000
 
@@ -47,14 +47,20 @@ class Case:
 
 
 def command(run: str, text: str, *arguments: str, **more: Any) -> Case:
-    """A command line of a script."""
-    return Case(run, text, arguments, **more)
+    """A command line of a script, in one or more parts, with a space between two words."""
+    return Case(run, text, tuple(word for part in arguments for word in part.split(" ")), **more)
+
+
+def on_run(run: str, text: str, *arguments: str, **more: Any) -> Case:
+    """A command line of a script on the finished run."""
+    return command(run, text, RUN, *arguments, **({"edits": {}} | more))
 
 
 def on_digits(run: str, text: str, *arguments: str, **more: Any) -> Case:
     """A command line of a script, on the digits unless it names another data set."""
-    defaults = () if "--dataset" in arguments else ("--dataset", "digits")
-    return Case(run, text, (*defaults, *arguments), **more)
+    case = command(run, text, *arguments, **more)
+    digits = () if "--dataset" in case.arguments else ("--dataset", "digits")
+    return replace(case, arguments=(*digits, *case.arguments))
 
 
 def fails(text: str, call: Callable[[], object], **files: Content) -> Case:

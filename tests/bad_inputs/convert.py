@@ -2,12 +2,13 @@
 
 import pickle
 import tomllib
+from collections.abc import Mapping
 
 import numpy as np
 
 from nin_jax.models import convert
 from nin_jax.models.variants import variant_from_dict
-from tests.bad_inputs.case import WHOLE, Case, Content, packed, safetensors, saved
+from tests.bad_inputs.case import WHOLE, Case, Content, command, packed, safetensors, saved
 from tests.support.caffemodel import blob, caffemodel, varint
 
 
@@ -34,14 +35,23 @@ def _linear() -> bytes:
 
 def _convert(text: str, content: Content | None, *more: str, name: str = "a.pt") -> Case:
     files = {} if content is None else {name: content}
-    return Case("convert", text, (name, "out.safetensors", *more), files)
+    return command("convert", text, name, "out.safetensors", *more, files=files)
+
+
+def _named(text: str, arguments: str, files: Mapping[str, Content] | None = None) -> Case:
+    return command("convert", text, arguments, files=files or {})
+
+
+def _run(text: str, options: str) -> Case:
+    return command("convert", text, "run o.safetensors", options, edits={})
 
 
 def _caffe(text: str, content: Content, *more: str) -> Case:
     """A .caffemodel for a network of two layers and two classes."""
     small = "stages = [{channels = 1, kernel = 1, mlp = []}]\nhead = {kernel = 1, mlp = []}"
-    given = ("a.caffemodel", "b.safetensors", "--variant", "small.toml", "--num-classes", "2")
-    return Case("convert", text, (*given, *more), {"a.caffemodel": content, "small.toml": small})
+    given = "a.caffemodel b.safetensors --variant small.toml --num-classes 2"
+    files = {"a.caffemodel": content, "small.toml": small}
+    return command("convert", text, given, *more, files=files)
 
 
 def _weights(*shapes: tuple[int, ...]) -> list[np.ndarray]:
@@ -56,10 +66,8 @@ CONVERT = {
     "source missing": _convert("cannot read weights a.pt", None),
     "source missing, safetensors": _convert("cannot read weights", None, name="a.safetensors"),
     "source empty": _convert(NO_TENSORS, b""),
-    "source a folder": Case("convert", "a.pt", ("a.pt", "out.safetensors"), {"a.pt/": ""}),
-    "source a pipe": Case(
-        "convert", "a.pt is not a file", ("a.pt", "out.safetensors"), {"a.pt|": ""}
-    ),
+    "source a folder": _named("a.pt", "a.pt out.safetensors", {"a.pt/": ""}),
+    "source a pipe": _named("a.pt is not a file", "a.pt out.safetensors", {"a.pt|": ""}),
     "source with code": _convert(NO_TENSORS, pickle.dumps(print)),
     "source a whole module": _convert(
         "torch.nn.modules.linear.Linear, which is not unpickled: save the network's state_dict()",
@@ -82,18 +90,11 @@ CONVERT = {
     ),
     "source a checkpoint in itself": _convert("the first are model; known", saved(_endless)),
     "best of a file": _convert("need the folder of a run, not a.pt", b"", "--best"),
-    "a run of another variant": Case(
-        "convert", "leave out --variant", ("run", "o.safetensors", "--variant", "nin"), edits={}
+    "a run of another variant": _run("leave out --variant", "--variant nin"),
+    "a checkpoint that is not there": _run(
+        "no checkpoint of step 7: it has none", "--checkpoint 7"
     ),
-    "a checkpoint that is not there": Case(
-        "convert",
-        "no checkpoint of step 7: it has none",
-        ("run", "o.safetensors", "--checkpoint", "7"),
-        edits={},
-    ),
-    "best of a run without checkpoints": Case(
-        "convert", "no intact checkpoint", ("run", "o.safetensors", "--best"), edits={}
-    ),
+    "best of a run without checkpoints": _run("no intact checkpoint", "--best"),
     "source a list": _convert("other than a state dict", saved(lambda torch: [torch.ones(1)])),
     "source with numbers": _convert("the first are epoch", saved(lambda torch: {"epoch": 3})),
     "source of whole numbers": _convert(
@@ -111,12 +112,12 @@ CONVERT = {
     "source of another network": _convert(
         "the first are a; known", saved(lambda torch: {"a": torch.nn.Parameter(torch.ones(1))})
     ),
-    "target there already": Case(
-        "convert", "exists already", ("a.pt", "b.safetensors"), {"b.safetensors": "mine"}
+    "target there already": _named(
+        "exists already", "a.pt b.safetensors", {"b.safetensors": "mine"}
     ),
     "source's name too long": _convert("cannot read weights", None, name="x" * 300),
-    "target of another format": Case("convert", "must end in .safetensors", ("a.pt", "b.npz")),
-    "target in no folder": Case("convert", "there is no folder", ("a.pt", "none/b.safetensors")),
+    "target of another format": _named("must end in .safetensors", "a.pt b.npz"),
+    "target in no folder": _named("there is no folder", "a.pt none/b.safetensors"),
     "caffe: truncated": _caffe("a.caffemodel is not a complete file of Caffe", GOOD[:-20]),
     "caffe: text": _caffe("is not a complete file of Caffe", 'name: "CaffeNet"'),
     "caffe: nothing": _caffe("a.caffemodel has 0 layers with weights; small has 2", b""),
@@ -150,35 +151,30 @@ CONVERT = {
         "conv1 has arrays of the shapes [1] and [1]", caffemodel(_weights((1,)) * 4, old=False)
     ),
     "caffe: a linear layer here": _caffe(
-        "nin_fc has a linear layer, which no network in Caffe's form has",
-        GOOD,
-        *("--variant", "nin_fc"),
+        "nin_fc has a linear layer, which no network in Caffe's form has", GOOD, "--variant nin_fc"
     ),
     "caffe: a mean twice": _caffe(
-        "give one of --mean and --mean-file", GOOD, "--mean", "1", "--mean-file", "m"
+        "give one of --mean and --mean-file", GOOD, "--mean 1 --mean-file m"
     ),
     "caffe: a mean of two channels": _caffe(
-        "preprocessing: mean has 2 values for 3 channels", GOOD, "--mean", "1", "2"
+        "preprocessing: mean has 2 values for 3 channels", GOOD, "--mean 1 2"
     ),
-    "caffe: no mean": _caffe("cannot read m: No such file", GOOD, "--mean-file", "m"),
+    "caffe: no mean": _caffe("cannot read m: No such file", GOOD, "--mean-file m"),
     "caffe: a mean that is no image": _caffe(
         "a.caffemodel: the mean holds 0 numbers, but claims the shape [0, 0, 0, 0]",
         GOOD,
-        *("--mean-file", "a.caffemodel"),
+        "--mean-file a.caffemodel",
     ),
-    "a mean of a run": Case(
-        "convert", "leave out --mean", ("run", "o.safetensors", "--mean", "1"), edits={}
-    ),
-    "names that a linear layer does not have": Case(
-        "convert",
+    "a mean of a run": _run("leave out --mean", "--mean 1"),
+    "names that a linear layer does not have": _named(
         "pytorchcv has no name for the linear layer of linear",
-        ("a", "b.safetensors", "--variant", "linear.toml", "--naming", "pytorchcv"),
+        "a b.safetensors --variant linear.toml --naming pytorchcv",
         {"a": _linear, "linear.toml": LINEAR},
     ),
     "unknown naming": _convert(
-        "--naming must be one of sequential, pytorchcv", b"", "--naming", "keras"
+        "--naming must be one of sequential, pytorchcv", b"", "--naming keras"
     ),
-    "unknown variant": _convert("or nin15", b"", "--variant", "nin51"),
-    "no channels": _convert("in_channels must be", safetensors({}), "--in-channels", "0", name="a"),
-    "image too small": _convert("too small", safetensors({}), "--image-size", "9", name="a"),
+    "unknown variant": _convert("or nin15", b"", "--variant nin51"),
+    "no channels": _convert("in_channels must be", safetensors({}), "--in-channels 0", name="a"),
+    "image too small": _convert("too small", safetensors({}), "--image-size 9", name="a"),
 }

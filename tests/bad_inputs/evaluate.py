@@ -1,5 +1,6 @@
 """Bad runs and weights, as scripts/evaluate.py reads them."""
 
+import functools
 import pickle
 
 from tests.bad_inputs.case import (
@@ -10,42 +11,51 @@ from tests.bad_inputs.case import (
     Case,
     Content,
     card,
+    command,
     fitting_weights,
+    on_run,
     other_weights,
     safetensors,
     saved,
     tensor,
 )
 
+_evaluate = functools.partial(command, "evaluate")
+_run = functools.partial(on_run, "evaluate")
+
 
 def _weights(text: str, content: Content) -> Case:
-    return Case("evaluate", text, (*RUN, "--weights", "bad"), files={"bad": content}, edits={})
+    return _run(text, "--weights bad", files={"bad": content})
 
 
 def _config(text: str, **edits: object) -> Case:
     """A run's config.json with other values; in a name here, "__" stands for a dot."""
     dotted = {name.replace("__", "."): value for name, value in edits.items()}
-    return Case("evaluate", text, RUN, edits=dotted)
+    return _run(text, edits=dotted)
+
+
+def _config_file(text: str, content: Content) -> Case:
+    return _run(text, files={"run/config.json": content})
 
 
 def _shipped(text: str, *arguments: str, **files: Content) -> Case:
     """With nin15's weights on the digits in place of those that ship."""
     contents = {"json": card(), "safetensors": b"others"} | files
     named = {f"weights/nin15-digits.{kind}": content for kind, content in contents.items()}
-    return Case("evaluate", text, arguments or ("--pretrained", "nin15"), named)
+    return _evaluate(text, *arguments or ("--pretrained nin15",), files=named)
 
 
 EVALUATE = {
     "neither a run nor weights": Case("evaluate", "give one of --workdir, the folder of a run"),
-    "a run and weights": _shipped("give one of --workdir", *RUN, "--pretrained", "nin15"),
-    "unknown weights": _shipped("'nin51': did you mean nin15", "--pretrained", "nin51"),
+    "a run and weights": _shipped("give one of --workdir", RUN, "--pretrained nin15"),
+    "unknown weights": _shipped("'nin51': did you mean nin15", "--pretrained nin51"),
     "weights of another data set": _shipped(
-        "did you mean nin15-digits", "--pretrained", "nin15-digit"
+        "did you mean nin15-digits", "--pretrained nin15-digit"
     ),
-    "weights outside": _shipped("unknown pretrained weights", "--pretrained", "../nin15-digits"),
+    "weights outside": _shipped("unknown pretrained weights", "--pretrained ../nin15-digits"),
     "shipped weights altered": _shipped("damaged: its SHA-256 is not the one in its card"),
     "a card and others' weights": _shipped(
-        "--weights goes with --workdir", "--pretrained", "nin15", "--weights", "w"
+        "--weights goes with --workdir", "--pretrained nin15 --weights w"
     ),
     "a card that is no JSON": _shipped("nin15-digits.json is damaged", json="{"),
     "a card of a text": _shipped(
@@ -54,46 +64,22 @@ EVALUATE = {
     "a card with a field more": _shipped("of another version of nin_jax", json=card(more=1)),
     "a card of another name": _shipped("its name or its class names", json=card(variant="nin")),
     "a card with a class name less": _shipped("its class names", json=card(class_names=["a"])),
-    "export of a network of one's own": Case(
-        "evaluate", "tiny is not a built-in variant", (*RUN, "--export", "x"), edits={}
-    ),
-    "out is a file": Case(
-        "evaluate", "--out x is a file", (*RUN, "--out", "x"), {"x": ""}, edits={}
-    ),
-    "out a URL": Case("evaluate", "gs://b/c is a URL", (*RUN, "--out", "gs://b/c"), edits={}),
-    "best and a checkpoint": Case(
-        "evaluate",
-        "give one of --checkpoint and --best",
-        (*RUN, "--best", "--checkpoint", "1"),
-        edits={},
-    ),
-    "best of shipped weights": Case(
-        "evaluate", "--best goes with --workdir", ("--pretrained", "nin15", "--best")
-    ),
-    "test without holdout": Case(
-        "evaluate", "--test needs a run with --holdout", (*RUN, "--test"), edits={}
-    ),
-    "a checkpoint of none": Case(
-        "evaluate",
-        "has no checkpoint of step 3: it has none",
-        (*RUN, "--checkpoint", "3"),
-        edits={},
-    ),
-    "folder missing": Case("evaluate", "none is not a run", ("--workdir", "none")),
-    "folder empty": Case("evaluate", "is not a run", ("--workdir", "x"), {"x/": ""}),
-    "folder a file": Case("evaluate", "is not a run", ("--workdir", "x"), {"x": ""}),
-    "folder's name too long": Case("evaluate", "is not a run", ("--workdir", "x" * 300)),
-    "unknown device": Case("evaluate", "--device must be one of", (*RUN, "--device", "tpu")),
-    "no weights": Case(
-        "evaluate", "the run has not finished an epoch", RUN, {"run/model.safetensors": None}, {}
-    ),
-    "weights missing": Case(
-        "evaluate", "cannot read weights none: No such", (*RUN, "--weights", "none"), edits={}
-    ),
-    "weights a folder": Case(
-        "evaluate", "Is a directory", (*RUN, "--weights", "x"), {"x/": ""}, {}
-    ),
-    "weights a pipe": Case("evaluate", "not a file", (*RUN, "--weights", "x"), {"x|": ""}, {}),
+    "export of a network of one's own": _run("tiny is not a built-in variant", "--export x"),
+    "out is a file": _run("--out x is a file", "--out x", files={"x": ""}),
+    "out a URL": _run("gs://b/c is a URL", "--out gs://b/c"),
+    "best and a checkpoint": _run("give one of --checkpoint and --best", "--best --checkpoint 1"),
+    "best of shipped weights": _evaluate("--best goes with --workdir", "--pretrained nin15 --best"),
+    "test without holdout": _run("--test needs a run with --holdout", "--test"),
+    "a checkpoint of none": _run("has no checkpoint of step 3: it has none", "--checkpoint 3"),
+    "folder missing": _evaluate("none is not a run", "--workdir none"),
+    "folder empty": _evaluate("is not a run", "--workdir x", files={"x/": ""}),
+    "folder a file": _evaluate("is not a run", "--workdir x", files={"x": ""}),
+    "folder's name too long": _evaluate("is not a run", "--workdir", "x" * 300),
+    "unknown device": _evaluate("--device must be one of", RUN, "--device tpu"),
+    "no weights": _run("the run has not finished an epoch", files={"run/model.safetensors": None}),
+    "weights missing": _run("cannot read weights none: No such", "--weights none"),
+    "weights a folder": _run("Is a directory", "--weights x", files={"x/": ""}),
+    "weights a pipe": _run("not a file", "--weights x", files={"x|": ""}),
     "weights truncated": _weights(WHOLE, lambda: other_weights()[:10_000]),
     "weights empty": _weights(WHOLE, b""),
     "weights a pickle": _weights(WHOLE, pickle.dumps({"net.0.0.weight": [1.0]})),
@@ -134,21 +120,16 @@ EVALUATE = {
     "weights of another variant": _weights(
         "net.0.0.weight has shape [96, 1, 11, 11], not [8, 1, 3, 3]", other_weights
     ),
-    "weights of another preprocessing": Case(
-        "evaluate",
+    "weights of another preprocessing": _run(
         "run/model.safetensors is for another preprocessing than run: mean 0.5; none",
-        RUN,
-        {"run/model.safetensors": lambda: fitting_weights({"preprocessing": '{"mean": [0.5]}'})},
-        {},
+        files={
+            "run/model.safetensors": lambda: fitting_weights({"preprocessing": '{"mean": [0.5]}'})
+        },
     ),
-    "config not JSON": Case("evaluate", "config.json", RUN, {"run/config.json": "{"}, {}),
-    "config a list": Case("evaluate", "damaged: not an object", RUN, {"run/config.json": "[]"}, {}),
-    "config too deep": Case(
-        "evaluate", "damaged: nested too deeply", RUN, {"run/config.json": DEEP}, {}
-    ),
-    "config binary": Case(
-        "evaluate", "not a UTF-8 text file", RUN, {"run/config.json": b"\xff"}, {}
-    ),
+    "config not JSON": _config_file("config.json", "{"),
+    "config a list": _config_file("damaged: not an object", "[]"),
+    "config too deep": _config_file("damaged: nested too deeply", DEEP),
+    "config binary": _config_file("not a UTF-8 text file", b"\xff"),
     "config with a key less": _config("variant is missing", variant=REMOVED),
     "config with a field more": _config("another version", recipe__flavour="sweet"),
     "config with a field less": _config("of another version of nin_jax: 'lr'", recipe__lr=REMOVED),
@@ -203,23 +184,21 @@ EVALUATE = {
     ),
 }
 
+_export = functools.partial(on_run, "export")
 EXPORT = {
-    "neither a run nor weights": Case("export", "give one of --workdir", ()),
-    "out exists": Case("export", "a exists already", (*RUN, "--out", "a"), {"a": ""}, edits={}),
-    "out in no folder": Case("export", "there is no folder b", (*RUN, "--out", "b/a"), edits={}),
-    "images of another type": Case(
-        "export", "--images must be", (*RUN, "--out", "a", "--images", "int8"), edits={}
-    ),
+    "neither a run nor weights": Case("export", "give one of --workdir"),
+    "out exists": _export("a exists already", "--out a", files={"a": ""}),
+    "out in no folder": _export("there is no folder b", "--out b/a"),
+    "images of another type": _export("--images must be", "--out a --images int8"),
 }
 
+_compare = functools.partial(command, "compare", edits={})
 COMPARE = {
-    "no run": Case("compare", "give one or more folders of runs", ()),
+    "no run": Case("compare", "give one or more folders of runs"),
     "folder without a run": Case("compare", "is not a run", (".",)),
-    "a figure of an unknown kind": Case(
-        "compare", "--out must end in .png, .pdf or .svg", (RUN[1], "--out", "a.txt"), edits={}
+    "a figure of an unknown kind": _compare(
+        "--out must end in .png, .pdf or .svg", "run --out a.txt"
     ),
-    "a figure in no folder": Case(
-        "compare", "there is no folder b", (RUN[1], "--out", "b/a.png"), edits={}
-    ),
-    "a run without an epoch": Case("compare", "cannot read", (RUN[1],), edits={}),
+    "a figure in no folder": _compare("there is no folder b", "run --out b/a.png"),
+    "a run without an epoch": _compare("cannot read", "run"),
 }

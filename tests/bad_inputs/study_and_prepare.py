@@ -34,40 +34,39 @@ STUDY = {
     ),
     "story of commands that are none": _story("commands.0 must be a list, got 3", commands=[3]),
     "story without classes": _story("class_names must be a list, got None", class_names=None),
-    "unknown variant": _study("or nin15", "--variants", "nin51"),
-    "unknown recipe": _study("did you mean modern", "--recipes", "modem"),
-    "no seeds": _study("--seeds must be a whole number >= 1", "--seeds", "0"),
-    "image too small": _study("too small", "--variants", "nin", "--image-size", "20"),
-    "epochs zero": _study("--epochs must be", "--epochs", "0"),
-    "limit zero": _study("--limit-train must be", "--limit-train", "0"),
+    "unknown variant": _study("or nin15", "--variants nin51"),
+    "unknown recipe": _study("did you mean modern", "--recipes modem"),
+    "no seeds": _study("--seeds must be a whole number >= 1", "--seeds 0"),
+    "image too small": _study("too small", "--variants nin --image-size 20"),
+    "epochs zero": _study("--epochs must be", "--epochs 0"),
+    "limit zero": _study("--limit-train must be", "--limit-train 0"),
     "nothing to show": _study("holds no results", "--page-only"),
-    "unknown data set": _study("did you mean fashion_mnist", "--dataset", "fashionmnist"),
-    "ablation of another": _study("--ablation must be one of", "--ablation", "nin15"),
-    "two of one name": _study("has the same name twice", "--variants", "nin", "nin"),
-    "quick and epochs": _study("--epochs does nothing with --quick", "--quick", "--epochs", "3"),
-    "quick and seeds": _study("--seeds does nothing with --quick", "--quick", "--seeds", "2"),
-    "holdout zero": _study("--holdout must be", "--holdout", "0"),
-    "gallery of nothing": _study("none is not a run", "--gallery", "none"),
+    "unknown data set": _study("did you mean fashion_mnist", "--dataset fashionmnist"),
+    "ablation of another": _study("--ablation must be one of", "--ablation nin15"),
+    "two of one name": _study("has the same name twice", "--variants nin nin"),
+    "quick and epochs": _study("--epochs does nothing with --quick", "--quick --epochs 3"),
+    "quick and seeds": _study("--seeds does nothing with --quick", "--quick --seeds 2"),
+    "holdout zero": _study("--holdout must be", "--holdout 0"),
+    "gallery of nothing": _study("none is not a run", "--gallery none"),
     "gallery for the page only": _study(
-        "--gallery does nothing with --page-only", "--page-only", "--gallery", "run"
+        "--gallery does nothing with --page-only", "--page-only --gallery run"
     ),
     "gallery of other classes": _study(
         "--gallery run has num_classes 10, and folder:set has 2",
-        *("--dataset", "folder:set", "--variants", "nin", "--image-size", "67"),
-        *("--gallery", "run"),
+        "--dataset folder:set --variants nin --image-size 67 --gallery run",
         files={f"set/{split}/{c}/p.png": picture for split in ("train", "test") for c in "ab"},
         edits={},
     ),
-    "change without a value": _study("is not of the form field=value", "--changes", "lr"),
-    "change of nothing": _study("unknown field of a recipe", "--changes", "colour=3"),
+    "change without a value": _study("is not of the form field=value", "--changes lr"),
+    "change of nothing": _study("unknown field of a recipe", "--changes colour=3"),
     "change of an option of the study": _study(
-        "unknown field of a recipe 'epochs'", "--changes", "epochs=3"
+        "unknown field of a recipe 'epochs'", "--changes epochs=3"
     ),
     "change to an unknown name": _study(
-        "optimizer must be one of sgd, adam", "--changes", "optimizer=lion"
+        "optimizer must be one of sgd, adam", "--changes optimizer=lion"
     ),
-    "change to a word": _study("needs a number", "--changes", "lr=fast"),
-    "out is a file": _study("is a file", "--out", "file", files={"file": "mine"}),
+    "change to a word": _study("needs a number", "--changes lr=fast"),
+    "out is a file": _study("is a file", "--out file", files={"file": "mine"}),
     "results torn in the middle": _study(
         "line 1 is not a result", "--page-only", files={"study/results.jsonl": "{\n{}\n"}
     ),
@@ -116,12 +115,8 @@ STUDY = {
 
 PREPARE = {
     "nothing given": _prepare("missing --out"),
-    "unknown data set": _prepare("did you mean digits", "--out", "x", "--dataset", "digit"),
-    "data folder missing": _prepare(
-        "does not exist", "--out", "x", "--dataset", "mnist", "--data-dir", "none"
-    ),
-    "out is a file": _prepare(
-        "cannot write", "--out", "x", "--dataset", "digits", files={"x": "mine"}
-    ),
-    "unknown option": _prepare("unknown option", "--out", "x", "--format", "zip"),
+    "unknown data set": _prepare("did you mean digits", "--out x --dataset digit"),
+    "data folder missing": _prepare("does not exist", "--out x --dataset mnist --data-dir none"),
+    "out is a file": _prepare("cannot write", "--out x --dataset digits", files={"x": "mine"}),
+    "unknown option": _prepare("unknown option", "--out x --format zip"),
 }
