@@ -9,8 +9,6 @@ planned epochs, or at the first evaluation after the time limit.
 import itertools
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -19,8 +17,9 @@ import torch
 
 import nin_torch_ref
 from benchmarks.speed import pytorch
+from benchmarks.speed.config import BenchConfig
 from benchmarks.speed.work import OURS, TORCH, Row, Work, error_text
-from nin_jax.data.datasets import Split, load_dataset
+from nin_jax.data.datasets import Dataset, Split, load_dataset
 from nin_jax.data.image_folder import FolderOptions
 from nin_jax.models.geometry import trace
 from nin_jax.models.variants import get_variant
@@ -35,61 +34,43 @@ Evaluation = tuple[int, Callable[[], float]]
 """Images trained on so far, and a function that returns the test accuracy."""
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """The data and limits of both contenders.
+def check(config: BenchConfig) -> None:
+    """Check the options against the data.
 
-    Attributes:
-        variants: names or files. Each is trained from seed 0.
-        image_size: side in pixels.
-        dataset: a name for `load_dataset`.
-        data_dir: folder with its files, or None for the default.
-        epochs: planned length of `modern`, which its cosine schedule needs.
-        targets: test accuracies to reach, in (0, 1).
-        cap_seconds: counted seconds after which a contender is stopped.
-        precision: of both contenders.
+    Raises:
+        UserError: the dataset is missing, or a network cannot take its images.
     """
-
-    variants: tuple[str, ...] = ("nin",)
-    image_size: int = 96
-    dataset: str = "fashion_mnist"
-    data_dir: Path | None = None
-    epochs: int = 3
-    targets: tuple[float, ...] = (0.85, 0.90)
-    cap_seconds: float = 1800
-    precision: Any = "float32"
-
-    def check(self) -> None:
-        """Check the options against the data.
-
-        Raises:
-            UserError: the dataset is missing, or a network cannot take its images.
-        """
-        variants = [get_variant(variant) for variant in self.variants]
-        dataset = load_dataset(self.dataset, self.data_dir, FolderOptions(self.image_size))
-        for variant in variants:
-            trace(variant, dataset.image_shape[2], dataset.num_classes, self.image_size)
-
-    def recipe(self, variant: str, name: str) -> tuple[TrainConfig, Recipe]:
-        """Return configuration and recipe; only `modern` has a planned length."""
-        planned: dict[str, Any] = {"epochs": self.epochs} if name == "modern" else {}
-        config = TrainConfig(
-            variant,
-            name,
-            image_size=self.image_size,
-            precision=self.precision,
-            devices=1,
-            **planned,
-        )
-        return config, recipe_of(config)
+    variants = [get_variant(variant) for variant in _variants(config)]
+    dataset = _dataset(config)
+    for variant in variants:
+        trace(variant, dataset.image_shape[2], dataset.num_classes, _side(config))
 
 
-def train_ours(comparison: Comparison, variant: str) -> Iterator[Evaluation]:
+def _variants(config: BenchConfig) -> tuple[str, ...]:
+    return config.variants or ("nin",)
+
+
+def _side(config: BenchConfig) -> int:
+    return config.image_size or 96
+
+
+def _dataset(config: BenchConfig) -> Dataset:
+    return load_dataset(config.dataset, config.data_dir, FolderOptions(_side(config)))
+
+
+def _recipe(config: BenchConfig, variant: str, name: str) -> tuple[TrainConfig, Recipe]:
+    """Return configuration and recipe; only `modern` has a planned length."""
+    planned: dict[str, Any] = {"epochs": config.epochs} if name == "modern" else {}
+    sizes: dict[str, Any] = {"image_size": _side(config), "precision": config.precision}
+    train = TrainConfig(variant, name, devices=1, **sizes, **planned)
+    return train, recipe_of(train)
+
+
+def train_ours(config: BenchConfig, variant: str) -> Iterator[Evaluation]:
     """Train nin_jax with `modern` for the planned epochs; yield when an evaluation is due."""
-    options = FolderOptions(comparison.image_size)
-    dataset = load_dataset(comparison.dataset, comparison.data_dir, options)
-    config, recipe = comparison.recipe(variant, "modern")
-    run = prepare_run(RunSpec(config, recipe, dataset))
+    dataset = _dataset(config)
+    train, recipe = _recipe(config, variant, "modern")
+    run = prepare_run(RunSpec(train, recipe, dataset))
     feed, images = make_feed(run), len(dataset.train)
     every = EVALUATE_EVERY // recipe.batch_size
 
@@ -109,29 +90,27 @@ def train_ours(comparison: Comparison, variant: str) -> Iterator[Evaluation]:
                     yield epoch * images + min(done * recipe.batch_size, images), accuracy
 
 
-def train_torch(comparison: Comparison, variant: str) -> Iterator[Evaluation]:
+def train_torch(config: BenchConfig, variant: str) -> Iterator[Evaluation]:
     """Train the PyTorch reference with `d2l`, eager and channels_last, without an end.
 
     Yields when an evaluation is due. The training images are resized once, before the first step:
     in a run of more than one epoch this costs less than resizing every batch.
     """
-    options = FolderOptions(comparison.image_size)
-    dataset = load_dataset(comparison.dataset, comparison.data_dir, options)
-    _, recipe = comparison.recipe(variant, "d2l")
+    dataset = _dataset(config)
+    _, recipe = _recipe(config, variant, "d2l")
     work = Work(
         "train",
         variant,
         recipe.batch_size,
-        comparison.image_size,
+        _side(config),
         dataset.image_shape[2],
         num_classes=dataset.num_classes,
     )
     torch.manual_seed(0)
     model, device = pytorch.create_model(work, channels_last=True)
     optimizer = torch.optim.SGD(model.parameters(), lr=recipe.lr)
-    autocast = torch.autocast(
-        device.type, torch.bfloat16, enabled=comparison.precision == "bfloat16"
-    )
+    half = config.precision == "bfloat16"
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=half)
     images, labels = _tensors(dataset.train, work.sides, device)
     every = EVALUATE_EVERY // recipe.batch_size
 
@@ -172,15 +151,15 @@ def _scaled(images: torch.Tensor) -> torch.Tensor:
 CONTENDERS = {OURS: ("modern", train_ours), TORCH: ("d2l", train_torch)}
 
 
-def measure(comparison: Comparison, say: Callable[[str], None]) -> Iterator[Row]:
+def measure(config: BenchConfig, say: Callable[[str], None]) -> Iterator[Row]:
     """Yield a row for each variant, contender and target, or one with the error of a failure.
 
     The ``seconds`` of a row end at the first evaluation at or above its target.
     """
-    for variant in comparison.variants:
+    for variant in _variants(config):
         ours: dict[float, float] = {}  # seconds by target
         for contender in CONTENDERS:
-            for row in _rows(comparison, variant, contender, say):
+            for row in _rows(config, variant, contender, say):
                 if "seconds" in row and contender == OURS:
                     ours[row["target_accuracy"]] = row["seconds"]
                 elif "seconds" in row and ours.get(row["target_accuracy"]):
@@ -189,7 +168,7 @@ def measure(comparison: Comparison, say: Callable[[str], None]) -> Iterator[Row]
 
 
 def _rows(
-    comparison: Comparison, variant: str, contender: str, say: Callable[[str], None]
+    config: BenchConfig, variant: str, contender: str, say: Callable[[str], None]
 ) -> Iterator[Row]:
     """Train one contender; only the time inside its generator counts."""
     name, train = CONTENDERS[contender]
@@ -197,19 +176,19 @@ def _rows(
     row = {"benchmark": "accuracy", "variant": variant, "contender": contender, "recipe": name}
     say(what)
     try:
-        _, recipe = comparison.recipe(variant, name)
+        _, recipe = _recipe(config, variant, name)
         row |= {
-            "dataset": comparison.dataset,
-            "image_size": comparison.image_size,
+            "dataset": config.dataset,
+            "image_size": _side(config),
             "batch_size": recipe.batch_size,
-            "precision": comparison.precision,
-            "cap_seconds": comparison.cap_seconds,
+            "precision": config.precision,
+            "cap_seconds": config.cap_seconds,
         }
         if name == "modern":
             row["planned_epochs"] = recipe.epochs
-        missing, seconds, accuracy, images = list(comparison.targets), 0.0, 0.0, 0
-        evaluations = train(comparison, variant)
-        while missing and seconds < comparison.cap_seconds:
+        missing, seconds, accuracy, images = list(config.targets), 0.0, 0.0, 0
+        evaluations = train(config, variant)
+        while missing and seconds < config.cap_seconds:
             start = time.perf_counter()
             evaluation = next(evaluations, None)
             seconds += time.perf_counter() - start

@@ -2,8 +2,7 @@
 
 from rich.console import Console
 
-from benchmarks.speed import gpu, jobs, output
-from benchmarks.speed.accuracy import Comparison
+from benchmarks.speed import accuracy, gpu, jobs, output
 from benchmarks.speed.config import BenchConfig
 from benchmarks.speed.plan import Plan
 from benchmarks.speed.work import Row
@@ -23,18 +22,8 @@ def run_benchmarks(config: BenchConfig, command: str) -> None:
             without a GPU.
         RunError: `gpu` found that PyTorch or another setting is faster.
     """
-    comparison = Comparison(
-        variants=config.variants or ("nin",),
-        image_size=config.image_size or 96,
-        dataset=config.dataset,
-        data_dir=config.data_dir,
-        epochs=config.epochs,
-        targets=config.targets,
-        cap_seconds=config.cap_seconds,
-        precision=config.precision,
-    )
     if "accuracy" in config.jobs:
-        comparison.check()
+        accuracy.check(config)
     if "gpu" in config.jobs:
         gpu.check()
     console = Console(stderr=True, highlight=False, emoji=False)
@@ -49,7 +38,7 @@ def run_benchmarks(config: BenchConfig, command: str) -> None:
             precision=config.precision,
             rounds=config.rounds,
             workers=config.workers,
-            comparison=comparison,
+            config=config,
             say=status.update,
         )
         for job in dict.fromkeys(config.jobs or jobs.HEADLINE):  # each once, if named twice

@@ -189,6 +189,6 @@ JOBS: Mapping[str, Callable[[Plan], Iterator[Row]]] = {
     "gpu": gpu.measure,
     "sweep": sweep,
     "scale": scaling,
-    "accuracy": lambda plan: accuracy.measure(plan.comparison, plan.say),
+    "accuracy": lambda plan: accuracy.measure(plan.config, plan.say),
 }
 HEADLINE = ("train", "predict", "epoch", "memory", "startup", "images")

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks.speed import accuracy
+from benchmarks.speed.config import BenchConfig
 from benchmarks.speed.work import Task, Work
 
 # The networks of the published comparison.
@@ -23,7 +23,7 @@ class Plan:
         precision: of our computation, and of PyTorch's by autocast.
         rounds: measured rounds.
         workers: processes of PyTorch's DataLoader.
-        comparison: what `accuracy` trains.
+        config: the options, for `accuracy`.
         say: receives a text about what is being measured.
     """
 
@@ -34,7 +34,7 @@ class Plan:
     precision: Any
     rounds: int
     workers: int
-    comparison: accuracy.Comparison = field(default_factory=accuracy.Comparison)
+    config: BenchConfig = field(default_factory=BenchConfig)
     say: Callable[[str], None] = lambda text: None
 
     def works(self, task: Task, variants: Sequence[str], *batch_sizes: int) -> Iterator[Work]:

@@ -8,14 +8,15 @@ import torch
 from PIL import Image
 
 from benchmarks.speed import accuracy
-from benchmarks.speed.accuracy import Comparison, measure
+from benchmarks.speed.accuracy import measure
+from benchmarks.speed.config import BenchConfig
 from benchmarks.speed.work import OURS, TORCH
 from nin_jax.data.datasets import load_dataset
 
 
 @pytest.fixture
-def comparison(tiny) -> Comparison:
-    return Comparison((str(tiny),), 8, "digits", epochs=2, targets=(0.01,), cap_seconds=60)
+def config(tiny) -> BenchConfig:
+    return BenchConfig(variants=(str(tiny),), image_size=8, dataset="digits", epochs=2)
 
 
 def say(text):
@@ -25,7 +26,7 @@ def say(text):
 def contender(*evaluations, seconds=0.0, clock=None):
     """Return a contender that trains for some seconds of the clock before each evaluation."""
 
-    def train(comparison, variant):
+    def train(config, variant):
         for images, found in evaluations:
             if clock is not None:
                 clock[0] += seconds
@@ -56,7 +57,7 @@ def test_seconds_count_training_up_to_each_target(monkeypatch, clock):
     ours = contender((64, 0.5), (128, 0.87), (192, 0.91), seconds=2, clock=clock)
     theirs = contender((64, 0.1), (128, 0.92), (192, 0.93), seconds=5, clock=clock)
     contenders(monkeypatch, ours, theirs)
-    rows = list(measure(Comparison(targets=(0.85, 0.9)), say))
+    rows = list(measure(BenchConfig(targets=(0.85, 0.9)), say))
     assert [(row["contender"], row["target_accuracy"], row["seconds"]) for row in rows] == [
         *((OURS, 0.85, 4), (OURS, 0.9, 6)),
         *((TORCH, 0.85, 10), (TORCH, 0.9, 10)),
@@ -76,7 +77,7 @@ def test_a_missed_target_has_a_note(monkeypatch, clock):
     planned = contender((64, 0.86), (128, 0.88), seconds=2, clock=clock)
     capped = contender(*[(64 * n, 0.1) for n in range(1, 9)], seconds=5, clock=clock)
     contenders(monkeypatch, planned, capped)
-    rows = list(measure(Comparison(targets=(0.85, 0.9), cap_seconds=12), say))
+    rows = list(measure(BenchConfig(targets=(0.85, 0.9), cap_seconds=12), say))
     assert [row.get("seconds") for row in rows] == [2, None, None, None]
     assert [row.get("note") for row in rows[1:]] == [
         "not reached in 4 s (accuracy 0.8800)",
@@ -86,12 +87,12 @@ def test_a_missed_target_has_a_note(monkeypatch, clock):
 
 
 def test_a_failure_is_a_row_and_the_other_continues(monkeypatch):
-    def broken(comparison, variant):
+    def broken(config, variant):
         yield 64, lambda: 0.86
         raise RuntimeError("a long story\nno memory here")
 
     contenders(monkeypatch, broken, contender((64, 0.95)))
-    rows = list(measure(Comparison(targets=(0.85, 0.9)), say))
+    rows = list(measure(BenchConfig(targets=(0.85, 0.9)), say))
     assert rows[0]["target_accuracy"] == 0.85
     assert rows[1]["error"] == "RuntimeError: no memory here"
     assert [row["target_accuracy"] for row in rows[2:]] == [0.85, 0.9]
@@ -101,9 +102,9 @@ def test_a_failure_is_a_row_and_the_other_continues(monkeypatch):
 @pytest.mark.parametrize(
     ("train", "name"), [(accuracy.train_ours, "modern"), (accuracy.train_torch, "d2l")]
 )
-def test_both_sides_are_evaluated_after_the_same_images(monkeypatch, comparison, train, name):
+def test_both_sides_are_evaluated_after_the_same_images(monkeypatch, config, train, name):
     monkeypatch.setattr(accuracy, "EVALUATE_EVERY", 512)
-    evaluations = train(comparison, comparison.variants[0])
+    evaluations = train(config, config.variants[0])
     seen = [(images, evaluate()) for images, evaluate in (next(evaluations) for _ in range(6))]
     assert [images for images, _ in seen] == [512, 1024, 1442, 1954, 2466, 2884]
     assert all(0 <= found <= 1 for _, found in seen)
