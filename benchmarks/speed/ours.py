@@ -70,11 +70,7 @@ def new_model(work: Work) -> nin_jax.NiN:
 
 
 def _our_training(
-    work: Work,
-    model: Any,
-    micro_batch_size: int | None,
-    images: np.ndarray,
-    labels: np.ndarray,
+    work: Work, model: Any, micro_batch_size: int | None, images: np.ndarray, labels: np.ndarray
 ) -> Call:
     graphdef, params = nnx.split(model, nnx.Param)
     recipe = Recipe(

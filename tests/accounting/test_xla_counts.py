@@ -147,7 +147,7 @@ def test_convolutions_and_their_gradients(sides, size, stride, padding, spread, 
         assert_xla_agrees(pullback(conv), y, *args)
 
 
-@pytest.mark.parametrize("sizes", [(1, 10, (224, 224)), (3, 10, (224, 224)), (2, 7, (131, 99))])
+@pytest.mark.parametrize("sizes", [(3, 10, (224, 224)), (2, 7, (131, 99))])
 @pytest.mark.parametrize("variant", distinct_variants())
 def test_the_plain_forward_pass_equals_the_formula(variant, sizes):
     model = model_of(variant, *sizes)

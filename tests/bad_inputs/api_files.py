@@ -14,16 +14,7 @@ from nin_jax.runs.fit import fit
 from nin_jax.runs.trained import load_run
 from nin_jax.study import grid
 from nin_jax.training.config import TrainConfig
-from tests.bad_inputs.case import (
-    DEEP,
-    WHOLE,
-    Case,
-    Content,
-    fails,
-    picture,
-    safetensors,
-    wrong,
-)
+from tests.bad_inputs.case import DEEP, WHOLE, Case, Content, fails, picture, safetensors, wrong
 
 WEIGHT = "net.0.0.weight"
 
@@ -142,7 +133,6 @@ FILES = {
     "pictures.read: text": _picture("not an image format", "text"),
     "pictures.read: truncated": _picture("cannot read 'a.png'", picture()[:40]),
     "pictures.read: PostScript, which another program would run": _picture(
-        "not an image format",
-        "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n",
+        "not an image format", "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n"
     ),
 }

@@ -94,8 +94,7 @@ EVALUATE = {
         WHOLE, safetensors({"a": tensor("F32", [-1], 0, 4)}, b"1234")
     ),
     "weights that overlap": _weights(
-        WHOLE,
-        safetensors({"a": tensor("F32", [1], 0, 4), "b": tensor("F32", [1], 0, 4)}, b"1234"),
+        WHOLE, safetensors({"a": tensor("F32", [1], 0, 4), "b": tensor("F32", [1], 0, 4)}, b"1234")
     ),
     "weights with a hole": _weights(
         WHOLE, safetensors({"a": tensor("F32", [1], 4, 8)}, b"12345678")

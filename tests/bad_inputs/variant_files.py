@@ -75,8 +75,7 @@ VARIANT_FILES = {
         "<a number of", f'{{"stages": [{{"channels": {"9" * 4000}, "kernel": 3}}]}}'
     ),
     "a thousand stages": _variant(
-        "1,003 convolutions are more than 1,000",
-        f'{{"stages": [{",".join([THIN] * 1000)}]}}',
+        "1,003 convolutions are more than 1,000", f'{{"stages": [{",".join([THIN] * 1000)}]}}'
     ),
     "a million stages": _variant(
         "more than 262,144", f'{{"stages": [{",".join([STAGE] * 10**6)}]}}'
