@@ -14,8 +14,7 @@ from nin_jax.data.datasets import Split
 from nin_jax.models.nin import NiN
 from nin_jax.runs import manifest
 from nin_jax.runs.progress import Recorder
-from nin_jax.study import grid
-from nin_jax.study.cell import examine
+from nin_jax.study import cell, grid
 from nin_jax.study.config import StudyConfig, plan
 from nin_jax.study.grid import ABLATION, Cell, Setting
 from nin_jax.training.config import recipe_of
@@ -138,24 +137,24 @@ def dark_head(logit_relu: bool, classifier: Literal["mean", "linear"]) -> NiN:
 
 
 @pytest.mark.parametrize("classifier", [pytest.param("mean", marks=pytest.mark.slow), "linear"])
-def test_a_dead_class_is_zero_everywhere_or_never_predicted(classifier):
+def test_a_dead_class_is_zero_everywhere_or_never_predicted(classifier, monkeypatch):
+    if classifier == "mean":  # each size takes a second; those of a study are checked above
+        monkeypatch.setattr(cell, "SIZES", ())
     images = np.random.default_rng(0).integers(0, 256, (30, 8, 8, 1), np.uint8)
     test = Split(images, np.zeros(30, np.int32))
-    under_relu = examine(dark_head(True, classifier), test)
-    without = examine(dark_head(False, classifier), test)
+    under_relu = cell.examine(dark_head(True, classifier), test)
+    without = cell.examine(dark_head(False, classifier), test)
     assert 2 in under_relu["dead_classes"]
     assert 2 in without["dead_classes"]
     if classifier == "mean":
         assert under_relu["dead_classes"] == [2]  # the other maps are positive
         assert len(without["dead_classes"]) > 1
-    sizes = ["6", "8", "10", "12"] if classifier == "mean" else ["8"]
-    assert list(without["test_accuracy_by_size"]) == sizes
+    assert list(without["test_accuracy_by_size"]) == ["8"]
 
 
 @pytest.mark.slow
 def test_an_interrupted_run_is_resumed(script, small, tmp_path, monkeypatch):
     from nin_jax.runs.fit import fit
-    from nin_jax.study import cell as run_module
 
     resumed, epoch = [], Recorder.epoch
 
@@ -170,7 +169,7 @@ def test_an_interrupted_run_is_resumed(script, small, tmp_path, monkeypatch):
                 patch.setattr(Recorder, "epoch", then_a_signal)
             return fit(config)
 
-    monkeypatch.setattr(run_module, "fit", interrupted)
+    monkeypatch.setattr(cell, "fit", interrupted)
     options = [*small, "--recipes", "modern", "--seeds", 1, "--no-times"]
     assert script("study", *options).code == 143
     assert not (tmp_path / "study" / "results.jsonl").exists()
