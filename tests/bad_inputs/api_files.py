@@ -20,7 +20,8 @@ WEIGHT = "net.0.0.weight"
 
 
 def _fit(text: str, **fields: Any) -> Case:
-    return fails(text, lambda: fit(TrainConfig(**({"dataset": "digits"} | fields))))
+    options: dict[str, Any] = {"dataset": "digits"}
+    return fails(text, lambda: fit(TrainConfig(**(options | fields))))
 
 
 def _metrics(text: str, content: Content) -> Case:
