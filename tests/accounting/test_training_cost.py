@@ -27,7 +27,7 @@ KEYS, IMAGE = 300, 180
 
 
 # One network of each kind: 3x3 convolutions within a block; a block without a pool; a stride of 2
-# and one-pixel maps; average pools with padding, and dropout between blocks; pools that round up.
+# and small maps; average pools with padding, and dropout between blocks; pools that round up.
 KINDS = ("nin_3x3", "nin_gradual", "nin15", "nin_cifar10", "nin_imagenet")
 SLOW = [pytest.param(variant, "d2l", marks=pytest.mark.slow) for variant in KINDS]
 
