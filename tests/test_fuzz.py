@@ -267,7 +267,7 @@ def damaged_config(path: Path) -> st.SearchStrategy[bytes]:
 def load_model(folder: Path) -> None:
     """Call `load_run`, but stop before it creates the model, which takes a second."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(manifest, "new_model", stop)
+        patch.setattr(convert, "new_model", stop)
         with contextlib.suppress(StopIteration):
             nin_jax.load_run(folder)
 

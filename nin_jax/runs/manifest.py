@@ -125,8 +125,12 @@ class SavedRun:
         Raises:
             UserError: the network is too large for any machine, or its images are too small.
         """
+        return new_model(self.variant, **self._options)
+
+    @property
+    def _options(self) -> dict[str, Any]:
         options = {"logit_relu": self.recipe.logit_relu, "dtype": self.config.precision}
-        return new_model(self.variant, **self.sizes, **options, preprocessing=self.preprocessing)
+        return self.sizes | options | {"preprocessing": self.preprocessing}
 
     def load_model(self, weights: Path | None = None) -> NiN:
         """Return the trained network.
@@ -142,9 +146,7 @@ class SavedRun:
         expected = convert.expected_shapes(self.variant, **self.sizes)
         arrays = convert.load_safetensors(path, expected, self.variant.name)
         self.check_preprocessing(path)
-        model = self.make_model()
-        convert.load_state_dict(model, arrays)
-        return model
+        return convert.from_torch(arrays, self.variant, **self._options)
 
     def check_preprocessing(self, weights: Path) -> None:
         """Check that a weights file that states a preprocessing states the run's.
