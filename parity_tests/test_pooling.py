@@ -110,7 +110,7 @@ def _check_any_pool(window: Window, sides: tuple[int, int], precision: Precision
         _torch_max(torch.zeros(1, *sides), window)
     except RuntimeError:
         for way in (ops.FAST, ops.PLAIN):
-            with pytest.raises(UserError, match="too small for a pool"):
+            with pytest.raises(UserError, match=r"too small for a pool|at most half the size"):
                 way.pool(jnp.zeros((1, *sides, 1)), Pool("max", *window))
         return False
     positive = rng.uniform(0.5, 1, size=(2, *sides, 5)).astype(precision)  # nothing cancels

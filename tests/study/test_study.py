@@ -12,9 +12,8 @@ import pytest
 import nin_jax
 from nin_jax.data.datasets import Split
 from nin_jax.models.nin import NiN
-from nin_jax.runs import manifest
 from nin_jax.runs.progress import Recorder
-from nin_jax.study import cell, grid
+from nin_jax.study import cell, config, grid
 from nin_jax.study.config import StudyConfig, plan
 from nin_jax.study.grid import ABLATION, Cell, Setting
 from nin_jax.training.config import recipe_of
@@ -184,6 +183,6 @@ def test_an_interrupted_run_is_resumed(script, small, tmp_path, monkeypatch):
 )
 def test_a_gallery_needs_maps_with_places(monkeypatch, variant, message):
     model = nin_jax.create_model(variant, image_size=67)
-    monkeypatch.setattr(manifest, "load_model", lambda folder: model)
+    monkeypatch.setattr(config, "load_run", lambda folder: model)
     with pytest.raises(nin_jax.UserError, match=message):
         plan(StudyConfig(gallery=Path("run")))
