@@ -1,7 +1,17 @@
 """The weights in the package are complete and small. `parity_tests` compute their accuracy."""
 
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
 import nin_jax
 from nin_jax.models import pretrained
+from parity_tests.pairs import fashion_mnist
+from parity_tests.tolerances import SHIPPED_ACCURACY
+from tests.conftest import SCRIPTS
 
 MOST_BYTES = 15_000_000  # of all weights files together
 
@@ -19,3 +29,17 @@ def test_they_are_complete_and_small():
         assert model.image_size == card.image_size
         assert f"--variant {card.variant} " in card.command
         assert card.test_accuracy > 0.92
+
+
+@pytest.mark.slow
+def test_evaluate_prints_the_accuracy_of_the_card(tmp_path):
+    """Compile as users do: quickly compiled, 10,000 images would take minutes."""
+    if fashion_mnist() is None:
+        pytest.skip("NIN_DATA_DIR has no Fashion-MNIST")
+    command = [sys.executable, SCRIPTS / "evaluate.py", "--pretrained", "nin"]
+    command += ["--out", tmp_path / "confusion"]
+    environment = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    (accuracy,) = re.findall(r"^test accuracy (0\.\d+)$", done.stdout, re.MULTILINE)
+    assert abs(float(accuracy) - pretrained.find("nin").test_accuracy) <= SHIPPED_ACCURACY
