@@ -130,7 +130,8 @@ def _options(config: TrainConfig, recipe: Recipe, variant: Variant) -> dict[str,
         if name not in ("image_size", "batch_size")  # these have columns of their own
     }
     images = "all" if config.limit_train is None else f"{config.limit_train:,}"
-    return {**options, "dropout": str(variant.dropout), "training images": images}
+    rate = variant.dropout if recipe.dropout is None else recipe.dropout
+    return {**options, "dropout": str(rate), "training images": images}
 
 
 @dataclass(frozen=True)

@@ -161,6 +161,8 @@ def prepare_run(
         preprocessing=preprocessing or _preprocessing(spec, initial),
         dtype=config.precision,
     )
+    if recipe.dropout is not None:
+        _set_dropout(model, recipe.dropout)
     new_layers = [] if initial is None else _load_initial(model, initial.arrays, config)
     model.frozen = config.freeze
     graphdef, params = nnx.split(model, nnx.Param)
@@ -191,6 +193,14 @@ def prepare_run(
         steps_per_dispatch=steps_per_dispatch,
         new_layers=new_layers,
     )
+
+
+def _set_dropout(model: NiN, rate: float) -> None:
+    dropouts = [module for module in (*model.pool_dropouts, model.dropout) if module.rate]
+    if not dropouts:
+        raise UserError(f"--dropout has no effect: {model.variant.name} has no dropout")
+    for module in dropouts:
+        module.rate = rate
 
 
 def _preprocessing(spec: RunSpec, initial: Initial | None) -> Preprocessing:

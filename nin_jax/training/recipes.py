@@ -89,6 +89,10 @@ class Recipe:
     clip_norm: NotNegative = 0.0
     """Largest global norm of the gradient; 0 turns clipping off (d2l and paper: 0, modern: 1)."""
 
+    dropout: Fraction | None = None
+    """Rate of every dropout of the network, in [0, 1) (recipes: the network's own rates, mostly
+    0.5)."""
+
     label_smoothing: Fraction = 0.0
     """Fraction of each label that is spread over all classes, in [0, 1) (recipes: 0)."""
 

@@ -160,6 +160,12 @@ TRAIN = {
     "warm-up of no step": _train(
         "--warmup 0.01 has no effect: it is less than one of 12 steps", "--epochs 1 --warmup 0.01"
     ),
+    "dropout one": _train("--dropout must be", "--dropout 1"),
+    "dropout of a network without dropout": _train(
+        "--dropout has no effect: tiny has no dropout",
+        "--variant tiny.toml --image-size 16 --dropout 0.3",
+        files={"tiny.toml": f"dropout = 0\n{TINY_TOML}"},
+    ),
     "smoothing one": _train("--label-smoothing must be", "--label-smoothing 1"),
     "decay negative": _train("--weight-decay must be", "--weight-decay -1"),
     "clip NaN": _train("--clip-norm must be", "--clip-norm nan"),
