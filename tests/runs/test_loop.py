@@ -18,6 +18,7 @@ from benchmarks.soak.small_run import rows_of
 from nin_jax import UserError
 from nin_jax.data import datasets, download
 from nin_jax.data.built_in import BUILT_IN
+from nin_jax.models import convert
 from nin_jax.models.nin import new_model
 from nin_jax.runs import description, environment, manifest, preparation, workdir, writers
 from nin_jax.runs.examples import load_data
@@ -262,6 +263,20 @@ def test_bfloat16_trains(config, monkeypatch, capsys):
     assert np.isfinite(summary["test_loss"])
     weights = load_file(config.workdir / "model.safetensors")
     assert {array.dtype for array in weights.values()} == {np.dtype("float32")}
+
+
+def test_dropout_replaces_every_rate_of_the_network(config, tiny):
+    stage = "[[stages]]\nchannels = 4\nkernel = 3\nmlp = []\n"
+    tiny.write_text(f"{stage}dropout = 0.2\n{stage}padding = 1\n")
+    options = replace(config, image_size=16)
+    own = preparation.prepare_run(preparation.load_spec(options)).model
+    assert [d.rate for d in (*own.pool_dropouts, own.dropout)] == [0.2, 0, 0.5]
+    for rate in (0.3, 0.0):
+        spec = preparation.load_spec(replace(options, dropout=rate))
+        model = preparation.prepare_run(spec).model
+        assert [d.rate for d in (*model.pool_dropouts, model.dropout)] == [rate, 0, rate]
+        # The layers keep their numbers.
+        assert [*convert.to_torch(model)] == [*convert.to_torch(own)]
 
 
 @pytest.mark.slow
