@@ -10,6 +10,7 @@ def train_step(
     optimizer: torch.optim.Optimizer,
     images: torch.Tensor,
     labels: torch.Tensor,
+    clip_norm: float = 0.0,
 ) -> torch.Tensor:
     """Update the model's parameters once, on one batch.
 
@@ -20,6 +21,7 @@ def train_step(
         optimizer: of the model's parameters.
         images: float [B, C, H, W].
         labels: int64 [B], each in [0, num_classes).
+        clip_norm: largest norm of the gradient of all parameters together; 0 does not clip.
 
     Returns:
         Mean cross entropy of the batch before the update, a scalar.
@@ -27,5 +29,7 @@ def train_step(
     optimizer.zero_grad()
     loss = F.cross_entropy(model(images), labels)
     loss.backward()
+    if clip_norm:
+        nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
     optimizer.step()
     return loss.detach()

@@ -1,15 +1,16 @@
-"""Time to accuracy: `modern` in nin_jax, then the published recipe in PyTorch, on the same data.
+"""Time to accuracy: `modern` in nin_jax and in PyTorch, and the published recipe in PyTorch.
 
-Counted: reading the dataset, building the network, compiling, resizing, and every training step.
-Not counted: imports of Python libraries, and evaluation on the test set, which both sides do after
-the same numbers of images. A contender stops when it has reached every target, at the end of its
-planned epochs, or at the first evaluation after the time limit.
+All train on the same data. Counted: reading the dataset, building the network, compiling, resizing,
+and every training step. Not counted: imports of Python libraries, and evaluation on the test set,
+which all do after the same numbers of images. A contender stops when it has reached every target,
+at the end of its planned epochs, or at the first evaluation after the time limit.
 """
 
 import itertools
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -25,6 +26,7 @@ from nin_jax.models.geometry import trace
 from nin_jax.models.variants import get_variant
 from nin_jax.runs.preparation import RunSpec, epoch_order, evaluate_run, make_feed, prepare_run
 from nin_jax.training.config import TrainConfig, recipe_of
+from nin_jax.training.optimizer import make_schedule
 from nin_jax.training.recipes import Recipe
 
 # Images between two evaluations: a whole number of batches of both recipes, 64 and 128.
@@ -90,14 +92,15 @@ def train_ours(config: BenchConfig, variant: str) -> Iterator[Evaluation]:
                     yield epoch * images + min(done * recipe.batch_size, images), accuracy
 
 
-def train_torch(config: BenchConfig, variant: str) -> Iterator[Evaluation]:
-    """Train the PyTorch reference with `d2l`, eager and channels_last, without an end.
+def train_torch(config: BenchConfig, variant: str, name: str) -> Iterator[Evaluation]:
+    """Train the PyTorch reference, eager and channels_last; yield when an evaluation is due.
 
-    Yields when an evaluation is due. The training images are resized once, before the first step:
-    in a run of more than one epoch this costs less than resizing every batch.
+    `modern` trains for the planned epochs, `d2l` without an end. The training images are resized
+    once, before the first step: in a run of more than one epoch this costs less than resizing
+    every batch.
     """
     dataset = _dataset(config)
-    _, recipe = _recipe(config, variant, "d2l")
+    _, recipe = _recipe(config, variant, name)
     work = Work(
         "train",
         variant,
@@ -107,8 +110,10 @@ def train_torch(config: BenchConfig, variant: str) -> Iterator[Evaluation]:
         num_classes=dataset.num_classes,
     )
     torch.manual_seed(0)
-    model, device = pytorch.create_model(work, channels_last=True)
-    optimizer = torch.optim.SGD(model.parameters(), lr=recipe.lr)
+    options: dict[str, Any] = {"init": recipe.init, "logit_relu": recipe.logit_relu}
+    model, device = pytorch.create_model(work, channels_last=True, **options)
+    steps = -(-len(dataset.train) // recipe.batch_size) * recipe.epochs
+    optimizer, schedule = _torch_optimizer(model, recipe, steps)
     half = config.precision == "bfloat16"
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=half)
     images, labels = _tensors(dataset.train, work.sides, device)
@@ -124,14 +129,34 @@ def train_torch(config: BenchConfig, variant: str) -> Iterator[Evaluation]:
         model.train()
         return correct / len(dataset.test)
 
-    for epoch in itertools.count():
+    for epoch in range(recipe.epochs) if name == "modern" else itertools.count():
         batches = torch.randperm(len(labels)).to(device).split(recipe.batch_size)
         for done, rows in enumerate(batches, start=1):
+            batch = _scaled(images[rows]), labels[rows]
             with autocast:
-                nin_torch_ref.train_step(model, optimizer, _scaled(images[rows]), labels[rows])
+                nin_torch_ref.train_step(model, optimizer, *batch, clip_norm=recipe.clip_norm)
+            schedule.step()
             if done % every == 0 or done == len(batches):
                 pytorch.finish(device)
                 yield epoch * len(labels) + min(done * recipe.batch_size, len(labels)), accuracy
+
+
+def _torch_optimizer(
+    model: torch.nn.Module, recipe: Recipe, steps: int
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    """Return the optimizer of `d2l` or `modern`, and what sets its learning rate for each step."""
+    params, options = model.parameters(), {"lr": recipe.lr, "momentum": recipe.momentum}
+    if recipe.optimizer == "muon":
+        options |= {"nesterov": recipe.nesterov, "weight_decay": recipe.weight_decay}
+        optimizer = nin_torch_ref.Muon(params, **options)
+    else:
+        optimizer = torch.optim.SGD(params, **options)
+    rates = np.asarray(jax.vmap(make_schedule(recipe, steps))(np.arange(steps))) / recipe.lr
+
+    def factor(step: int) -> float:
+        return float(rates[min(step, steps - 1)])
+
+    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
 
 def _tensors(
@@ -148,7 +173,19 @@ def _scaled(images: torch.Tensor) -> torch.Tensor:
     return images.to(torch.float32, memory_format=torch.channels_last).div_(255)
 
 
-CONTENDERS = {OURS: ("modern", train_ours), TORCH: ("d2l", train_torch)}
+class Contender(NamedTuple):
+    """A framework with a recipe, and the function that trains with it."""
+
+    name: str
+    recipe: str
+    train: Callable[[BenchConfig, str], Iterator[Evaluation]]
+
+
+CONTENDERS = (
+    Contender(OURS, "modern", train_ours),
+    Contender(TORCH, "modern", partial(train_torch, name="modern")),
+    Contender(TORCH, "d2l", partial(train_torch, name="d2l")),
+)
 
 
 def measure(config: BenchConfig, say: Callable[[str], None]) -> Iterator[Row]:
@@ -160,7 +197,7 @@ def measure(config: BenchConfig, say: Callable[[str], None]) -> Iterator[Row]:
         ours: dict[float, float] = {}  # seconds by target
         for contender in CONTENDERS:
             for row in _rows(config, variant, contender, say):
-                if "seconds" in row and contender == OURS:
+                if "seconds" in row and contender.name == OURS:
                     ours[row["target_accuracy"]] = row["seconds"]
                 elif "seconds" in row and ours.get(row["target_accuracy"]):
                     row["over_ours"] = round(row["seconds"] / ours[row["target_accuracy"]], 3)
@@ -168,15 +205,15 @@ def measure(config: BenchConfig, say: Callable[[str], None]) -> Iterator[Row]:
 
 
 def _rows(
-    config: BenchConfig, variant: str, contender: str, say: Callable[[str], None]
+    config: BenchConfig, variant: str, contender: Contender, say: Callable[[str], None]
 ) -> Iterator[Row]:
     """Train one contender; only the time inside its generator counts."""
-    name, train = CONTENDERS[contender]
-    what = f"accuracy {variant}: {contender}, recipe {name}"
-    row = {"benchmark": "accuracy", "variant": variant, "contender": contender, "recipe": name}
+    what = f"accuracy {variant}: {contender.name}, recipe {contender.recipe}"
+    row = {"benchmark": "accuracy", "variant": variant}
+    row |= {"contender": contender.name, "recipe": contender.recipe}
     say(what)
     try:
-        _, recipe = _recipe(config, variant, name)
+        _, recipe = _recipe(config, variant, contender.recipe)
         row |= {
             "dataset": config.dataset,
             "image_size": _side(config),
@@ -184,10 +221,10 @@ def _rows(
             "precision": config.precision,
             "cap_seconds": config.cap_seconds,
         }
-        if name == "modern":
+        if contender.recipe == "modern":
             row["planned_epochs"] = recipe.epochs
         missing, seconds, accuracy, images = list(config.targets), 0.0, 0.0, 0
-        evaluations = train(config, variant)
+        evaluations = contender.train(config, variant)
         while missing and seconds < config.cap_seconds:
             start = time.perf_counter()
             evaluation = next(evaluations, None)

@@ -48,7 +48,7 @@ class BenchConfig:
     settings than the defaults (steps per dispatch, micro-batches, streamed images); exit code 1
     if one of them is faster. sweep: cost by batch and image size, and the roofline. scale: the
     overhead of a mesh, several devices, and the communication between them. accuracy: seconds
-    to a test accuracy, with recipe modern in nin_jax and recipe d2l in PyTorch."""
+    to a test accuracy, with recipe modern in nin_jax and in PyTorch, and d2l in PyTorch."""
 
     variants: tuple[str, ...] = ()
     """Networks to measure. The benchmarks other than train, ops, sweep and accuracy use them only

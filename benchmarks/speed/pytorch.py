@@ -71,8 +71,16 @@ def torch_call(
     return train
 
 
-def create_model(work: Work, channels_last: bool) -> tuple[torch.nn.Module, torch.device]:
-    """Return the network in training mode and its device, a GPU if there is one."""
+def create_model(
+    work: Work, channels_last: bool, **options: Any
+) -> tuple[torch.nn.Module, torch.device]:
+    """Return the network in training mode and its device, a GPU if there is one.
+
+    Args:
+        work: names the network and its sizes.
+        channels_last: the layout of its memory.
+        options: further arguments of `nin_torch_ref.create_model`.
+    """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cuda":  # as JAX does by default
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
@@ -88,6 +96,7 @@ def create_model(work: Work, channels_last: bool) -> tuple[torch.nn.Module, torc
         in_channels=work.in_channels,
         num_classes=work.num_classes,
         image_size=work.sides,
+        **options,
     )
     return model.to(device).to(memory_format=layout), device  # pyright: ignore[reportCallIssue]
 

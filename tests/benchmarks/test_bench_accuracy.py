@@ -1,17 +1,22 @@
 """Time to accuracy, for a tiny network on the digits. No measured value is asserted."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+import nin_torch_ref
 from benchmarks.speed import accuracy
 from benchmarks.speed.accuracy import measure
 from benchmarks.speed.config import BenchConfig
 from benchmarks.speed.work import OURS, TORCH
 from nin_jax.data.datasets import load_dataset
+from nin_jax.models.variants import get_variant
+from nin_jax.training.optimizer import make_schedule
+from nin_jax.training.recipes import RECIPES
 
 
 @pytest.fixture
@@ -49,7 +54,7 @@ def clock(monkeypatch):
 
 
 def contenders(monkeypatch, ours, theirs):
-    found = {OURS: ("modern", ours), TORCH: ("d2l", theirs)}
+    found = accuracy.Contender(OURS, "modern", ours), accuracy.Contender(TORCH, "d2l", theirs)
     monkeypatch.setattr(accuracy, "CONTENDERS", found)
 
 
@@ -99,20 +104,45 @@ def test_a_failure_is_a_row_and_the_other_continues(monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("train", "name"), [(accuracy.train_ours, "modern"), (accuracy.train_torch, "d2l")]
-)
-def test_both_sides_are_evaluated_after_the_same_images(monkeypatch, config, train, name):
+@pytest.mark.parametrize("contender", accuracy.CONTENDERS)
+def test_all_are_evaluated_after_the_same_images(monkeypatch, config, contender):
     monkeypatch.setattr(accuracy, "EVALUATE_EVERY", 512)
-    evaluations = train(config, config.variants[0])
+    evaluations = contender.train(config, config.variants[0])
     seen = [(images, evaluate()) for images, evaluate in (next(evaluations) for _ in range(6))]
     assert [images for images, _ in seen] == [512, 1024, 1442, 1954, 2466, 2884]
     assert all(0 <= found <= 1 for _, found in seen)
-    if name == "modern":
+    if contender.recipe == "modern":
         assert next(evaluations, None) is None  # at the end of its planned epochs
         assert seen[-1][1] > 0.3  # and learns: chance is 0.1
     else:
         assert next(evaluations)[0] == 3396
+
+
+@pytest.mark.parametrize("name", ["modern", "d2l"])
+def test_pytorch_has_the_learning_rates_of_the_recipe(name):
+    recipe = replace(RECIPES[name](get_variant("nin")), lr=0.02)
+    model = torch.nn.Linear(2, 1)
+    optimizer, schedule = accuracy._torch_optimizer(model, recipe, steps=20)
+    assert isinstance(optimizer, nin_torch_ref.Muon) == (name == "modern")
+    rates = []
+    for _ in range(20):
+        nin_torch_ref.train_step(
+            model, optimizer, torch.ones(1, 2), torch.zeros(1, dtype=torch.int64), clip_norm=1.0
+        )
+        rates.append(schedule.get_last_lr()[0])
+        schedule.step()
+    expected = [float(make_schedule(recipe, 20)(step)) for step in range(20)]
+    np.testing.assert_allclose(rates, expected, rtol=1e-6)  # float32 there
+
+
+def test_pytorch_clips_the_gradient_of_all_parameters_together():
+    model = torch.nn.Linear(2, 3)
+    images, labels = torch.full((1, 2), 100.0), torch.zeros(1, dtype=torch.int64)
+    before = torch.cat([p.detach().flatten().clone() for p in model.parameters()])
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    nin_torch_ref.train_step(model, optimizer, images, labels, clip_norm=0.5)
+    after = torch.cat([p.detach().flatten() for p in model.parameters()])
+    assert abs(float((after - before).norm()) - 0.5) < 1e-4  # of float32 steps of 100s
 
 
 def test_pytorch_gets_the_pixels_of_the_published_pipeline():
@@ -135,6 +165,6 @@ def test_the_command_prints_reached_and_missed_targets(script, tiny):
     )
     assert outcome.code == 0, outcome.err
     rows = json.loads(outcome.out[outcome.out.index("{") :])["rows"]
-    assert [row["contender"] for row in rows] == [OURS, OURS, TORCH, TORCH]
+    assert [row["contender"] for row in rows] == [OURS, OURS, *[TORCH] * 4]
     assert all(row["seconds"] > 0 for row in rows[::2])
     assert all(row["note"].startswith("not reached in") for row in rows[1::2])
