@@ -145,12 +145,12 @@ def _torch_optimizer(
     model: torch.nn.Module, recipe: Recipe, steps: int
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
     """Return the optimizer of `d2l` or `modern`, and what sets its learning rate for each step."""
-    params, options = model.parameters(), {"lr": recipe.lr, "momentum": recipe.momentum}
     if recipe.optimizer == "muon":
-        options |= {"nesterov": recipe.nesterov, "weight_decay": recipe.weight_decay}
-        optimizer = nin_torch_ref.Muon(params, **options)
+        optimizer = nin_torch_ref.Muon(
+            model.parameters(), recipe.lr, recipe.momentum, recipe.nesterov, recipe.weight_decay
+        )
     else:
-        optimizer = torch.optim.SGD(params, **options)
+        optimizer = torch.optim.SGD(model.parameters(), recipe.lr, recipe.momentum)
     rates = np.asarray(jax.vmap(make_schedule(recipe, steps))(np.arange(steps))) / recipe.lr
 
     def factor(step: int) -> float:
