@@ -209,8 +209,12 @@ def _rows(
 ) -> Iterator[Row]:
     """Train one contender; only the time inside its generator counts."""
     what = f"accuracy {variant}: {contender.name}, recipe {contender.recipe}"
-    row = {"benchmark": "accuracy", "variant": variant}
-    row |= {"contender": contender.name, "recipe": contender.recipe}
+    row: Row = {
+        "benchmark": "accuracy",
+        "variant": variant,
+        "contender": contender.name,
+        "recipe": contender.recipe,
+    }
     say(what)
     try:
         _, recipe = _recipe(config, variant, contender.recipe)

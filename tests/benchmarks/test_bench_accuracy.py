@@ -142,7 +142,8 @@ def test_pytorch_clips_the_gradient_of_all_parameters_together():
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
     nin_torch_ref.train_step(model, optimizer, images, labels, clip_norm=0.5)
     after = torch.cat([p.detach().flatten() for p in model.parameters()])
-    assert abs(float((after - before).norm()) - 0.5) < 1e-4  # of float32 steps of 100s
+    # float32 rounds the weights, and PyTorch adds 1e-6 to the norm.
+    assert abs(float((after - before).norm()) - 0.5) < 1e-4
 
 
 def test_pytorch_gets_the_pixels_of_the_published_pipeline():
