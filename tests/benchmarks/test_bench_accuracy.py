@@ -70,7 +70,7 @@ def test_seconds_count_training_up_to_each_target(monkeypatch, clock):
     assert [row["images"] for row in rows] == [128, 192, 128, 128]
     assert [row["test_accuracy"] for row in rows] == [0.87, 0.91, 0.92, 0.92]
     assert [row.get("over_ours") for row in rows] == [None, None, 2.5, 1.667]
-    assert [row.get("planned_epochs") for row in rows] == [3, 3, None, None]
+    assert [row.get("planned_epochs") for row in rows] == [1, 1, None, None]
     assert [(row["recipe"], row["batch_size"]) for row in rows[1:3]] == [
         ("modern", 64),
         ("d2l", 128),

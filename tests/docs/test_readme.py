@@ -177,6 +177,19 @@ def test_the_accuracies_of_long_runs_are_those_of_their_records():
             assert row["dead_classes"] == 0, run
 
 
+def test_the_seconds_to_an_accuracy_are_those_measured():
+    file = ROOT / "benchmarks" / "results" / "accuracy" / "results.json"
+    shown: dict[str, str] = {}
+    for row in json.loads(file.read_text(encoding="utf-8"))["rows"]:
+        name = f"{row['contender'].split()[0]} {row['recipe']}"
+        seconds = f"{row['seconds']:.0f} s" if "seconds" in row else "not in 1,811 s"
+        shown[name] = f"{shown.get(name, '|')} {seconds} |"
+    page = PAGES["benchmarks.md"]
+    assert f"| nin_jax, recipe `modern` {shown['nin_jax modern']}\n" in page
+    assert f"| PyTorch, recipe `modern` {shown['torch modern']}\n" in page
+    assert f"| PyTorch, published recipe `d2l` {shown['torch d2l']}\n" in page
+
+
 @pytest.mark.slow
 def test_the_commands_for_several_devices_run(tmp_path):
     (tmp_path / "scripts").symlink_to(ROOT / "scripts")
