@@ -24,8 +24,8 @@ from jax.typing import DTypeLike
 
 from nin_jax.models import taps, winograd
 from nin_jax.models.derivatives import linear
-from nin_jax.models.kernel_gradient import kernel_gradient
 from nin_jax.models.pooling import plain_pool, pool
+from nin_jax.models.products import kernel_gradient
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 
