@@ -9,6 +9,7 @@ import pytest
 import torch
 from flax import nnx
 
+from nin_jax.models import processor
 from parity_tests.frameworks import as_array, as_nchw, assert_close
 from parity_tests.pairs import make_pair
 from parity_tests.passes import flax_loss
@@ -16,14 +17,16 @@ from parity_tests.tolerances import BFLOAT16_LOGITS
 
 
 @pytest.mark.parametrize(
-    "variant",
+    ("variant", "multiplies"),  # whether the processor has instructions for bfloat16
     [
-        *("nin_3x3", "nin_fc", "nin15"),
-        pytest.param("nin27", marks=pytest.mark.slow),  # the deepest
-        pytest.param("nin_cifar10", marks=pytest.mark.slow),  # with an average pool
+        *(("nin_3x3", False), ("nin_fc", False), ("nin15", False), ("nin15", True)),
+        pytest.param("nin", True, marks=pytest.mark.slow),
+        pytest.param("nin27", False, marks=pytest.mark.slow),  # the deepest
+        pytest.param("nin_cifar10", False, marks=pytest.mark.slow),  # with an average pool
     ],
 )
-def test_logits(variant):
+def test_logits(monkeypatch, variant, multiplies):
+    monkeypatch.setattr(processor, "multiplies_bfloat16", lambda: multiplies)
     pair = make_pair(variant, precision="float32", compute_dtype="bfloat16", batch_size=4)
     graphdef, params = nnx.split(pair.model, nnx.Param)
     assert {param.dtype for param in jax.tree.leaves(params)} == {np.dtype("float32")}

@@ -1,5 +1,6 @@
 """The convolution's values and gradients, and those of XLA's own, against PyTorch's."""
 
+import re
 from functools import partial
 from itertools import product
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812 - its name everywhere
 
-from nin_jax.models import ops, winograd
+from nin_jax.models import ops, processor, winograd
 from parity_tests.frameworks import as_array, as_nchw, as_nhwc, as_tensor, assert_close
 from parity_tests.tolerances import CONV, ROUNDED_TO_BFLOAT16
 
@@ -163,12 +164,37 @@ def test_winograd_transforms_are_exact(size, length):
         np.testing.assert_allclose(filtered, moved, atol=1e-14)
 
 
-@pytest.mark.parametrize(("kernel", "stride", "padding", "channels"), LAYERS)
-def test_bfloat16_rounds_once(kernel, stride, padding, channels):
-    """On a CPU the sums are in float32, by Winograd's method too."""
-    rounded = [a.astype(jnp.bfloat16) for a in _case(kernel, stride, padding, channels)]
+@pytest.mark.parametrize("multiplies", [False, True])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding", "channels"),
+    [*LAYERS, (3, 2, 2, (5, 4)), (3, 1, 5, (4, 5)), (2, 3, 0, (4, 5)), (1, 2, 1, (4, 5))],
+)
+def test_bfloat16_rounds_once(monkeypatch, multiplies, kernel, stride, padding, channels):
+    """The sums are float32, by Winograd's method too, and with a processor's instructions."""
+    monkeypatch.setattr(processor, "multiplies_bfloat16", lambda: multiplies)
+    _check_bfloat16(_case(kernel, stride, padding, channels), stride, padding, multiplies)
+
+
+@pytest.mark.parametrize("sides", [(2, 3), (3, 3)])
+def test_bfloat16_on_small_maps(monkeypatch, sides):
+    monkeypatch.setattr(processor, "multiplies_bfloat16", lambda: True)
+    rng = np.random.default_rng(0)
+    shapes = (2, *sides, 5), (3, 3, 5, 4), (2, *sides, 4)
+    _check_bfloat16([rng.normal(size=shape) for shape in shapes], 1, 1, multiplies=True)
+
+
+def _check_bfloat16(case, stride: int, padding: int, multiplies: bool) -> None:
+    rounded = [a.astype(jnp.bfloat16) for a in case]
     conv = partial(ops.conv, stride=stride, padding=padding)
-    results = jax.jit(partial(_conv_and_gradients, conv))(*rounded)
+    run = jax.jit(partial(_conv_and_gradients, conv))
+    if multiplies:  # only such products use the processor's instructions
+        program = run.trace(*rounded).lower(lowering_platforms=("cpu",)).as_text()
+        products = re.findall(
+            r"dot_general.*: \(tensor<.*x(.*)>, tensor<.*x(.*)>\) .*x(.*)>", program
+        )
+        assert set(products) == {("bf16", "bf16", "f32")}
+        assert "convolution" not in program
+    results = run(*rounded)
     assert {result.dtype for result in results} == {jnp.dtype("bfloat16")}
     x, weights, grad = (a.astype(float) for a in rounded)
     exact = _torch_conv_and_gradients(x, weights, grad, stride, padding)

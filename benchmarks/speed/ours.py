@@ -14,7 +14,7 @@ from flax import nnx
 import nin_jax
 from benchmarks.speed.work import LEARNING_RATE, Call, Work
 from nin_jax.data import transforms
-from nin_jax.models import ops, taps, winograd
+from nin_jax.models import ops, processor, taps, winograd
 from nin_jax.models.block import drop
 from nin_jax.models.nin import with_operations
 from nin_jax.training.device import default_micro_batch_size
@@ -173,9 +173,13 @@ def ablations(work: Work) -> dict[str, Callable[[], Call]]:
         return build(pool=lambda x, p: (ops.PLAIN if p.kind == kind else ops.FAST).pool(x, p))
 
     whole = work.batch_size
-    averages = any(layer.pool and layer.pool.kind == "average" for layer in work.layers)
-    average = {"average pool as nnx.avg_pool": plain_pools("average")}
-    return (average if averages else {}) | {
+    applicable = {}
+    if any(layer.pool and layer.pool.kind == "average" for layer in work.layers):
+        applicable["average pool as nnx.avg_pool"] = plain_pools("average")
+    if work.precision == "bfloat16" and processor.multiplies_bfloat16():
+        float32 = patched(processor, "multiplies_bfloat16", lambda: False)
+        applicable["bfloat16 convolutions in float32"] = float32
+    return applicable | {
         "without Winograd": patched(winograd, "applies", lambda *_: False),
         "small maps as other maps": patched(taps, "applies", lambda *_: False),
         "max pool as nnx.max_pool": plain_pools("max"),

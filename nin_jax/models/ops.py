@@ -22,10 +22,9 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 from jax.typing import DTypeLike
 
-from nin_jax.models import taps, winograd
+from nin_jax.models import processor, products, taps, winograd
 from nin_jax.models.derivatives import linear
 from nin_jax.models.pooling import plain_pool, pool
-from nin_jax.models.products import kernel_gradient
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 
@@ -44,10 +43,11 @@ def conv(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: int = 0) -> 
     Returns:
         float [B, H', W', O] with ``H' = (H + 2 pad - K) // s + 1`` and W' likewise.
     """
-    if kernel.shape[:2] == (1, 1) and stride == 1 and padding == 0:
-        # A product of [B H W, C] and [C, O]: XLA's gradients of products are fast.
-        return lax.dot_general(x, kernel[0, 0], (((3,), (0,)), ((), ())))
-    return _Product("y", stride, padding, x.shape[1:3], kernel.shape[0]).of(x=x, kernel=kernel)
+    in_bfloat16 = x.dtype == jnp.bfloat16 and processor.multiplies_bfloat16()
+    product = _Product("y", stride, padding, x.shape[1:3], kernel.shape[0], in_bfloat16)
+    if product.is_pointwise and not in_bfloat16:
+        return _pointwise_conv(x, kernel)
+    return product.of(x=x, kernel=kernel)
 
 
 def cast(x: jax.Array, dtype: DTypeLike) -> jax.Array:
@@ -66,6 +66,11 @@ def promote(arrays: Any, /, *, dtype: Any = None, inexact: bool = True) -> Any:
     return tuple(None if array is None else cast(array, dtype) for array in arrays)
 
 
+def _pointwise_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Compute one product of [B H W, C] and [C, O]: XLA's gradients of products are fast."""
+    return lax.dot_general(x, kernel[0, 0], (((3,), (0,)), ((), ())))
+
+
 def _plain_conv(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
     pads = ((padding, padding), (padding, padding))
     return lax.conv_general_dilated(x, kernel, (stride, stride), pads, dimension_numbers=NHWC)
@@ -75,7 +80,9 @@ def _cpu_conv(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax
     out_sides = taps.out_sides(x.shape[1:3], kernel.shape[0], padding)
     if taps.applies(kernel.shape[0], stride, x.shape[1:3], out_sides):
         return taps.conv(x, kernel, padding)
-    if winograd.applies(kernel.shape, stride, out_sides[1]):
+    if x.dtype == jnp.bfloat16:
+        return products.conv(x, kernel, stride, padding)
+    if winograd.applies(kernel.shape, stride, out_sides[1], x.dtype):
         return winograd.conv(x, kernel, padding)
     return _plain_conv(x, kernel, stride, padding)
 
@@ -94,6 +101,8 @@ class _Product:
         stride, padding: of the convolution.
         sides: (H, W) of the images.
         size: K of the kernel.
+        in_bfloat16: whether a CPU multiplies bfloat16 operands. If not, it converts them to
+            float32, which lets it use Winograd's form.
     """
 
     wanted: str
@@ -101,6 +110,12 @@ class _Product:
     padding: int
     sides: tuple[int, ...]
     size: int
+    in_bfloat16: bool
+
+    @property
+    def is_pointwise(self) -> bool:
+        """Whether each pixel of y depends on one pixel of x, at the same place."""
+        return (self.size, self.stride, self.padding) == (1, 1, 0)
 
     @property
     def given(self) -> tuple[str, ...]:
@@ -114,21 +129,25 @@ class _Product:
     def cpu(self, first: jax.Array, second: jax.Array) -> jax.Array:
         """Compute the product from forward convolutions and matrix products.
 
-        bfloat16 is computed in float32 and rounded once: Winograd's transforms need the digits.
+        The sums of bfloat16 products are float32 and are rounded once.
         """
-        if first.dtype == jnp.bfloat16:
-            wide = self.cpu(cast(first, jnp.float32), cast(second, jnp.float32))
-            return cast(wide, jnp.bfloat16)
+        dtype = first.dtype
+        if dtype == jnp.bfloat16 and not self.in_bfloat16:
+            first, second = cast(first, jnp.float32), cast(second, jnp.float32)
         if self.wanted == "y":
-            return _cpu_conv(first, second, self.stride, self.padding)
-        if self.wanted == "x":
-            return _input_gradient(second, first, self.sides, self.stride, self.padding)
-        shape = (self.size, self.size, first.shape[3], second.shape[3])
-        return kernel_gradient(first, second, shape, self.stride, self.padding)
+            wanted = _cpu_conv(first, second, self.stride, self.padding)
+        elif self.wanted == "x":
+            wanted = _input_gradient(second, first, self.sides, self.stride, self.padding)
+        else:
+            shape = (self.size, self.size, first.shape[3], second.shape[3])
+            wanted = products.kernel_gradient(first, second, shape, self.stride, self.padding)
+        return cast(wanted, dtype)
 
     def xla(self, first: jax.Array, second: jax.Array) -> jax.Array:
         """Compute the product by XLA's convolution or its transpose."""
         conv = partial(_plain_conv, stride=self.stride, padding=self.padding)
+        if self.is_pointwise:
+            conv = _pointwise_conv
         if self.wanted == "y":
             return conv(first, second)
         if self.wanted == "x":
@@ -181,6 +200,8 @@ def _input_gradient(
     before = kernel.shape[0] - 1 - padding
     if stride == 1 and before >= 0:
         return _cpu_conv(grad, flipped, 1, before)
+    if grad.dtype == jnp.bfloat16:
+        return products.input_gradient(grad, kernel, sides, stride, padding)
     pads = [
         # x_side also counts the rows and columns that no window reaches, as the stride skips them.
         (before, x_side + padding - (stride * (grad_side - 1) + 1))

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.typing import DTypeLike
 
 SMALL = 3  # side of a map; from 4 on, `winograd` computes fewer products
 KERNELS = range(2, 8)  # larger ones have many products, which take long to compile
@@ -26,12 +27,12 @@ def applies(size: int, stride: int, sides: Sequence[int], out_sides: Sequence[in
 def conv(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
     """Compute `ops.conv` with stride 1: [B, H, W, C], [K, K, C, O] -> [B, H', W', O]."""
     sides = out_sides(x.shape[1:3], kernel.shape[0], padding)
-    total = jnp.zeros((x.shape[0], *sides, kernel.shape[3]), x.dtype)
+    total = jnp.zeros((x.shape[0], *sides, kernel.shape[3]), sum_dtype(x))
     for tap, inputs, outputs in _taps(x.shape[1:3], kernel.shape[0], padding):
         margins = [
             (part.start, side - part.stop) for part, side in zip(outputs, sides, strict=True)
         ]
-        total += jnp.pad(x[:, *inputs] @ kernel[tap], ((0, 0), *margins, (0, 0)))
+        total += jnp.pad(product(x[:, *inputs], kernel[tap]), ((0, 0), *margins, (0, 0)))
     return total
 
 
@@ -39,16 +40,28 @@ def kernel_gradient(
     x: jax.Array, grad: jax.Array, kernel_shape: Sequence[int], padding: int
 ) -> jax.Array:
     """Return the gradient of `conv` to the kernel: [B, H, W, C], [B, H', W', O] -> [K, K, C, O]."""
-    none = jnp.zeros(kernel_shape[2:], x.dtype)  # of a tap that meets only padding
+    none = jnp.zeros(kernel_shape[2:], sum_dtype(x))  # of a tap that meets only padding
     products = dict.fromkeys(np.ndindex(*kernel_shape[:2]), none)
     for tap, inputs, outputs in _taps(x.shape[1:3], kernel_shape[0], padding):
         products[tap] = sum_of_products(x[:, *inputs], grad[:, *outputs])
     return jnp.stack([*products.values()]).reshape(*kernel_shape)
 
 
+def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Multiply each pixel by a matrix: [B, H, W, C], [C, O] -> [B, H, W, O]."""
+    dimensions = (((3,), (0,)), ((), ()))
+    return lax.dot_general(x, kernel, dimensions, preferred_element_type=sum_dtype(x))
+
+
 def sum_of_products(x: jax.Array, grad: jax.Array) -> jax.Array:
     """Sum x^T grad over images and positions: [B, H, W, C], [B, H, W, O] -> [C, O]."""
-    return lax.dot_general(x, grad, (((0, 1, 2), (0, 1, 2)), ((), ())))
+    dimensions = (((0, 1, 2), (0, 1, 2)), ((), ()))
+    return lax.dot_general(x, grad, dimensions, preferred_element_type=sum_dtype(x))
+
+
+def sum_dtype(x: jax.Array) -> DTypeLike:
+    """Return the dtype of sums of products: x's, but float32 for bfloat16."""
+    return jnp.float32 if x.dtype == jnp.bfloat16 else x.dtype
 
 
 def out_sides(sides: Sequence[int], size: int, padding: int) -> list[int]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 
+from nin_jax.models import processor
 from nin_jax.training.device import default_device
 
 # Settings of JAX that change the numbers of a run; environment variables set them too.
@@ -34,7 +35,6 @@ JAX_SETTINGS = (
 )
 # Environment variables that change the numbers of the libraries below JAX.
 VARIABLES = ("NVIDIA_TF32_OVERRIDE", "LIBTPU_INIT_ARGS")
-CPU_INFO = Path("/proc/cpuinfo")
 # Flags of XLA that change no number: how many devices a CPU stands for, and what is dumped.
 HARMLESS_FLAGS = ("xla_force_host_platform_device_count", "xla_dump", "xla_log")
 
@@ -83,29 +83,16 @@ def machine() -> dict[str, str]:
 
 
 def lacks_bfloat16() -> bool:
-    """Return whether JAX computes on a CPU that is known to have no bfloat16 instructions.
-
-    Only Linux lists them: under "flags" on x86, under "Features" on ARM.
-    """
-    words = (_cpu_info("flags") or _cpu_info("Features")).split()
+    """Return whether JAX computes on a CPU that is known to have no bfloat16 instructions."""
+    has = processor.instructions()
     known = {"avx512_bf16", "amx_bf16", "bf16"}
-    return default_device().platform == "cpu" and bool(words) and known.isdisjoint(words)
+    return default_device().platform == "cpu" and bool(has) and known.isdisjoint(has)
 
 
 def cpu_model() -> str:
     """Return the name of the processor, or of its architecture where Linux has no name."""
-    name = _cpu_info("model name")
+    name = processor.info("model name")
     return name if name and name.isprintable() else platform.machine()
-
-
-def _cpu_info(field: str) -> str:
-    """Return the first processor's value of a field, or an empty text."""
-    try:
-        lines = CPU_INFO.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:  # not Linux
-        lines = []
-    values = [line.partition(":")[2].strip() for line in lines if line.startswith(field)]
-    return values[0] if values else ""
 
 
 def _cpu_threads() -> int:

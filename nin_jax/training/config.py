@@ -78,8 +78,9 @@ class SetupOptions:
     """With --init-from, train only the head; all other layers keep their weights."""
 
     precision: Precision = "float32"
-    """Precision of the computation; parameters, logits and loss are always float32. On a CPU,
-    bfloat16 convolutions are computed in float32 and rounded."""
+    """Precision of the computation; parameters, logits and loss are always float32. A CPU
+    sums convolutions in float32, and multiplies bfloat16 values only if it has instructions for
+    them (AVX512-BF16, AMX)."""
 
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """Where to run; auto uses a GPU if JAX finds one."""

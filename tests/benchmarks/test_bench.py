@@ -20,6 +20,7 @@ from benchmarks.speed.config import GPU_RESULTS, BenchConfig
 from benchmarks.speed.timing import Timing, interleave
 from benchmarks.speed.work import OURS, Work, training_cost
 from nin_jax.errors import UserError
+from nin_jax.models import processor
 
 
 @pytest.fixture
@@ -129,9 +130,12 @@ def test_the_plain_network_computes_what_ours_does():
 
 
 @pytest.mark.slow
-def test_every_ablation_trains(tiny):
-    work = Work("train", str(tiny), 2, 16)
-    for build in ours.ablations(work).values():
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_every_ablation_trains(monkeypatch, tiny, precision):
+    monkeypatch.setattr(processor, "multiplies_bfloat16", lambda: True)
+    ablations = ours.ablations(Work("train", str(tiny), 2, 16, precision=precision))
+    assert ("bfloat16 convolutions in float32" in ablations) is (precision == "bfloat16")
+    for build in ablations.values():
         build()()
 
 

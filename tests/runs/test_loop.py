@@ -18,7 +18,7 @@ from benchmarks.soak.small_run import rows_of
 from nin_jax import UserError
 from nin_jax.data import datasets, download
 from nin_jax.data.built_in import BUILT_IN
-from nin_jax.models import convert
+from nin_jax.models import convert, processor
 from nin_jax.models.nin import new_model
 from nin_jax.runs import description, environment, manifest, preparation, workdir, writers
 from nin_jax.runs.examples import load_data
@@ -249,7 +249,7 @@ def test_without_network_or_files_training_falls_back_to_digits(config, monkeypa
     ],
 )
 def test_bfloat16_notice(tmp_path, monkeypatch, info, lacking):
-    monkeypatch.setattr(environment, "CPU_INFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(processor, "CPU_INFO", tmp_path / "cpuinfo")
     monkeypatch.setattr(environment, "default_device", lambda: jax.devices("cpu")[0])
     (tmp_path / "cpuinfo").write_text(info)
     assert environment.lacks_bfloat16() is lacking
