@@ -1,5 +1,6 @@
 """A forward and backward pass in each framework: layers, blocks, logits, loss and gradients."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,10 +25,9 @@ from parity_tests.tolerances import FORWARD, GRADIENT, Precision
 
 # The suite compiles without LLVM's optimization (see conftest.py at the top); these options
 # compile as users do. The operations are the same.
-AS_USERS_COMPILE: dict[str, bool | str | int | float] = {
-    "xla_backend_optimization_level": 3,
-    "xla_cpu_use_fusion_emitters": True,
-}
+AS_USERS_COMPILE: dict[str, bool | str | int | float] = {"xla_backend_optimization_level": 3}
+if "xla_cpu_use_fusion_emitters" in os.environ["XLA_FLAGS"]:
+    AS_USERS_COMPILE["xla_cpu_use_fusion_emitters"] = True
 
 
 @dataclass(frozen=True)
