@@ -186,20 +186,43 @@ def test_bfloat16_on_small_maps(monkeypatch, sides):
 def _check_bfloat16(case, stride: int, padding: int, multiplies: bool) -> None:
     rounded = [a.astype(jnp.bfloat16) for a in case]
     conv = partial(ops.conv, stride=stride, padding=padding)
-    run = jax.jit(partial(_conv_and_gradients, conv))
+
+    @jax.jit
+    def run(*arrays):  # in a loop, as a micro-batch
+        return jax.lax.scan(lambda _, a: (None, _conv_and_gradients(conv, *a)), None, arrays)[1]
+
+    program = run.trace(*(a[None] for a in rounded)).lower(lowering_platforms=("cpu",))
     if multiplies:  # only such products use the processor's instructions
-        program = run.trace(*rounded).lower(lowering_platforms=("cpu",)).as_text()
-        products = re.findall(
-            r"dot_general.*: \(tensor<.*x(.*)>, tensor<.*x(.*)>\) .*x(.*)>", program
-        )
-        assert set(products) == {("bf16", "bf16", "f32")}
-        assert "convolution" not in program
-    results = run(*rounded)
+        text = program.as_text()
+        types = re.findall(r"dot_general.*: \(tensor<.*x(.*)>, tensor<.*x(.*)>\) .*x(.*)>", text)
+        assert set(types) == {("bf16", "bf16", "f32")}
+        assert len(types) == text.count("dot_general")
+        assert "convolution" not in text
+    results = [a[0] for a in program.compile()(*(a[None] for a in rounded))]
     assert {result.dtype for result in results} == {jnp.dtype("bfloat16")}
     x, weights, grad = (a.astype(float) for a in rounded)
     exact = _torch_conv_and_gradients(x, weights, grad, stride, padding)
     for a, e, what in zip(results, exact, ["output", "input", "kernel"], strict=True):
         assert_close(a.astype(float), e, ROUNDED_TO_BFLOAT16, what)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding", "channels"),
+    [(11, 4, 0, (1, 96)), (5, 1, 2, (32, 48)), (1, 1, 0, (32, 48))],
+)
+def test_products_of_bfloat16_keep_their_form(monkeypatch, kernel, stride, padding, channels):
+    """XLA compiles each to its kernel with the instructions, which no other form gets."""
+    monkeypatch.setattr(processor, "multiplies_bfloat16", lambda: True)
+    conv = partial(ops.conv, stride=stride, padding=padding)
+    arrays = [a.astype(jnp.bfloat16) for a in _case(kernel, stride, padding, channels, batch=4)]
+    text = jax.jit(partial(_conv_and_gradients, conv)).lower(*arrays).compile().as_text()
+    kernels = re.findall(r"calls=%([\w.-]+),.*__ynn_fusion", text)
+    bodies = dict(re.findall(r"^%([\w.-]+) \((.*?)^}", text, re.M | re.S))
+    products = [name for name, body in bodies.items() if " dot(" in body]
+    assert products
+    assert set(products) <= set(kernels)
+    for name in products:
+        assert re.findall(r"(\w+)\[[\d,]*\]", bodies[name].partition("->")[0]) == ["bf16"] * 2
 
 
 @pytest.mark.parametrize(

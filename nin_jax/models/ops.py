@@ -6,9 +6,11 @@ to rounding, and PyTorch's, also for ties in max pooling.
 XLA's CPU back end computes forward convolutions and matrix products near the machine's peak, but
 its gradients of convolutions and pooling take 5 to 15 times as long as necessary, and 100
 times inside a loop. On the CPU, gradients are therefore written as forward convolutions and
-products, with fewer products where that is faster (`taps`, `winograd`). Other platforms use XLA's
-own gradients. Forward mode and higher derivatives work too (`derivatives`). Only this file has
-platform-dependent code. ``python scripts/bench.py ops`` measures each choice.
+products, with fewer products where that is faster (`taps`, `winograd`). If the processor multiplies
+bfloat16 values (`processor`), all convolutions of bfloat16 are products (`products`); this is
+decided when a program is traced. Other platforms use XLA's own gradients. Forward mode and higher
+derivatives work too (`derivatives`). Only this file has platform-dependent code.
+``python scripts/bench.py ops`` measures each choice.
 """
 
 from collections.abc import Callable, Sequence
@@ -45,7 +47,7 @@ def conv(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: int = 0) -> 
     """
     in_bfloat16 = x.dtype == jnp.bfloat16 and processor.multiplies_bfloat16()
     product = _Product("y", stride, padding, x.shape[1:3], kernel.shape[0], in_bfloat16)
-    if product.is_pointwise and not in_bfloat16:
+    if product.is_pointwise and x.dtype != jnp.bfloat16:
         return _pointwise_conv(x, kernel)
     return product.of(x=x, kernel=kernel)
 
@@ -77,12 +79,14 @@ def _plain_conv(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> j
 
 
 def _cpu_conv(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+    if kernel.shape[0] == stride == 1 and padding == 0:
+        return taps.product(x, kernel[0, 0])
     out_sides = taps.out_sides(x.shape[1:3], kernel.shape[0], padding)
     if taps.applies(kernel.shape[0], stride, x.shape[1:3], out_sides):
         return taps.conv(x, kernel, padding)
-    if x.dtype == jnp.bfloat16:
+    if x.dtype == jnp.bfloat16:  # Winograd's transforms need more digits
         return products.conv(x, kernel, stride, padding)
-    if winograd.applies(kernel.shape, stride, out_sides[1], x.dtype):
+    if winograd.applies(kernel.shape, stride, out_sides[1]):
         return winograd.conv(x, kernel, padding)
     return _plain_conv(x, kernel, stride, padding)
 
@@ -198,9 +202,10 @@ def _input_gradient(
     """Convolve the gradient, dilated by the stride, with the flipped and transposed kernel."""
     flipped = kernel[::-1, ::-1].swapaxes(2, 3)  # [K, K, O, C]
     before = kernel.shape[0] - 1 - padding
-    if stride == 1 and before >= 0:
+    is_bfloat16 = grad.dtype == jnp.bfloat16
+    if stride == 1 and (before >= 0 or is_bfloat16):
         return _cpu_conv(grad, flipped, 1, before)
-    if grad.dtype == jnp.bfloat16:
+    if is_bfloat16:
         return products.input_gradient(grad, kernel, sides, stride, padding)
     pads = [
         # x_side also counts the rows and columns that no window reaches, as the stride skips them.

@@ -1,5 +1,6 @@
 """What Linux says about the processor."""
 
+from functools import cache
 from pathlib import Path
 
 CPU_INFO = Path("/proc/cpuinfo")
@@ -15,11 +16,7 @@ def info(field: str) -> str:
     return values[0] if values else ""
 
 
-def instructions() -> frozenset[str]:
-    """Return the names of the instruction sets: "flags" on x86, "Features" on ARM."""
-    return frozenset((info("flags") or info("Features")).split())
-
-
+@cache
 def multiplies_bfloat16() -> bool:
-    """Return whether XLA's products of bfloat16 are known to be faster than those of float32."""
-    return not instructions().isdisjoint({"avx512_bf16", "amx_bf16"})
+    """Return whether XLA has kernels for bfloat16 instructions of this processor."""
+    return not {"avx512_bf16", "amx_bf16"}.isdisjoint(info("flags").split())

@@ -39,7 +39,7 @@ def conv(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Arra
 def input_gradient(
     grad: jax.Array, kernel: jax.Array, sides: tuple[int, ...], stride: int, padding: int
 ) -> jax.Array:
-    """Return the gradient of `conv` to its input.
+    """Return the gradient of `conv` to its input, for a stride above 1.
 
     Args:
         grad: float [B, H', W', O], of the output.
@@ -51,14 +51,13 @@ def input_gradient(
         [B, H, W, C] in grad's dtype; float32 if that is bfloat16.
     """
 
-    def prepared(x: jax.Array) -> jax.Array:
-        x = _pad(x, padding)
-        return _blocks(x, kernel.shape[0], stride, grad.shape[1:3]) if stride > 1 else x
+    def blocks_of(x: jax.Array) -> jax.Array:
+        return _blocks(_pad(x, padding), kernel.shape[0], stride, grad.shape[1:3])
 
-    blocks = _kernel_blocks(kernel, stride) if stride > 1 else kernel
+    blocks = _kernel_blocks(kernel, stride)
     dx = conv(grad, blocks[::-1, ::-1].swapaxes(2, 3), 1, blocks.shape[0] - 1)
     shape = jax.ShapeDtypeStruct((grad.shape[0], *sides, kernel.shape[2]), dx.dtype)
-    return jax.linear_transpose(prepared, shape)(dx)[0]
+    return jax.linear_transpose(blocks_of, shape)(dx)[0]
 
 
 def kernel_gradient(
@@ -79,7 +78,7 @@ def kernel_gradient(
     """
     if taps.applies(kernel_shape[0], stride, x.shape[1:3], grad.shape[1:3]):
         return taps.kernel_gradient(x, grad, kernel_shape, padding)
-    if winograd.applies(kernel_shape, stride, grad.shape[2], x.dtype):
+    if x.dtype != jnp.bfloat16 and winograd.applies(kernel_shape, stride, grad.shape[2]):
         return winograd.kernel_gradient(x, grad, kernel_shape, padding)
     size, _, channels, features = kernel_shape
     x = _pad(x, padding)
@@ -104,6 +103,9 @@ def _pad(x: jax.Array, padding: int) -> jax.Array:
 
 def _taps_of_rows(x: jax.Array, size: int, width: int) -> jax.Array:
     """Put the K taps of each window's row side by side: [B, H, W, C] -> [B, H, W', K C]."""
+    if x.dtype == jnp.bfloat16:  # XLA would convert each value to float32 and back to copy it
+        bits = lax.bitcast_convert_type(x, jnp.uint16)
+        return lax.bitcast_convert_type(_taps_of_rows(bits, size, width), x.dtype)
     return jnp.concatenate([x[:, :, j : j + width] for j in range(size)], axis=3)
 
 

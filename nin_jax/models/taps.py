@@ -27,7 +27,7 @@ def applies(size: int, stride: int, sides: Sequence[int], out_sides: Sequence[in
 def conv(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
     """Compute `ops.conv` with stride 1: [B, H, W, C], [K, K, C, O] -> [B, H', W', O]."""
     sides = out_sides(x.shape[1:3], kernel.shape[0], padding)
-    total = jnp.zeros((x.shape[0], *sides, kernel.shape[3]), sum_dtype(x))
+    total = jnp.zeros((x.shape[0], *sides, kernel.shape[3]), _sum_dtype(x))
     for tap, inputs, outputs in _taps(x.shape[1:3], kernel.shape[0], padding):
         margins = [
             (part.start, side - part.stop) for part, side in zip(outputs, sides, strict=True)
@@ -40,7 +40,7 @@ def kernel_gradient(
     x: jax.Array, grad: jax.Array, kernel_shape: Sequence[int], padding: int
 ) -> jax.Array:
     """Return the gradient of `conv` to the kernel: [B, H, W, C], [B, H', W', O] -> [K, K, C, O]."""
-    none = jnp.zeros(kernel_shape[2:], sum_dtype(x))  # of a tap that meets only padding
+    none = jnp.zeros(kernel_shape[2:], _sum_dtype(x))  # of a tap that meets only padding
     products = dict.fromkeys(np.ndindex(*kernel_shape[:2]), none)
     for tap, inputs, outputs in _taps(x.shape[1:3], kernel_shape[0], padding):
         products[tap] = sum_of_products(x[:, *inputs], grad[:, *outputs])
@@ -50,18 +50,18 @@ def kernel_gradient(
 def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """Multiply each pixel by a matrix: [B, H, W, C], [C, O] -> [B, H, W, O]."""
     dimensions = (((3,), (0,)), ((), ()))
-    return lax.dot_general(x, kernel, dimensions, preferred_element_type=sum_dtype(x))
+    return lax.dot_general(x, kernel, dimensions, preferred_element_type=_sum_dtype(x))
 
 
 def sum_of_products(x: jax.Array, grad: jax.Array) -> jax.Array:
     """Sum x^T grad over images and positions: [B, H, W, C], [B, H, W, O] -> [C, O]."""
     dimensions = (((0, 1, 2), (0, 1, 2)), ((), ()))
-    return lax.dot_general(x, grad, dimensions, preferred_element_type=sum_dtype(x))
-
-
-def sum_dtype(x: jax.Array) -> DTypeLike:
-    """Return the dtype of sums of products: x's, but float32 for bfloat16."""
-    return jnp.float32 if x.dtype == jnp.bfloat16 else x.dtype
+    if x.dtype == jnp.bfloat16:
+        # XLA's kernel for bfloat16 needs its first operand transposed: grad is narrower than the
+        # taps side by side. A transpose must not become part of the product, which then has none.
+        sums = lax.dot_general(grad, x, dimensions, preferred_element_type=jnp.float32)
+        return lax.optimization_barrier(sums).T
+    return lax.dot_general(x, grad, dimensions)
 
 
 def out_sides(sides: Sequence[int], size: int, padding: int) -> list[int]:
@@ -82,3 +82,8 @@ def _taps(
             outputs.append(slice(first, end))
         if all(part.start < part.stop for part in outputs):
             yield tap, inputs, outputs
+
+
+def _sum_dtype(x: jax.Array) -> DTypeLike:
+    """Return the dtype of sums of products: x's, but float32 for bfloat16."""
+    return jnp.float32 if x.dtype == jnp.bfloat16 else x.dtype

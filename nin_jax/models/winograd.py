@@ -21,7 +21,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.typing import DTypeLike
 
 from nin_jax.models import taps
 
@@ -64,14 +63,9 @@ def matrices(size: int, tile: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return evaluate(tile).T, g, b_t
 
 
-def applies(kernel_shape: Sequence[int], stride: int, out_width: int, dtype: DTypeLike) -> bool:
-    """Return whether this form exists and is faster, as measured by scripts/bench.py ops.
-
-    The transforms need more digits than bfloat16 has.
-    """
+def applies(kernel_shape: Sequence[int], stride: int, out_width: int) -> bool:
+    """Return whether this form exists and is faster, as measured by scripts/bench.py ops."""
     size, _, channels, features = kernel_shape
-    if dtype == jnp.bfloat16:
-        return False
     return stride == 1 and size in KERNELS and min(channels, features) >= 32 and out_width >= 4
 
 

@@ -3,13 +3,15 @@
 from pathlib import Path
 from typing import Any
 
+from nin_jax.models import processor
 from nin_jax.models.preprocessing import Preprocessing
 from nin_jax.models.summary import describe
 from nin_jax.runs import workdir
-from nin_jax.runs.environment import device_name, lacks_bfloat16
+from nin_jax.runs.environment import device_name
 from nin_jax.runs.preparation import Run
 from nin_jax.runs.progress import Progress, Recorder
 from nin_jax.runs.writers import read_metrics
+from nin_jax.training.device import default_device
 
 
 def headline(run: Run, folder: Path, progress: Progress) -> str:
@@ -18,8 +20,9 @@ def headline(run: Run, folder: Path, progress: Progress) -> str:
     notes = "".join(f"\n{note}" for note in dataset.notes)
     if run.model.preprocessing != Preprocessing():
         notes += f"\npreprocessing: {run.model.preprocessing}"
-    if config.precision == "bfloat16" and lacks_bfloat16():
-        notes += "\nbfloat16: this processor has no instructions for it; float32 is faster"
+    converts = default_device().platform == "cpu" and not processor.multiplies_bfloat16()
+    if config.precision == "bfloat16" and converts:
+        notes += "\nbfloat16: this processor computes convolutions in float32; float32 is faster"
     notes += "\nonly the head is trained" if config.freeze else ""
     if progress.step:
         notes += f"\nresumed after step {progress.step}"

@@ -82,13 +82,6 @@ def machine() -> dict[str, str]:
     return {"machine": f"{device.platform}, {kind}"} | libraries
 
 
-def lacks_bfloat16() -> bool:
-    """Return whether JAX computes on a CPU that is known to have no bfloat16 instructions."""
-    has = processor.instructions()
-    known = {"avx512_bf16", "amx_bf16", "bf16"}
-    return default_device().platform == "cpu" and bool(has) and known.isdisjoint(has)
-
-
 def cpu_model() -> str:
     """Return the name of the processor, or of its architecture where Linux has no name."""
     name = processor.info("model name")

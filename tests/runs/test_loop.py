@@ -20,7 +20,7 @@ from nin_jax.data import datasets, download
 from nin_jax.data.built_in import BUILT_IN
 from nin_jax.models import convert, processor
 from nin_jax.models.nin import new_model
-from nin_jax.runs import description, environment, manifest, preparation, workdir, writers
+from nin_jax.runs import manifest, preparation, workdir, writers
 from nin_jax.runs.examples import load_data
 from nin_jax.runs.fit import fit
 from nin_jax.training import device
@@ -240,26 +240,28 @@ def test_without_network_or_files_training_falls_back_to_digits(config, monkeypa
 
 
 @pytest.mark.parametrize(
-    ("info", "lacking"),
+    ("info", "multiplies"),
     [
-        ("flags\t: fpu avx2\n", True),
-        ("flags\t: avx2 avx512_bf16\n", False),
+        ("flags\t: fpu avx2\n", False),
+        ("flags\t: avx2 avx512_bf16\n", True),
+        ("flags\t: avx2 amx_bf16\n", True),
         ("Features\t: fp asimd bf16\n", False),
         ("", False),
     ],
 )
-def test_bfloat16_notice(tmp_path, monkeypatch, info, lacking):
+def test_bfloat16_instructions(tmp_path, monkeypatch, info, multiplies):
     monkeypatch.setattr(processor, "CPU_INFO", tmp_path / "cpuinfo")
-    monkeypatch.setattr(environment, "default_device", lambda: jax.devices("cpu")[0])
     (tmp_path / "cpuinfo").write_text(info)
-    assert environment.lacks_bfloat16() is lacking
+    processor.multiplies_bfloat16.cache_clear()
+    assert processor.multiplies_bfloat16() is multiplies
+    processor.multiplies_bfloat16.cache_clear()
 
 
 def test_bfloat16_trains(config, monkeypatch, capsys):
-    monkeypatch.setattr(description, "lacks_bfloat16", lambda: True)
+    monkeypatch.setattr(processor, "multiplies_bfloat16", lambda: False)
     options = {"image_size": (16, 20), "optimizer": "adam", "label_smoothing": 0.1, "epochs": 1}
     summary = fit(replace(config, precision="bfloat16", **options))
-    assert "bfloat16: this processor has no instructions for it" in capsys.readouterr().out
+    assert "bfloat16: this processor computes convolutions in float32" in capsys.readouterr().out
     assert np.isfinite(summary["test_loss"])
     weights = load_file(config.workdir / "model.safetensors")
     assert {array.dtype for array in weights.values()} == {np.dtype("float32")}
