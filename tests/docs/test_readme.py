@@ -113,7 +113,8 @@ def test_the_readme_is_short():
 
 
 def test_the_results_have_the_parameters_and_macs_of_every_variant():
-    rows = re.findall(r"^\| `(\w+)` \|[^|]*(\| [\d,]+ \| [\d,]+ \|)", PAGES["README.md"], re.M)
+    cells = r"^\| `(\w+)` \|[^|]*\|[^|]*(\| [\d,]+ \| [\d,]+ \|)"
+    rows = re.findall(cells, PAGES["README.md"], re.M)
     expected = []
     for name in nin_jax.list_variants():
         _, counts = nin_jax.describe(name).split("classes, ")
@@ -123,14 +124,16 @@ def test_the_results_have_the_parameters_and_macs_of_every_variant():
 
 
 def test_the_accuracies_are_those_of_the_study():
-    results = ROOT / "benchmarks" / "results" / "study-67" / "results.jsonl"
-    runs = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()]
-    measured: dict[str, list[float]] = {}
-    for run in runs:
-        measured.setdefault(run["variant"], []).append(run["test_accuracy"])
-    rows = dict(re.findall(r"^\| `(\w+)` \| ([\d.± ]*?) ?\|", PAGES["README.md"], re.M))
-    estimates = {name: str(Estimate.of(values)) for name, values in measured.items()}
-    assert rows == {name: estimates.get(name, "") for name in nin_jax.list_variants()}
+    cells = r"^\| `(\w+)` \| ([\d.± ]*?) ?\| ([\d.± ]*?) ?\| [\d,]+ \|"
+    rows = re.findall(cells, PAGES["README.md"], re.M)
+    assert [name for name, *_ in rows] == nin_jax.list_variants()
+    for column, study in enumerate(("study-67", "study-67-long"), start=1):
+        results = ROOT / "benchmarks" / "results" / study / "results.jsonl"
+        measured: dict[str, list[float]] = {}
+        for run in map(json.loads, results.read_text(encoding="utf-8").splitlines()):
+            measured.setdefault(run["variant"], []).append(run["test_accuracy"])
+        estimates = {name: str(Estimate.of(values)) for name, values in measured.items()}
+        assert {row[0]: row[column] for row in rows if row[column]} == estimates
 
 
 def test_every_variant_is_described():
@@ -155,9 +158,10 @@ def test_the_table_of_conventions_is_what_report_prints(script):
 
 
 def test_the_figures_of_the_study_are_those_of_its_page():
-    page = (ROOT / "benchmarks" / "results" / "study-67" / "study.md").read_text(encoding="utf-8")
+    folder = ROOT / "benchmarks" / "results" / "study-67-long"
+    page = (folder / "study.md").read_text(encoding="utf-8")
     figures = re.findall(r"(0\.\d{4})\s±\s(0\.\d{4})", PAGES["training.md"])
-    assert len(figures) == 5
+    assert len(figures) == 6
     for mean, deviation in figures:
         assert f"{mean} ± {deviation}" in page
     assert "2.96 times the MACs" in page
