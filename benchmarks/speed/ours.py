@@ -179,8 +179,9 @@ def ablations(work: Work) -> dict[str, Callable[[], Call]]:
     if work.precision == "bfloat16" and processor.multiplies_bfloat16():
         float32 = patched(processor, "multiplies_bfloat16", lambda: False)
         applicable["bfloat16 convolutions in float32"] = float32
+    else:
+        applicable["without Winograd"] = patched(winograd, "applies", lambda *_: False)
     return applicable | {
-        "without Winograd": patched(winograd, "applies", lambda *_: False),
         "small maps as other maps": patched(taps, "applies", lambda *_: False),
         "max pool as nnx.max_pool": plain_pools("max"),
         "without micro-batches": build(whole),

@@ -48,7 +48,7 @@ def conv(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: int = 0) -> 
     in_bfloat16 = x.dtype == jnp.bfloat16 and processor.multiplies_bfloat16()
     product = _Product("y", stride, padding, x.shape[1:3], kernel.shape[0], in_bfloat16)
     if product.is_pointwise and x.dtype != jnp.bfloat16:
-        return _pointwise_conv(x, kernel)
+        return _pointwise_conv(x, kernel)  # XLA may round bfloat16 sums twice in its gradients
     return product.of(x=x, kernel=kernel)
 
 

@@ -1,7 +1,7 @@
 """A convolution and its gradients as matrix products of a kernel row's taps side by side.
 
-Plain JAX, NHWC and HWIO; `ops` uses it on a CPU. bfloat16 operands give float32 results: only for
-such products does XLA use a processor's bfloat16 instructions.
+Plain JAX, NHWC and HWIO; `ops` uses it on a CPU. bfloat16 operands give float32 results: XLA uses a
+processor's bfloat16 instructions for such products only.
 """
 
 import jax

@@ -4,7 +4,8 @@ On a map of 3x3 pixels, a 3x3 kernel with one pixel of padding meets the image i
 on a map of one pixel in 1 of 9. XLA's convolution computes all of them. It is also slow on narrow
 maps, most of all on those of 2x2.
 
-Plain JAX, NHWC and HWIO; `ops` uses it where it is the fastest form.
+Plain JAX, NHWC and HWIO; `ops` uses it where it is the fastest form. bfloat16 operands give float32
+results, as in `products`, which shares the functions for one product.
 """
 
 from collections.abc import Iterator, Sequence
@@ -57,8 +58,9 @@ def sum_of_products(x: jax.Array, grad: jax.Array) -> jax.Array:
     """Sum x^T grad over images and positions: [B, H, W, C], [B, H, W, O] -> [C, O]."""
     dimensions = (((0, 1, 2), (0, 1, 2)), ((), ()))
     if x.dtype == jnp.bfloat16:
-        # XLA's kernel for bfloat16 needs its first operand transposed: grad is narrower than the
-        # taps side by side. A transpose must not become part of the product, which then has none.
+        # XLA transposes the first operand for its bfloat16 kernel: grad is narrower than the taps
+        # side by side. Without the barrier, the transpose of the sums becomes part of the product,
+        # for which XLA has no kernel.
         sums = lax.dot_general(grad, x, dimensions, preferred_element_type=jnp.float32)
         return lax.optimization_barrier(sums).T
     return lax.dot_general(x, grad, dimensions)

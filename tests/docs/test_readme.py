@@ -165,6 +165,10 @@ def test_the_figures_of_the_study_are_those_of_its_page():
     for mean, deviation in figures:
         assert f"{mean} ± {deviation}" in page
     assert "2.96 times the MACs" in page
+    heads = (folder.parent / "study-100" / "study.md").read_text(encoding="utf-8")
+    for figure in ("0.0016", "0.9190", "0.7708"):
+        assert figure in PAGES["training.md"]
+        assert figure in heads
 
 
 def test_the_accuracies_of_long_runs_are_those_of_their_records():

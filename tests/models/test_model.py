@@ -11,6 +11,7 @@ from flax import nnx
 
 import nin_jax
 from nin_jax import Pool, Stage, Variant
+from nin_jax.models import processor
 from nin_jax.models.block import drop
 from nin_jax.models.geometry import trace
 from nin_jax.models.init import kernel_init
@@ -78,6 +79,22 @@ def test_bfloat16_computation_returns_float32_logits():
     assert run(model, x).dtype == jnp.float32
     assert jax.eval_shape(model.blocks[0], x.astype(jnp.bfloat16)).dtype == jnp.bfloat16
     assert model.blocks[0].convs[0].kernel.dtype == jnp.float32
+
+
+@pytest.mark.parametrize(
+    ("info", "multiplies"),
+    [
+        ("flags\t: fpu avx2\n", False),
+        ("flags\t: avx2 avx512_bf16\n", True),
+        ("flags\t: avx2 amx_bf16\n", True),
+        ("Features\t: fp asimd bf16\n", False),
+        ("", False),
+    ],
+)
+def test_processors_that_multiply_bfloat16(tmp_path, monkeypatch, info, multiplies):
+    monkeypatch.setattr(processor, "CPU_INFO", tmp_path / "cpuinfo")
+    (tmp_path / "cpuinfo").write_text(info)
+    assert processor.multiplies_bfloat16.__wrapped__() is multiplies  # without its cache
 
 
 @pytest.mark.parametrize("classifier", ["mean", "linear"])

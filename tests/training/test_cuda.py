@@ -86,15 +86,21 @@ def assert_xla_convolutions(text: str, input_gradients: int, kernel_gradients: i
 @pytest.mark.parametrize(
     ("recipe", "dtype"), [("d2l", "float32"), ("modern", "float32"), ("modern", "bfloat16")]
 )
-def test_train_steps(monkeypatch, recipe, dtype):
-    # The program for the GPU must not depend on the processor beside it.
-    monkeypatch.setattr(processor, "multiplies_bfloat16", lambda: True)
+def test_train_steps(recipe, dtype):
     text = train_steps(recipe, dtype)
     assert_xla_convolutions(text, CONVOLUTIONS - 1, CONVOLUTIONS)
     kinds = set(re.findall(r"stablehlo\.convolution.*-> tensor<[\dx]+x(\w+)>", text))
     assert kinds == {{"float32": "f32", "bfloat16": "bf16"}[dtype]}
     assert operations(text)["while"] == 1  # the steps of a call; a batch is not divided on a GPU
     assert operations(text)["all_reduce"] == 0
+
+
+def test_the_program_does_not_depend_on_the_processor_beside_the_gpu(monkeypatch):
+    programs = []
+    for multiplies in (False, True):
+        monkeypatch.setattr(processor, "multiplies_bfloat16", lambda value=multiplies: value)
+        programs.append(train_steps("modern", "bfloat16"))
+    assert programs[0] == programs[1]
 
 
 @pytest.mark.parametrize("precision", ["default", "highest"])
