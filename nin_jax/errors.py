@@ -14,6 +14,18 @@ class UserError(ValueError):
     """
 
 
+class DivergedError(UserError):
+    """The loss or the gradient of a run was not finite.
+
+    Attributes:
+        what: what was not finite, and at which step; the message also has remedies.
+    """
+
+    def __init__(self, what: str, remedy: str):
+        super().__init__(f"{what}: {remedy}")
+        self.what = what
+
+
 class RunError(RuntimeError):
     """A run ended for a reason other than a mistake of the user, such as a full disk.
 

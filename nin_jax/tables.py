@@ -140,15 +140,16 @@ def markdown_section(table: Table) -> str:
 def as_csv(table: Table) -> str:
     """Return the table with raw values, sizes in bytes."""
     headings = [heading.replace("MiB", "bytes") for heading in table.headings]
-    return _csv([headings, *([raw(cell) for cell in row] for row in table.rows)])
+    return csv_text([headings, *([raw(cell) for cell in row] for row in table.rows)])
 
 
 def flat_csv(data: Mapping[str, Any]) -> str:
     """Return nested plain data as lines of key and value, the keys joined by dots."""
-    return _csv([("key", "value"), *_flatten(data, "")])
+    return csv_text([("key", "value"), *_flatten(data, "")])
 
 
-def _csv(rows: Iterable[Sequence[Cell]]) -> str:
+def csv_text(rows: Iterable[Sequence[Cell]]) -> str:
+    """Return rows of raw values as CSV."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()

@@ -186,9 +186,10 @@ def test_any_batch_and_a_map_over_examples(kind, rng):
     assert [array.shape for array in empty] == [(0, 4, 3, 2), (0, 6, 5, 2)]
 
 
-def test_averages_in_bfloat16_are_rounded_once(rng):
-    images = jnp.asarray(rng.uniform(0.5, 1, size=(2, 6, 6, 5)), jnp.bfloat16)
-    pool = partial(ops.pool, pool=Pool("average", stride=1))
+@pytest.mark.parametrize("size", [3, 16])  # a wide window takes two passes
+def test_averages_in_bfloat16_are_rounded_once(rng, size):
+    images = jnp.asarray(rng.uniform(0.5, 1, size=(2, size + 3, size + 3, 5)), jnp.bfloat16)
+    pool = partial(ops.pool, pool=Pool("average", size=size, stride=1))
     average = jax.jit(partial(_value_and_gradient, pool))
     actual = average(images, jnp.ones((2, 4, 4, 5), jnp.bfloat16))
     expected = average(images.astype(jnp.float32), jnp.ones((2, 4, 4, 5), jnp.float32))

@@ -15,6 +15,7 @@ from rich.progress import Progress
 from nin_jax.data import transforms
 from nin_jax.errors import UserError, one_line
 from nin_jax.inference.files import PictureSource, find, read_batches
+from nin_jax.inference.predictor import check_images, check_model
 from nin_jax.models.nin import NiN, class_maps
 from nin_jax.runs import workdir
 
@@ -37,11 +38,20 @@ class Explanation:
 
 
 def explain_images(model: NiN, images: np.ndarray) -> list[Explanation]:
-    """Return the class maps of images, uint8 [N, H, W, C].
+    """Return the class maps of images.
+
+    Args:
+        model: with a "mean" classifier.
+        images: uint8 [N, H, W, C] of any size, resized to the model's.
 
     Raises:
-        UserError: the model has a linear classifier, and so no class maps.
+        UserError: the images have another dtype or shape, or the model is not a NiN or has a linear
+            classifier, and so no class maps.
     """
+    check_model(model)
+    check_images(model, images)
+    if images.dtype != np.uint8:
+        raise UserError(f"images must be uint8, got {images.dtype}; `class_maps` takes float ones")
     graphdef, params = nnx.split(model, nnx.Param)
     found = np.asarray(_maps(graphdef, model.image_size, params, images))  # [N, H', W', classes]
     return [

@@ -27,7 +27,7 @@ class Predictor:
     Args:
         model: its parameters are copied; later changes of the model have no effect.
         batch_size: images sent to the device at a time.
-        precision: precision of the computation; None for the model's own. Logits are float32.
+        precision: precision of the computation; None for the model's own. The logits' dtype stays.
 
     Raises:
         UserError: ``model`` is not a NiN, ``batch_size`` is not a whole number above 0, or the
@@ -40,10 +40,7 @@ class Predictor:
     """
 
     def __init__(self, model: NiN, batch_size: int = 128, precision: Precision | None = None):
-        if not isinstance(model, NiN):
-            raise UserError(
-                f"the model must be a NiN, as create_model makes it, got {shown(model)}"
-            )
+        check_model(model)
         if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
             raise UserError(f"batch_size must be a whole number >= 1, got {shown(batch_size)}")
         if precision not in (None, "float32", "bfloat16"):
@@ -84,15 +81,15 @@ class Predictor:
                 [0, 1] of the model's size.
 
         Returns:
-            float32 [N, num_classes].
+            [N, num_classes] in the `logit_dtype` of the model: float32, or float64.
 
         Raises:
             UserError: the dtype or the shape does not match the model.
         """
-        self._check(images)
+        check_images(self.model, images)
         pending = [self._batch(part, *self._arguments) for part in self._parts(images)]
         if not pending:
-            return np.zeros((0, self.model.num_classes), np.float32)
+            return np.zeros((0, self.model.num_classes), self.model.logit_dtype)
         # Of one batch too this is a copy, which may be written: an array of JAX may not.
         return np.concatenate(jax.device_get(pending))[: len(images)]
 
@@ -106,7 +103,7 @@ class Predictor:
         return self._batch.lower(jax.ShapeDtypeStruct(shape, jnp.float32), self._arrays)
 
     def probabilities(self, images: np.ndarray | jax.Array) -> np.ndarray:
-        """Return the softmax of the logits, float32 [N, num_classes], for the same arguments."""
+        """Return the softmax of the logits, [N, num_classes], for the same arguments."""
         return np.array(jax.nn.softmax(self(images)))
 
     def _parts(self, images: np.ndarray | jax.Array) -> Iterator[np.ndarray | jax.Array]:
@@ -122,21 +119,35 @@ class Predictor:
             rest = np.asarray(images[whole * size :])
             yield np.pad(rest, ((0, missing), (0, 0), (0, 0), (0, 0)))
 
-    def _check(self, images: np.ndarray | jax.Array) -> None:
-        channels, size = self.model.in_channels, self.model.image_size
-        if not isinstance(images, np.ndarray | jax.Array):
-            raise UserError(f"images must be an array, got {shown(images)}")
-        if images.ndim != 4 or images.shape[3] != channels:
-            raise UserError(
-                f"images must be [N, H, W, {channels}], got {list(images.shape)}: the model takes "
-                f"{channels} channel{'s' if channels > 1 else ''}"
-            )
-        if images.dtype == np.uint8:
-            return
-        if not jnp.issubdtype(images.dtype, jnp.floating):
-            raise UserError(f"images must be uint8 or floating in [0, 1], got {images.dtype}")
-        if images.shape[1:3] != size:
-            raise UserError(
-                f"float images must be {size[0]}x{size[1]}, as the model, got "
-                f"{images.shape[1]}x{images.shape[2]}; uint8 images are resized"
-            )
+
+def check_model(model: NiN) -> None:
+    """Raise a `UserError` if the model is not a NiN."""
+    if not isinstance(model, NiN):
+        raise UserError(f"the model must be a NiN, as create_model makes it, got {shown(model)}")
+
+
+def check_images(model: NiN, images: np.ndarray | jax.Array) -> None:
+    """Check images that are uint8 of any size, or floating of the model's.
+
+    Raises:
+        UserError: the dtype or the shape does not match the model.
+    """
+    channels, size = model.in_channels, model.image_size
+    if not isinstance(images, np.ndarray | jax.Array):
+        raise UserError(f"images must be an array, got {shown(images)}")
+    if images.ndim != 4 or images.shape[3] != channels:
+        raise UserError(
+            f"images must be [N, H, W, {channels}], got {list(images.shape)}: the model takes "
+            f"{channels} channel{'s' if channels > 1 else ''}"
+        )
+    if images.dtype == np.uint8:
+        if 0 in images.shape[1:3]:
+            raise UserError(f"images need one or more pixels, got {list(images.shape)}")
+        return
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise UserError(f"images must be uint8 or floating in [0, 1], got {images.dtype}")
+    if images.shape[1:3] != size:
+        raise UserError(
+            f"float images must be {size[0]}x{size[1]}, as the model, got "
+            f"{images.shape[1]}x{images.shape[2]}; uint8 images are resized"
+        )

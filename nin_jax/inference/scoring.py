@@ -88,7 +88,7 @@ def score_trained(trained: Trained, data_dir: Path | None = None) -> tuple[Score
     graphdef, params = nnx.split(model, nnx.Param)
     layout = make_layout(devices_for(1))
     score = evaluate(
-        make_eval_step(graphdef, model.image_size, model.num_classes, trained.batch_size, layout),
+        make_eval_step(graphdef, model.image_size, trained.batch_size, layout),
         layout.place(params, EVERYWHERE),
         evaluation_images(layout, dataset),
         count=len(dataset.test),

@@ -114,7 +114,7 @@ def write(trained: Trained, score: Score, folder: Path) -> tuple[Path, Path]:
             partial.write_bytes(content)
         try:
             manifest.write_json(text, asdict(card))
-        except OSError:
+        except BaseException:
             weights.unlink()  # `check` would refuse another try
             raise
     return weights, text

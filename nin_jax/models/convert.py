@@ -49,8 +49,10 @@ def _layers(model: NiN) -> list[tuple[str, nnx.Conv | nnx.Linear]]:
     """Return (name in the state dict, layer) of every layer with parameters.
 
     Raises:
-        UserError: a parameter is in a layer that the state dict has no name for.
+        UserError: a parameter is in a layer that the state dict has no name for, or blocks were
+            added or removed.
     """
+    model.check_blocks()
     blocks = [getattr(block, "convs", [block]) for block in (*model.blocks, model.head)]
     layers = [layer for block in blocks for layer in block]
     layers += [] if model.linear is None else [model.linear]

@@ -141,8 +141,10 @@ class NiN(nnx.Module):
         """The layers at the model's image size.
 
         Raises:
-            UserError: a layer was replaced by another kind of module.
+            UserError: a layer was replaced by another kind of module, or blocks were added or
+                removed.
         """
+        self.check_blocks()
         if (blocks := self.convolutions) is None:
             raise UserError("no rule describes the model: a layer is another kind of module")
         classifier = "mean" if self.linear is None else "linear"
@@ -154,14 +156,19 @@ class NiN(nnx.Module):
         variant = replace(self.variant, classifier=classifier, **rates)
         return trace_blocks(variant, blocks, self.num_classes, self.image_size)
 
-    def _check(self, x: jax.Array) -> None:
-        """Check the images: the mean of a map without pixels would be NaN."""
-        shape, stages = jnp.shape(x), self.variant.stages
-        if len(self.blocks) != len(stages):
+    def check_blocks(self) -> None:
+        """Raise a `UserError` if blocks were added to the model, or removed."""
+        if len(self.blocks) != len(self.variant.stages):
             raise UserError(
                 f"the model has {len(self.blocks)} blocks before the head, where "
-                f"{self.variant.name} has {len(stages)}; make a Variant with other stages"
+                f"{self.variant.name} has {len(self.variant.stages)}; make a Variant with other "
+                "stages"
             )
+
+    def _check(self, x: jax.Array) -> None:
+        """Check the images: the mean of a map without pixels would be NaN."""
+        self.check_blocks()
+        shape = jnp.shape(x)
         if len(shape) != 4 or shape[3] != self.in_channels:
             raise UserError(f"images must be [B, H, W, {self.in_channels}], got {list(shape)}")
         if not jnp.issubdtype(dtype := jnp.result_type(x), jnp.floating):
@@ -245,7 +252,7 @@ def class_maps(model: NiN, x: jax.Array) -> jax.Array:
         x: float [B, H, W, C] in [0, 1].
 
     Returns:
-        float32 [B, H', W', num_classes].
+        [B, H', W', num_classes] in the model's `logit_dtype`.
 
     Raises:
         UserError: the model has a linear classifier, or the images have another shape or are too

@@ -9,7 +9,7 @@ times inside a loop. On the CPU, gradients are therefore written as forward conv
 products, with fewer products where that is faster (`taps`, `winograd`). If the processor multiplies
 bfloat16 values (`processor`), all convolutions of bfloat16 are products (`products`); this is
 decided when a program is traced. Other platforms use XLA's own gradients. Forward mode and higher
-derivatives work too (`derivatives`). Only this file has platform-dependent code.
+derivatives work too (`derivatives`). Only here do operations differ between platforms.
 ``python scripts/bench.py ops`` measures each choice.
 """
 

@@ -22,8 +22,8 @@ def pool(x: jax.Array, pool: Pool) -> jax.Array:
     zeros, so this rule matters. The maximum of a window with NaN is NaN, and its gradient goes to
     the last NaN.
 
-    float16 and bfloat16 are averaged in float32. An average never divides by the pixels behind the
-    padding's edge, which ``round_up`` adds.
+    float16 and bfloat16 are averaged in float32 and rounded once. An average never divides by the
+    pixels behind the padding's edge, which ``round_up`` adds.
 
     Args:
         x: float [B, H, W, C].
@@ -35,9 +35,12 @@ def pool(x: jax.Array, pool: Pool) -> jax.Array:
     Raises:
         UserError: no window fits.
     """
-    for windows in Windows.of(x, pool).passes():
+    passes, dtype = Windows.of(x, pool).passes(), x.dtype
+    if pool.kind == "average" and len(passes) > 1:
+        x = _wide(x)
+    for windows in passes:
         x = _max_pool(windows, x) if pool.kind == "max" else _avg_pool(windows, x)
-    return x
+    return x.astype(dtype)
 
 
 def _avg_pool(windows: Windows, x: jax.Array) -> jax.Array:

@@ -104,11 +104,11 @@ def read_history(folder: Path) -> History:
         _options(config, recipe, variant),
         config.holdout is not None,
         epochs,
-        _minutes(epochs, recipe.batch_size),
+        _minutes(epochs, saved.train_images),
     )
 
 
-def _minutes(epochs: Sequence[Epoch], batch_size: int) -> list[float | None]:
+def _minutes(epochs: Sequence[Epoch], train_images: int) -> list[float | None]:
     """Return the minutes until the end of each epoch.
 
     An epoch has no speed if its only dispatch includes compilation; the first known one is taken.
@@ -117,8 +117,8 @@ def _minutes(epochs: Sequence[Epoch], batch_size: int) -> list[float | None]:
     known = next(filter(None, speeds), None)
     if known is None:
         return [None] * len(epochs)
-    steps = pairwise([0, *(row.step for row in epochs)])
-    images = [(after - before) * batch_size for before, after in steps]
+    numbers = pairwise([0, *(row.epoch for row in epochs)])
+    images = [(after - before) * train_images for before, after in numbers]
     seconds = (count / (speed or known) for count, speed in zip(images, speeds, strict=True))
     return [total / 60 for total in accumulate(seconds)]
 

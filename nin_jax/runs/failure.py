@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 
-from nin_jax.errors import Interrupted, UserError
+from nin_jax.errors import DivergedError, Interrupted, UserError
 from nin_jax.runs import manifest, workdir
 from nin_jax.runs.agreement import agree
 from nin_jax.runs.preparation import Run, epoch_order
@@ -25,7 +25,8 @@ def handled(saver: Saver) -> Iterator[None]:
 
     Raises:
         Interrupted: a signal was received; a checkpoint is saved.
-        UserError: a step was not finite (its batch is recorded), or memory is too small.
+        DivergedError: a step was not finite; its batch is recorded.
+        UserError: memory is too small.
     """
     run = saver.run
     try:
@@ -38,7 +39,7 @@ def handled(saver: Saver) -> Iterator[None]:
     except NotFinite as found:
         batch = _batch(run, found.step)
         written = agree(partial(_write_report, saver.folder, run, found, batch))
-        raise UserError(_nonfinite_text(found, written)) from None
+        raise _diverged(found, written) from None
 
 
 @contextlib.contextmanager
@@ -96,16 +97,16 @@ def _plain(number: float) -> float | str:
     return number if math.isfinite(number) else str(number)
 
 
-def _nonfinite_text(found: NotFinite, folder: str | None) -> str:
+def _diverged(found: NotFinite, folder: str | None) -> DivergedError:
     batch = f"the batch is recorded in {folder}" if folder else "the batch could not be recorded"
     if math.isfinite(found.loss):
         what = f"the gradient norm is {found.gradient_norm}"
     else:
         what = f"the loss is {found.loss}"
-    return (
-        f"{what} at step {found.step}: lower --lr (now {found.learning_rate:g}), clip the gradient "
-        "with --clip-norm 1, or skip such steps with --skip-nonfinite; the checkpoints are from "
-        f"before this step; {batch}"
+    return DivergedError(
+        f"{what} at step {found.step}",
+        f"lower --lr (now {found.learning_rate:g}), clip the gradient with --clip-norm 1, or skip "
+        f"such steps with --skip-nonfinite; the checkpoints are from before this step; {batch}",
     )
 
 

@@ -113,9 +113,7 @@ def _train_in(folder: Path, run: Run, started: float, interruption: Interruption
     checkpoints = Checkpoints(folder / workdir.CHECKPOINTS, run.config.keep_checkpoints)
     progress = _restore(folder, run, checkpoints)
     with contextlib.ExitStack() as stack:
-        outputs = _open_writers(folder, run)
-        for writer in outputs:
-            stack.enter_context(contextlib.closing(writer))
+        outputs = _open_writers(folder, run, stack)
         screen = writers.Screen(len(run.learning_rates), progress.step, quiet=not is_first())
         stack.enter_context(screen)
         screen.line(description.headline(run, folder, progress))
@@ -163,18 +161,24 @@ def _restore(folder: Path, run: Run, checkpoints: Checkpoints) -> Progress:
         more = "--patience" if early else length
         raise UserError(f"nothing left to do: {folder} {what}; raise {more}")
     if is_first():
-        writers.cut(metrics, size)
+        with one_line(f"{metrics} cannot be written", raised=RunError):
+            writers.cut(metrics, size)
     return progress
 
 
-def _open_writers(folder: Path, run: Run) -> list[Any]:
-    """Return the writers of metrics.jsonl and, in the process that owns the folder, TensorBoard."""
-    if not is_first():
-        return [writers.JsonlWriter(Path(os.devnull))]
+def _open_writers(folder: Path, run: Run, stack: contextlib.ExitStack) -> list[Any]:
+    """Return the writers of metrics.jsonl and, in the process that owns the folder, TensorBoard.
+
+    The stack closes them.
+    """
+    metrics = folder / workdir.METRICS if is_first() else Path(os.devnull)
     with one_line(f"{folder} cannot be written", raised=RunError):
+        rows = stack.enter_context(contextlib.closing(writers.JsonlWriter(metrics)))
+        if not is_first():
+            return [rows]
+        written = writers.read_metrics(metrics)  # damaged ones are an error; nothing is changed yet
         manifest.write_config(folder, run, run.model.preprocessing)
-        rows = writers.JsonlWriter(folder / workdir.METRICS)
-        written = writers.read_metrics(folder / workdir.METRICS)
         # That of fewer epochs would mark the run as done.
         (folder / workdir.SUMMARY).unlink(missing_ok=True)
-        return [rows, writers.TensorBoardWriter(folder / workdir.TENSORBOARD, written)]
+        events = writers.TensorBoardWriter(folder / workdir.TENSORBOARD, written)
+        return [rows, stack.enter_context(contextlib.closing(events))]

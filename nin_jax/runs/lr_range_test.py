@@ -55,7 +55,7 @@ class FindLrConfig(RecipeOptions, SetupOptions):
     lr_to: Rate = 10.0
     """Learning rate of the last step."""
 
-    test_steps: Annotated[int, Field(ge=10)] = 200
+    test_steps: Annotated[int, Field(ge=10, le=1_000_000)] = 200
     """Steps of the test, each with a larger learning rate; it ends early if the loss diverges."""
 
     out: FilePath = Path()
@@ -149,7 +149,8 @@ def _test(run: Run, steps: int) -> RangeTest:
             smoothed.append(mean / (1 - MEMORY**step))
             row = {"step": step, "train_loss": loss, "train_accuracy": accuracy}
             screen.step(row | {"images_per_second": None})
-            diverged = not smoothed[-1] <= DIVERGED * min(smoothed)  # also if it is NaN
+            last = smoothed[-1]
+            diverged = not math.isfinite(last) or last > DIVERGED * min(smoothed)
             if diverged:
                 break
     rates = run.learning_rates[: len(losses)].astype(float)

@@ -52,6 +52,7 @@ class _SavedDataset(BaseModel, strict=True):
     name: Text
     checksum: Text
     image_shape: tuple[Size, Size, Size]
+    train_images: Size
     class_names: Annotated[list[Text], FAIL_FAST] = []
 
 
@@ -88,6 +89,7 @@ class SavedRun:
         sizes: the network's number of channels and classes and image size, by name.
         known_names: of the first classes; a run may have more logits.
         data_checksum: of the dataset.
+        train_images: number of training images.
         numerics: settings and versions that the numbers depend on; empty for an earlier version.
     """
 
@@ -99,6 +101,7 @@ class SavedRun:
     sizes: dict[str, Any]
     known_names: tuple[str, ...]
     data_checksum: str
+    train_images: int
     numerics: dict[str, Any]
 
     @property
@@ -200,6 +203,7 @@ def read_run(folder: Path) -> SavedRun:
         },
         known_names=tuple(saved.dataset.class_names),
         data_checksum=saved.dataset.checksum,
+        train_images=saved.dataset.train_images,
         numerics=saved.numerics,
     )
 

@@ -150,21 +150,8 @@ def prepare_run(
         shard_params=config.shard_params,
         own_examples=not isinstance(dataset.train, Split) or streams(config, dataset),
     )
-    model = new_model(
-        get_variant(config.variant),
-        in_channels=dataset.image_shape[2],
-        num_classes=config.num_classes or dataset.num_classes,
-        image_size=recipe.image_size,
-        seed=config.seed,
-        init=recipe.init,
-        logit_relu=recipe.logit_relu,
-        preprocessing=preprocessing or _preprocessing(spec, initial),
-        dtype=config.precision,
-    )
-    if recipe.dropout is not None:
-        _set_dropout(model, recipe.dropout)
+    model = _make_model(spec, preprocessing or _preprocessing(spec, initial))
     new_layers = [] if initial is None else _load_initial(model, initial.arrays, config)
-    model.frozen = config.freeze
     graphdef, params = nnx.split(model, nnx.Param)
     steps = spec.steps_per_epoch * recipe.epochs
     if steps > MAX_STEPS:
@@ -187,12 +174,32 @@ def prepare_run(
         model=model,
         state=state,
         train_steps=make_train_steps(train_step, steps_per_dispatch, layout, state),
-        eval_step=make_eval_step(graphdef, model.image_size, model.num_classes, micro, layout),
+        eval_step=make_eval_step(graphdef, model.image_size, micro, layout),
         learning_rates=np.asarray(jax.vmap(schedule)(jnp.arange(steps))),
         micro_batch_size=micro,
         steps_per_dispatch=steps_per_dispatch,
         new_layers=new_layers,
     )
+
+
+def _make_model(spec: RunSpec, preprocessing: Preprocessing) -> NiN:
+    """Return the run's network with initial weights."""
+    config, recipe, dataset = spec.config, spec.recipe, spec.dataset
+    model = new_model(
+        get_variant(config.variant),
+        in_channels=dataset.image_shape[2],
+        num_classes=config.num_classes or dataset.num_classes,
+        image_size=recipe.image_size,
+        seed=config.seed,
+        init=recipe.init,
+        logit_relu=recipe.logit_relu,
+        preprocessing=preprocessing,
+        dtype=config.precision,
+    )
+    if recipe.dropout is not None:
+        _set_dropout(model, recipe.dropout)
+    model.frozen = config.freeze
+    return model
 
 
 def _set_dropout(model: NiN, rate: float) -> None:

@@ -199,7 +199,8 @@ class Recorder:
             "seconds": round(now - self._epoch_started, 2),
         }
         progress.epoch, progress.labels, progress.predictions = [0.0] * 3, [0.0], [0.0]
-        self._epoch_started, self._window_started, self._timed[:] = now, now, 0
+        self._epoch_started = self._window_started = self._trained_at = now
+        self._timed[:] = 0
         progress.last_epoch = row
         recalls = [figures["recall"] for figures in score.per_class()]
         progress.accuracy_per_class = [None if np.isnan(recall) else recall for recall in recalls]
@@ -273,7 +274,8 @@ def _means(name: str, sums: list[float]) -> dict[str, float | None]:
 
 
 def _rate(images: float, seconds: float) -> float | None:
-    return round(images / seconds, 1) if images else None
+    """Return images per second; None if no step was timed, or the clock is too coarse."""
+    return round(images / seconds, 1) or None if seconds > 0 else None
 
 
 def remedies(run: Run) -> tuple[str, str]:

@@ -61,6 +61,8 @@ def _files(folder: Path, title: str) -> None:
     from matplotlib.figure import Figure  # slow to import
     from safetensors.numpy import load_file, save
 
+    from nin_jax.plotting import literal_text
+
     folder.mkdir()
     manifest.write_json(folder / workdir.CONFIG, {"title": title})
     row = {"kind": "step", "step": 0, "time": 0.0, "train_loss": 0.0}
@@ -73,9 +75,14 @@ def _files(folder: Path, title: str) -> None:
     with replacing(folder / workdir.WEIGHTS) as weights:
         weights.write_bytes(save({"weight": np.zeros(1, np.float32)}))
     load_file(folder / workdir.WEIGHTS)
-    figure = Figure(figsize=(1, 1))
-    figure.suptitle(title)
-    figure.savefig(folder / workdir.CURVES)
+
+    @literal_text
+    def draw() -> None:
+        figure = Figure(figsize=(1, 1))
+        figure.suptitle(title)
+        figure.savefig(folder / workdir.CURVES)
+
+    draw()
 
 
 def _checkpoint(folder: Path, layout: Layout) -> None:

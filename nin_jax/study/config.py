@@ -6,8 +6,7 @@ from typing import Literal
 
 from nin_jax.errors import UserError, unknown_name
 from nin_jax.models.variants import EXERCISE, get_variant
-from nin_jax.runs.trained import load_run
-from nin_jax.study import grid
+from nin_jax.study import gallery, grid
 from nin_jax.study.grid import Cell, Setting
 from nin_jax.training.recipes import RECIPES
 
@@ -69,6 +68,8 @@ def plan(config: StudyConfig) -> tuple[Setting, list[Cell]]:
     Raises:
         UserError: an option has a wrong value, or a cell cannot be run.
     """
+    if not config.recipes:
+        raise UserError("--recipes needs the name of one or more recipes")
     for recipe in config.recipes:
         if recipe not in RECIPES:
             raise unknown_name("recipe", recipe, RECIPES)
@@ -81,7 +82,7 @@ def plan(config: StudyConfig) -> tuple[Setting, list[Cell]]:
     if config.gallery is not None:
         if config.page_only:
             raise UserError("--gallery does nothing with --page-only")
-        _check_gallery(config.gallery)
+        gallery.check(config.gallery)
     if not 1 <= config.seeds <= MAX_SEEDS:
         raise UserError(
             f"--seeds must be a whole number >= 1 and <= {MAX_SEEDS:,}, got {config.seeds}"
@@ -98,18 +99,6 @@ def plan(config: StudyConfig) -> tuple[Setting, list[Cell]]:
         cells = grid.cells(variants, config.recipes, config.seeds, ablation, config.changes)
     grid.check(cells, setting)
     return setting, cells
-
-
-def _check_gallery(folder: Path) -> None:
-    """Refuse a run whose network has no class maps, or maps that show no places."""
-    model = load_run(folder)
-    if model.linear is not None:
-        raise UserError(f"--gallery {folder}: its network has no class maps")
-    height, width, _ = model.layers[-1].in_shape
-    if height * width == 1:
-        raise UserError(
-            f"--gallery {folder}: its class maps have a single pixel; give a run with larger images"
-        )
 
 
 def _check_quick(config: StudyConfig) -> None:

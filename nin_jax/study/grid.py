@@ -20,6 +20,7 @@ from nin_jax.training.recipes import RECIPES, Recipe
 from nin_jax.validation import FAIL_FAST, Accuracy, Text, from_json
 
 Row = dict[str, Any]
+MAX_NAME = 200  # characters of the name of a run's folder; file systems allow 255 bytes
 RESULTS = "results.jsonl"
 
 # The modern recipe with one ingredient replaced, removed or added.
@@ -100,7 +101,7 @@ def changes_of(change: str) -> Mapping[str, Any]:
     """Return the fields of a change: a name in `ABLATION`, or text such as ``lr=0.06, init=he``.
 
     Raises:
-        UserError: it is neither, or a field cannot have its value.
+        UserError: it is neither, a field is given twice, or it cannot have its value.
     """
     if change in ABLATION:
         return ABLATION[change]
@@ -108,11 +109,13 @@ def changes_of(change: str) -> Mapping[str, Any]:
     shared = {field.name for field in fields(Setting)}
     types = {name: t for name, t in get_type_hints(Recipe).items() if name not in shared}
     for part in filter(None, (part.strip() for part in change.split(","))):
-        name, sign, text = part.partition("=")
+        name, sign, text = (each.strip() for each in part.partition("="))
         if not sign:
             raise UserError(f"--changes: {part!r} is not of the form field=value, as lr=0.06")
         if name not in types:
             raise unknown_name("field of a recipe", name, types)
+        if name in changes:
+            raise UserError(f"--changes: {change!r} gives {name} twice")
         if get_origin(types[name]) is Literal:
             if text not in get_args(types[name]):
                 raise UserError(
@@ -122,6 +125,8 @@ def changes_of(change: str) -> Mapping[str, Any]:
             continue
         try:
             changes[name] = json.loads(text)
+            if changes[name] is None:
+                raise ValueError
         except ValueError:
             raise UserError(f"--changes: {part!r} needs a number, true or false") from None
     return changes
@@ -160,9 +165,20 @@ def check(grid: Iterable[Cell], setting: Setting) -> None:
     """Check every run.
 
     Raises:
-        UserError: one cannot be run.
+        UserError: one cannot be run, or two would have the same folder.
     """
+    cells: dict[str, Cell] = {}
     for cell in grid:
+        if len(cell.name) > MAX_NAME:
+            raise UserError(
+                f"a run's folder would be {shown(cell.name)}, which is too long for a name: give "
+                "shorter --changes"
+            )
+        if (other := cells.setdefault(cell.name, cell)) != cell:
+            raise UserError(
+                f"--changes: {shown(other.change)} and {shown(cell.change)} would have the same "
+                f"folder, {cell.name}: write one of them in another way"
+            )
         recipe = recipe_of(cell.config(setting, Path(), resume=False))
         check_image_size(get_variant(cell.variant), recipe.image_size)
 

@@ -4,8 +4,6 @@ The page fetches nothing, and everything that comes from a file is escaped.
 """
 
 import base64
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,7 +20,7 @@ from nin_jax.study.content import (
     what_was_run,
 )
 from nin_jax.study.statistics import Group
-from nin_jax.tables import Table, markdown_section, raw
+from nin_jax.tables import Table, csv_text, markdown_section, raw
 
 _TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).parent),
@@ -77,11 +75,9 @@ def as_csv(groups: Sequence[Group]) -> str:
     """Return all columns with raw values; a field is empty if its value is not known."""
     columns = {"accuracy": ACCURACY["accuracy"], "± 95 %": _half, **ACCURACY, **COSTS}
     table = group_table("", groups, columns)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(table.headings)
-    writer.writerows([raw(cell, unknown="") for cell in row] for row in table.rows)
-    return text.getvalue()
+    return csv_text(
+        [table.headings, *([raw(cell, unknown="") for cell in row] for row in table.rows)]
+    )
 
 
 def _half(group: Group) -> float | None:

@@ -1,5 +1,6 @@
 """What a study's page shows besides the results: commands, classes, costs, gallery."""
 
+import os
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Annotated
@@ -9,10 +10,11 @@ from pydantic import AfterValidator, BaseModel, Field
 from nin_jax.errors import RunError, UserError, one_line
 from nin_jax.runs import manifest
 from nin_jax.study.content import Picture
+from nin_jax.study.gallery import GALLERY
 from nin_jax.study.networks import Networks
 from nin_jax.validation import FAIL_FAST, from_json
 
-STORY, GALLERY = "study.json", "gallery"
+STORY = "study.json"
 
 
 @dataclass
@@ -56,7 +58,7 @@ def read_story(out: Path) -> Story:
         UserError: the file is damaged, or names a file outside ``gallery/``.
     """
     path = out / STORY
-    if not path.exists():
+    if not os.path.exists(path):  # Path's own raises where a name is too long
         return Story()
     plain = manifest.read_json(path)
     try:

@@ -63,7 +63,6 @@ class EvalState:
 def make_eval_step(
     graphdef: nnx.GraphDef,
     image_size: tuple[int, int],
-    num_classes: int,
     batch_size: int,
     layout: Layout,
 ) -> Callable[..., EvalState]:
@@ -111,7 +110,7 @@ def evaluate(
     """Evaluate a split with the step of `make_eval_step`; each example counts once.
 
     Args:
-        eval_step: made for this ``batch_size``, ``num_classes`` and ``layout``.
+        eval_step: made for this ``batch_size`` and ``layout``.
         params: the model's parameters, complete on every device.
         parts: images and labels, divided over the devices, as from `feed.evaluation_parts`.
         count: number of examples in all parts.

@@ -1,6 +1,7 @@
 """The optimizer of a recipe, as an Optax chain."""
 
 import jax
+import jax.numpy as jnp
 import optax
 from optax.contrib import MuonDimensionNumbers, muon
 
@@ -124,6 +125,19 @@ def optimizer_of(
     optimizer = make_optimizer(recipe, total_steps, schedule)
     if config.freeze:
         optimizer = for_head_only(optimizer)
-    if config.skip_nonfinite:
-        optimizer = optax.apply_if_finite(optimizer, max_consecutive_errors=2**31 - 1)
-    return optimizer
+    return _if_finite(optimizer) if config.skip_nonfinite else optimizer
+
+
+def _if_finite(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
+    """Return the optimizer, which does nothing where the gradient's global norm is not finite.
+
+    The norm may overflow while all entries are finite. Such a step is reported as skipped too.
+    """
+    careful = optax.apply_if_finite(optimizer, max_consecutive_errors=2**31 - 1)
+
+    def update(grads, state, params=None):
+        finite = jnp.isfinite(optax.tree.norm(grads))
+        grads = jax.tree.map(lambda g: jnp.where(finite, g, jnp.nan), grads)
+        return careful.update(grads, state, params)
+
+    return optax.GradientTransformation(careful.init, update)

@@ -62,6 +62,10 @@ STUDY = {
     "change of an option of the study": _study(
         "unknown field of a recipe 'epochs'", "--changes epochs=3"
     ),
+    "change given twice": _study("gives lr twice", "--changes lr=0.1,lr=0.2"),
+    "change to nothing": _study("needs a number", "--changes lr=null"),
+    "no recipes": _study("--recipes needs the name of one or more", "--recipes"),
+    "out too long": _study("File name too long", "--out", "x" * 300),
     "change to an unknown name": _study(
         "optimizer must be one of sgd, adam", "--changes optimizer=lion"
     ),

@@ -47,6 +47,20 @@ def test_a_linear_classifier_has_no_maps():
         explain_images(model, np.zeros((1, 28, 28, 1), np.uint8))
 
 
+def test_images_that_cannot_be_explained_are_refused():
+    model = nin_jax.create_model("nin_cifar10", in_channels=1, image_size=32)
+    bad = {
+        "images must be uint8, got float32": np.zeros((1, 32, 32, 1), np.float32),
+        r"must be \[N, H, W, 1\]": np.zeros((1, 28, 28, 3), np.uint8),
+        "need one or more pixels": np.zeros((1, 0, 28, 1), np.uint8),
+    }
+    for message, images in bad.items():
+        with pytest.raises(nin_jax.UserError, match=message):
+            explain_images(model, images)
+    with pytest.raises(nin_jax.UserError, match="the model must be a NiN"):
+        explain_images(object(), np.zeros((1, 28, 28, 1), np.uint8))  # type: ignore[arg-type]
+
+
 def test_an_explanation_has_the_models_logits(undisturbed, tmp_path):
     path = save(tmp_path / "one.png", pictures(1, 16, 16)[0])
     model = nin_jax.load_run(undisturbed)

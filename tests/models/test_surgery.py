@@ -139,8 +139,11 @@ def test_images_without_a_map_are_refused_as_the_layers_say():
 def test_a_missing_block_is_an_error_of_one_line():
     model = _new()
     model.blocks.pop()
-    with pytest.raises(UserError, match="the model has 1 blocks before the head, where tiny has 2"):
-        model(jnp.zeros((1, SIZE, SIZE, 1)))
+    x = jnp.zeros((1, SIZE, SIZE, 1))
+    uses = (lambda: model(x), lambda: model.layers, lambda: convert.to_torch(model))
+    for use in uses:
+        with pytest.raises(UserError, match="has 1 blocks before the head, where tiny has 2"):
+            use()
 
 
 def test_logits_are_float64_where_the_parameters_are():

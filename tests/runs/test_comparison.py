@@ -26,9 +26,9 @@ def test_committed_runs():
     assert [row["million MACs"] for row in rows] == ["117.6", "108.0"]
     assert "recipe" not in found.headings
     assert found.note.startswith("All: recipe modern, batch size 64, seed 0.")
-    # Each epoch is 938 steps of 64 images.
+    # The last of an epoch's 938 steps has only 32 images.
     speeds = [row.images_per_second or 0.0 for row in runs[0].epochs]
-    expected = [60032 / speed / 60 for speed in speeds]
+    expected = [60000 / speed / 60 for speed in speeds]
     assert runs[0].minutes == pytest.approx([sum(expected[: n + 1]) for n in range(3)])
     every = table(runs, every_epoch=True)
     assert [row[every.headings.index("epoch")] for row in every.rows] == [1, 2, 3, 1, 2, 3]
@@ -96,7 +96,7 @@ def test_numbers_that_a_good_run_may_lack(tmp_path):
     """Its first epoch is one dispatch, all its steps were skipped, and its test loss is NaN."""
     lacking = dict.fromkeys(("train_accuracy", "test_loss", "images_per_second"))
     run = history_of(tmp_path, GOOD | lacking, GOOD | {"step": 6, "epoch": 2})
-    assert run.minutes == pytest.approx([128 / 32 / 60, 384 / 32 / 60])
+    assert run.minutes == pytest.approx([60000 / 32 / 60, 120000 / 32 / 60])
     found = table([run], every_epoch=True)
     first = dict(zip(found.headings, found.texts[0], strict=True))
     unknown = ["training accuracy", "test loss"]

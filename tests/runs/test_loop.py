@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import subprocess
+import time
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from nin_jax.models.nin import new_model
 from nin_jax.runs import manifest, preparation, workdir, writers
 from nin_jax.runs.examples import load_data
 from nin_jax.runs.fit import fit
+from nin_jax.runs.progress import Recorder
 from nin_jax.training import device
 from tests.support.disturbed import assert_same, command_of, events_of
 from tests.support.picture_folders import make_folder, pictures
@@ -102,6 +104,24 @@ def test_several_steps_per_dispatch_are_the_same_run(config, undisturbed):
         assert a.keys() == b.keys()
         for name in a.keys() - {"kind"}:
             np.testing.assert_allclose(a[name], b[name], rtol=1e-4)
+
+
+def test_the_time_of_an_evaluation_does_not_count_for_the_speed(config, monkeypatch):
+    """The first dispatch of an epoch has the end of a row's ten steps inside it."""
+    epoch = Recorder.epoch
+
+    def late(recorder, score):
+        time.sleep(0.5)
+        epoch(recorder, score)
+
+    monkeypatch.setattr(Recorder, "epoch", late)
+    limits = {"limit_train": 60, "batch_size": 4, "micro_batch_size": 4}  # 15 steps in an epoch
+    fit(replace(config, steps_per_dispatch=10, epochs=3, **limits))
+    rows = writers.read_metrics(config.workdir / workdir.METRICS)
+    speeds = {row["step"]: row["images_per_second"] for row in rows if row["kind"] == "step"}
+    assert list(speeds) == [10, 15, 20, 30, 40, 45]
+    assert speeds.pop(10) is None  # it includes compilation
+    assert min(speeds.values()) > 8  # 4 images in 0.5 s
 
 
 @pytest.mark.slow

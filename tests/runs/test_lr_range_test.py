@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks.soak.small_run import rows_of
+from nin_jax.runs import lr_range_test
 from nin_jax.runs.fit import fit
 from nin_jax.runs.lr_range_test import RangeTest
 
@@ -70,3 +71,10 @@ def test_the_suggestion_follows_its_rule():
         rate, why = made(curve).suggestion()
         assert rate is None
         assert reason in why
+
+
+def test_a_loss_that_is_not_finite_at_once_ends_the_test(script, tiny, monkeypatch):
+    losses = [(float("inf"), 0.1), (2.0, 0.1)]
+    monkeypatch.setattr(lr_range_test, "_figures", lambda run: (each for each in losses))
+    outcome = script("find_lr", "--variant", tiny, *SMALL)
+    assert (outcome.code, "the loss diverged at " in outcome.out) == (0, True)

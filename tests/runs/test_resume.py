@@ -181,6 +181,23 @@ def test_a_checkpoint_of_another_version_is_refused(again, monkeypatch):
         fit(replace(again, epochs=3))
 
 
+@pytest.mark.parametrize("damage", ["a line", "a folder"])
+def test_damaged_metrics_leave_the_run_as_it_is(again, damage):
+    saved = (again.workdir / workdir.CONFIG).read_bytes()
+    metrics = again.workdir / workdir.METRICS
+    if damage == "a line":
+        metrics.write_bytes(b"{" + metrics.read_bytes()[1:].replace(b"{", b"[", 1))
+        error, message = UserError, "line 2: not a JSON object"
+    else:
+        metrics.unlink()
+        metrics.mkdir()
+        error, message = RunError, "metrics.jsonl cannot be written: Is a directory"
+    with pytest.raises(error, match=message):
+        fit(replace(again, epochs=3))
+    assert (again.workdir / workdir.CONFIG).read_bytes() == saved
+    assert (again.workdir / workdir.SUMMARY).exists()
+
+
 @pytest.mark.slow
 def test_rows_after_the_checkpoint_are_replaced(again, undisturbed):
     """The metrics of a killed run may be ahead of its checkpoint, with an incomplete last row."""

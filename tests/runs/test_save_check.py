@@ -4,7 +4,7 @@ import pytest
 
 from nin_jax import UserError
 from nin_jax.errors import RunError
-from nin_jax.runs import manifest, workdir, writers
+from nin_jax.runs import manifest, save_check, workdir, writers
 from nin_jax.runs.checkpoint import Checkpoints, SaveError
 from nin_jax.runs.fit import fit
 
@@ -44,3 +44,7 @@ def test_a_run_whose_first_checkpoint_cannot_be_saved_ends_before_it_trains(conf
         with pytest.raises(RunError, match=r"can be saved \(No space left on device\): make room"):
             fit(config)
     assert (config.workdir / workdir.METRICS).read_bytes() == b""
+
+
+def test_a_name_that_looks_like_mathematics_is_a_title(tmp_path):
+    save_check._files(tmp_path / "trial", "net$^$: 16x16x1")

@@ -6,8 +6,10 @@ import json
 import os
 import subprocess
 from dataclasses import replace
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
@@ -16,6 +18,8 @@ from nin_jax import UserError
 from nin_jax.runs import checkpoint, environment, fit, manifest, resuming, workdir, writers
 from nin_jax.runs.preparation import epoch_order, load_spec, prepare_run
 from nin_jax.runs.saving import Cadence
+from nin_jax.training.optimizer import optimizer_of
+from nin_jax.training.recipes import Recipe
 from tests.support.disturbed import EPOCHS, STEPS, command_of
 
 
@@ -156,6 +160,16 @@ def test_steps_that_are_not_finite_can_be_skipped_and_counted(config, capsys):
     assert "all steps were skipped" in capsys.readouterr().out
     weights = load_file(config.workdir / workdir.WEIGHTS)
     assert all(np.isfinite(array).all() for array in weights.values())
+
+
+def test_a_norm_that_overflows_skips_the_step(config):
+    """Its entries are finite, so Optax alone would apply a step that is reported as skipped."""
+    optimizer = optimizer_of(replace(config, skip_nonfinite=True), Recipe(lr=1.0), 1, lambda _: 1.0)
+    params = {"kernel": jnp.ones((2, 2))}
+    state = optimizer.init(params)
+    for entry, applied in ((1.0, True), (1e20, False), (jnp.nan, False)):
+        updates: Any = optimizer.update({"kernel": jnp.full((2, 2), entry)}, state, params)[0]
+        assert bool(jnp.any(updates["kernel"] != 0)) is applied, entry
 
 
 def test_out_of_memory_names_the_batch_size_and_a_remedy(config, monkeypatch):

@@ -13,7 +13,7 @@ import nin_jax
 from nin_jax.data.datasets import Split
 from nin_jax.models.nin import NiN
 from nin_jax.runs.progress import Recorder
-from nin_jax.study import cell, config, grid
+from nin_jax.study import cell, gallery, grid
 from nin_jax.study.config import StudyConfig, plan
 from nin_jax.study.grid import ABLATION, Cell, Setting
 from nin_jax.training.config import recipe_of
@@ -53,6 +53,18 @@ def test_changes_are_fields_of_a_recipe():
         "optimizer": "adam",
         "nesterov": False,
     }
+
+
+def test_changes_that_cannot_be_told_apart_are_refused():
+    def check(*changes):
+        return plan(StudyConfig("digits", image_size=67, variants=("nin",), changes=changes))
+
+    check("lr=0.1", "lr=0.2")
+    for changes in (("lr=1e-1", "lr=1e+1"), ("lr=0.1, init=he", "lr=0.1,init=he")):
+        with pytest.raises(nin_jax.UserError, match="would have the same folder, nin-d2l-lr_"):
+            check(*changes)
+    with pytest.raises(nin_jax.UserError, match="is too long for a name"):
+        check("lr=0." + "0" * 300 + "1")
 
 
 def test_results_survive_an_incomplete_last_line(tmp_path):
@@ -183,6 +195,6 @@ def test_an_interrupted_run_is_resumed(script, small, tmp_path, monkeypatch):
 )
 def test_a_gallery_needs_maps_with_places(monkeypatch, variant, message):
     model = nin_jax.create_model(variant, image_size=67)
-    monkeypatch.setattr(config, "load_run", lambda folder: model)
+    monkeypatch.setattr(gallery, "load_run", lambda folder: model)
     with pytest.raises(nin_jax.UserError, match=message):
         plan(StudyConfig(gallery=Path("run")))

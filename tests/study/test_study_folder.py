@@ -4,8 +4,8 @@ from dataclasses import asdict
 
 import pytest
 
-from nin_jax.data.datasets import load_dataset
 from nin_jax.errors import RunError
+from nin_jax.runs.examples import load_data
 from nin_jax.study import grid, study
 from nin_jax.study.config import StudyConfig
 from nin_jax.study.grid import Setting
@@ -80,10 +80,10 @@ def test_what_another_study_wrote_meanwhile_is_kept(script, small, tiny, tmp_pat
         results.parent.mkdir()
         grid.append_result(results, row(str(tiny), setting=asdict(setting)))
         Story(commands=[["other"]]).write(results.parent)
-        return load_dataset(*arguments)
+        return load_data(*arguments)
 
-    monkeypatch.setattr(study, "load_dataset", load)
-    monkeypatch.setattr(study, "_run", lambda missing, *_: asked.extend(missing))
+    monkeypatch.setattr(study, "load_data", load)
+    monkeypatch.setattr(study, "_run", lambda missing, *_: asked.extend(missing) or [])
     options = ("--recipes", "modern", "--seeds", 1, "--no-times")
     outcome = script("study", *small, *options)
     assert outcome.code == 0, outcome.err
@@ -118,3 +118,31 @@ def test_a_file_that_cannot_be_written_is_one_line(script, tmp_path):
     assert (outcome.code, outcome.err.count("\n")) == (1, 1)
     assert f"error: cannot write {tmp_path / 'index.html'}: Is a directory" in outcome.err
     assert not (tmp_path / "index.html.partial").exists()
+
+
+@pytest.mark.slow
+def test_a_run_that_diverges_does_not_stop_the_others(script, small, tmp_path):
+    """It has no result and is named at the end; the same command tries it again."""
+    options = [*small, "--recipes", "modern", "--seeds", 1, "--no-times", "--changes"]
+    outcome = script("study", *options, "optimizer=sgd, lr=1e25, clip_norm=0", "lr=0.02")
+    assert (outcome.code, outcome.err.count("\n")) == (1, 1)
+    name = "tiny-modern-optimizer_sgd_lr_1e25_clip_norm_0-seed0"
+    assert f"runs without a result, because they diverged: {name}" in outcome.err
+    assert f"{name} diverged: the " in outcome.out
+    assert "--skip-nonfinite" not in outcome.out  # an option that the study does not have
+    rows = grid.read_results(tmp_path / "study" / "results.jsonl")
+    assert [each["change"] for each in rows] == ["", "lr=0.02"]
+    assert "lr=0.02" in (tmp_path / "study" / "study.md").read_text()
+
+
+@pytest.mark.slow
+def test_with_held_out_images_the_gallery_shows_none_of_the_test_set(script, small, tmp_path):
+    out = tmp_path / "study"
+    options = [*small, "--recipes", "modern", "--seeds", 1, "--no-times", "--holdout", 40]
+    assert script("study", *options).code == 0
+    # The run may have collapsed, so it is named.
+    outcome = script("study", *options, "--gallery", out / "runs" / "tiny-modern-seed0")
+    assert outcome.code == 0, outcome.err
+    captions = [picture["caption"] for picture in read_story(out).gallery]
+    assert captions
+    assert all("held-out image" in caption for caption in captions)

@@ -126,7 +126,7 @@ def save(path: Path, losses: list[float], params: object) -> None:
 def score(layout: Layout, count: int, most: int, text: Path | None = None) -> Score:
     """Of a network as it begins, on a test set of any size."""
     graphdef, params = nnx.split(nin_jax.create_model(NETWORK, image_size=SIZE), nnx.Param)
-    step = make_eval_step(graphdef, SIZE, 10, 3, layout)
+    step = make_eval_step(graphdef, SIZE, 3, layout)
     params = layout.place(params, EVERYWHERE)
     split = examples(count)
     if text is not None:

@@ -130,7 +130,7 @@ def test_train_steps_on_eight_devices():
 
 def test_evaluation():
     graphdef, params = network()
-    step = make_eval_step(graphdef, SIZE, 10, BATCH, layout_without_devices(1))
+    step = make_eval_step(graphdef, SIZE, BATCH, layout_without_devices(1))
     state = EvalState(shape(dtype=jnp.int32), shape(1), shape(1, 10, 10, dtype=jnp.int32))  # type: ignore[arg-type]
     assert_xla_convolutions(lowered(step, params, state, *IMAGES), 0, 0)
 

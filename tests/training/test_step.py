@@ -131,7 +131,7 @@ def test_evaluation_counts_every_example_once(batch_size):
     graphdef, _, state = start()
     split = examples(20)
     layout = make_layout(jax.devices()[:1])
-    step = make_eval_step(graphdef, SIZE, 10, batch_size, layout)
+    step = make_eval_step(graphdef, SIZE, batch_size, layout)
     score = evaluate(
         step,
         state.params,
