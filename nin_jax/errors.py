@@ -22,8 +22,11 @@ class DivergedError(UserError):
     """
 
     def __init__(self, what: str, remedy: str):
-        super().__init__(f"{what}: {remedy}")
+        super().__init__(what, remedy)
         self.what = what
+
+    def __str__(self) -> str:
+        return ": ".join(self.args)
 
 
 class RunError(RuntimeError):

@@ -28,8 +28,8 @@ class Explanation:
 
     Attributes:
         image: uint8 [H, W, C].
-        maps: float32 [H', W', classes].
-        logits: float32 [classes], the mean of each map.
+        maps: [H', W', classes], float32 or float64.
+        logits: [classes], the mean of each map.
     """
 
     image: np.ndarray

@@ -22,7 +22,7 @@ from flax import nnx
 
 from nin_jax.errors import UserError, unknown_name
 from nin_jax.models import caffe
-from nin_jax.models.nin import NiN, count_params, new_model
+from nin_jax.models.nin import NiN, check_blocks, count_params, new_model
 from nin_jax.models.preprocessing import Preprocessing, to_metadata
 from nin_jax.models.recognition import Recognized, pytorchcv_names, recognize
 from nin_jax.models.stages import ImageSize
@@ -52,7 +52,7 @@ def _layers(model: NiN) -> list[tuple[str, nnx.Conv | nnx.Linear]]:
         UserError: a parameter is in a layer that the state dict has no name for, or blocks were
             added or removed.
     """
-    model.check_blocks()
+    check_blocks(model)
     blocks = [getattr(block, "convs", [block]) for block in (*model.blocks, model.head)]
     layers = [layer for block in blocks for layer in block]
     layers += [] if model.linear is None else [model.linear]

@@ -1,8 +1,8 @@
 """The network in Flax.
 
-Images are float [B, H, W, C]; logits are float32 [B, num_classes]. Parameters are the only state,
-because dropout gets its random numbers at the call: ``nnx.split(model, nnx.Param)`` gives the
-graph definition and the parameters, and nothing else remains.
+Images are float [B, H, W, C]; logits are [B, num_classes], float32 or float64. Parameters are the
+only state, because dropout gets its random numbers at the call: ``nnx.split(model, nnx.Param)``
+gives the graph definition and the parameters, and nothing else remains.
 """
 
 import math
@@ -144,7 +144,7 @@ class NiN(nnx.Module):
             UserError: a layer was replaced by another kind of module, or blocks were added or
                 removed.
         """
-        self.check_blocks()
+        check_blocks(self)
         if (blocks := self.convolutions) is None:
             raise UserError("no rule describes the model: a layer is another kind of module")
         classifier = "mean" if self.linear is None else "linear"
@@ -156,18 +156,9 @@ class NiN(nnx.Module):
         variant = replace(self.variant, classifier=classifier, **rates)
         return trace_blocks(variant, blocks, self.num_classes, self.image_size)
 
-    def check_blocks(self) -> None:
-        """Raise a `UserError` if blocks were added to the model, or removed."""
-        if len(self.blocks) != len(self.variant.stages):
-            raise UserError(
-                f"the model has {len(self.blocks)} blocks before the head, where "
-                f"{self.variant.name} has {len(self.variant.stages)}; make a Variant with other "
-                "stages"
-            )
-
     def _check(self, x: jax.Array) -> None:
         """Check the images: the mean of a map without pixels would be NaN."""
-        self.check_blocks()
+        check_blocks(self)
         shape = jnp.shape(x)
         if len(shape) != 4 or shape[3] != self.in_channels:
             raise UserError(f"images must be [B, H, W, {self.in_channels}], got {list(shape)}")
@@ -240,6 +231,16 @@ def check_dtype(name: str, dtype: DTypeLike) -> None:
         is_floating = False
     if not is_floating:
         raise UserError(f"{name} must be a floating type such as float32, got {shown(dtype)}")
+
+
+def check_blocks(model: NiN) -> None:
+    """Raise a `UserError` if blocks were added to the model, or removed."""
+    blocks, stages = len(model.blocks), len(model.variant.stages)
+    if blocks != stages:
+        raise UserError(
+            f"the model has {blocks} blocks before the head, where {model.variant.name} has "
+            f"{stages}; make a Variant with other stages"
+        )
 
 
 def class_maps(model: NiN, x: jax.Array) -> jax.Array:

@@ -55,7 +55,8 @@ def fit(config: TrainConfig) -> dict[str, Any]:
         What ``summary.json`` holds.
 
     Raises:
-        UserError: an option or a file is wrong, the loss is not finite, or memory is too small.
+        DivergedError: the loss or the gradient is not finite.
+        UserError: an option or a file is wrong, or memory is too small.
         Interrupted: a signal was received; the run is saved and can be resumed.
         RunError: the start or the end of the run could not be saved.
     """
@@ -176,7 +177,7 @@ def _open_writers(folder: Path, run: Run, stack: contextlib.ExitStack) -> list[A
         rows = stack.enter_context(contextlib.closing(writers.JsonlWriter(metrics)))
         if not is_first():
             return [rows]
-        written = writers.read_metrics(metrics)  # damaged ones are an error; nothing is changed yet
+        written = writers.read_metrics(metrics)  # an error if damaged, so before config.json
         manifest.write_config(folder, run, run.model.preprocessing)
         # That of fewer epochs would mark the run as done.
         (folder / workdir.SUMMARY).unlink(missing_ok=True)

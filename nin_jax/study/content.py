@@ -15,7 +15,8 @@ NOTES = (
     "confidence interval (Student's t). Differences are paired over the seeds that both networks "
     "have, and have such an interval too; if it contains 0, no difference was found. The intervals "
     "cover other seeds with the same test images. They are not corrected for multiple comparisons. "
-    "If only some runs collapsed, the intervals are wide: see the counts.",
+    "If only some runs collapsed, the intervals are wide: see the counts. A run that diverged has "
+    "no result and is in no mean.",
     "Collapsed: the test accuracy never exceeded 1.2 times chance. With dead classes: the number "
     "of runs in which the maps of a class are zero for the whole test set or, without a ReLU on "
     "the logits, in which a class is never predicted. Epochs to 0.80: the mean over the runs that "
@@ -81,6 +82,7 @@ class Study:
         class_names: of the dataset.
         commands: that made the study.
         gallery: pictures with class maps.
+        diverged: names of runs that have no result, because their loss was not finite.
     """
 
     rows: Sequence[Row]
@@ -88,6 +90,7 @@ class Study:
     class_names: Sequence[str]
     commands: Sequence[Sequence[str]]
     gallery: Sequence[Picture] = ()
+    diverged: Sequence[str] = ()
 
     notes = NOTES
 
@@ -184,6 +187,8 @@ def what_was_run(study: Study) -> list[str]:
         for row in study.rows
     ]
     lines += dict.fromkeys(machines)
+    if study.diverged:
+        lines.append(f"Diverged, and without a result: {', '.join(study.diverged)}.")
     for recipe in study.recipes:
         if reduced := _reduced(study.of_recipe(recipe)[0].rows[0]):
             lines.append(f"The runs of recipe {recipe} are reduced: {'; '.join(reduced)}.")

@@ -9,7 +9,6 @@ from nin_jax.data.datasets import Dataset
 from nin_jax.errors import RunError, UserError, one_line
 from nin_jax.inference.class_maps import explain_images
 from nin_jax.models.variants import get_variant
-from nin_jax.plotting import plot_class_maps
 from nin_jax.runs import manifest, workdir
 from nin_jax.runs.trained import load_run
 from nin_jax.study.grid import Row
@@ -56,13 +55,13 @@ def draw(run: Path, dataset: Dataset, kind: str, out: Path) -> list[dict[str, st
         out: folder of the study.
 
     Returns:
-        File name and caption of each picture; empty if there are no test images.
+        File name and caption of each picture.
 
     Raises:
         RunError: a picture cannot be written.
     """
-    if len(dataset.test) == 0:  # of an image folder
-        return []
+    from nin_jax.plotting import plot_class_maps  # matplotlib is slow to import
+
     model = load_run(run)
     labels = dataset.test.labels[:256]
     found = explain_images(model, dataset.test.images[:256])

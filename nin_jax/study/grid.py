@@ -172,7 +172,7 @@ def check(grid: Iterable[Cell], setting: Setting) -> None:
         if len(cell.name) > MAX_NAME:
             raise UserError(
                 f"a run's folder would be {shown(cell.name)}, which is too long for a name: give "
-                "shorter --changes"
+                "a shorter name or shorter --changes"
             )
         if (other := cells.setdefault(cell.name, cell)) != cell:
             raise UserError(

@@ -26,12 +26,14 @@ class Story:
         class_names: of its dataset.
         networks: as `networks.count` and `networks.measure` return them.
         gallery: ``file`` in ``gallery/`` and ``caption`` of each picture.
+        diverged: names of the cells whose loss was not finite.
     """
 
     commands: list[list[str]] = field(default_factory=list)
     class_names: list[str] = field(default_factory=list)
     networks: Networks = field(default_factory=dict)
     gallery: list[dict[str, str]] = field(default_factory=list)
+    diverged: list[str] = field(default_factory=list)
 
     def write(self, out: Path) -> None:
         """Write the story into the folder of the study.
@@ -65,7 +67,7 @@ def read_story(out: Path) -> Story:
         from_json(_SavedStory, plain)
     except UserError as error:
         raise UserError(f"{path} is damaged: {error}") from None
-    return Story(**{each.name: plain[each.name] for each in fields(Story)})
+    return Story(**{each.name: plain[each.name] for each in fields(Story) if each.name in plain})
 
 
 def _file_name(name: str) -> str:
@@ -94,3 +96,4 @@ class _SavedStory(BaseModel, strict=True):
     class_names: Annotated[list[str], FAIL_FAST]
     networks: dict[str, _SavedNetwork]
     gallery: Annotated[list[_SavedPicture], FAIL_FAST]
+    diverged: Annotated[list[str], FAIL_FAST] = []  # earlier versions did not write it

@@ -1,7 +1,7 @@
 """Run the missing cells of the grid, then write the page."""
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ from nin_jax.data.datasets import Dataset
 from nin_jax.errors import DivergedError, RunError, UserError, one_line
 from nin_jax.models.variants import list_variants
 from nin_jax.reading import shown
-from nin_jax.runs import workdir
+from nin_jax.runs import manifest, workdir
 from nin_jax.runs.examples import load_data
 from nin_jax.study import content, figures, gallery, grid, page
 from nin_jax.study.cell import check_network, run_cell
@@ -53,11 +53,12 @@ def make_study(config: StudyConfig, command: Sequence[str]) -> Path:
     if config.page_only:
         if not rows:
             raise UserError(f"{config.out} holds no results: run the study without --page-only")
-        with workdir.locked(config.out, "--out"):
+        with workdir.locked(config.out, "--out"):  # another study may have ended just before
+            rows, story = grid.read_results(config.out / RESULTS), read_story(config.out)
             return _write(rows, story, config.out)
     dataset = load_data(replace(cells[0].config(setting, Path(), resume=False), feed="resident"))
     setting = replace(setting, dataset=dataset.name)
-    _check_same_study(rows, setting, {cell.recipe for cell in cells}, config.out)
+    _check_same_study(rows, setting, cells, config.out)
     if config.gallery is not None:
         gallery.check_fits(config.gallery, dataset)
     workdir.make_folder("--out", config.out)
@@ -78,21 +79,26 @@ def _add_runs(
         UserError: another study has written into the folder just before, with other options.
     """
     rows, story = grid.read_results(config.out / RESULTS), read_story(config.out)
-    _check_same_study(rows, setting, {cell.recipe for cell in cells}, config.out)
+    _check_same_study(rows, setting, cells, config.out)
     done = {row["cell"] for row in rows}
     missing = [cell for cell in cells if cell.name not in done]
     story.class_names = list(dataset.class_names)
     if command not in story.commands:
         story.commands.append(command)
     console = Console(highlight=False, soft_wrap=True, emoji=False)
-    diverged: list[str] = []
     try:
         diverged = _run(missing, rows, setting, config.out, console)
+        asked = {cell.name for cell in cells}
+        story.diverged = [name for name in story.diverged if name not in asked] + diverged
         _count_and_time(rows, setting, dataset, story.networks, config.times, console)
         of_run = config.gallery or gallery.largest_maps(rows, story.networks, config.out)
         if of_run is not None:
+            if setting.holdout is not None:  # each seed holds out other images
+                seed = manifest.read_run(of_run).config.seed
+                own = replace(cells[0], seed=seed).config(setting, Path(), resume=False)
+                dataset = load_data(replace(own, feed="resident"))
             kind = "test image" if setting.holdout is None else "held-out image"
-            story.gallery = gallery.draw(of_run, dataset, kind, config.out) or story.gallery
+            story.gallery = gallery.draw(of_run, dataset, kind, config.out)
     finally:  # an interrupted study gets a page too
         story.write(config.out)
         if rows:
@@ -103,7 +109,7 @@ def _add_runs(
 
 
 def _check_same_study(
-    rows: Sequence[Row], setting: Setting, recipes: Collection[str], out: Path
+    rows: Sequence[Row], setting: Setting, cells: Sequence[Cell], out: Path
 ) -> None:
     """Check that new runs can be compared with the existing ones.
 
@@ -114,7 +120,16 @@ def _check_same_study(
         UserError: they differ, or a variant's file is gone.
     """
     now = _comparable(setting)
+    recipes = {cell.recipe for cell in cells}
+    changes = {cell.name: cell.change for cell in cells}
     for row in rows:
+        change = changes.get(row["cell"], row["change"])
+        same = change == row["change"] or grid.changes_of(change) == grid.changes_of(row["change"])
+        if not same:
+            raise UserError(
+                f"{out} holds the result of {shown(row['change'])} as {row['cell']}: write "
+                f"{shown(change)} in another way, or give another --out"
+            )
         was = row["setting"]
         names = now if row["recipe"] in recipes else ("dataset", "holdout")
         differences = [
@@ -208,7 +223,8 @@ def _write(rows: Sequence[Row], story: Story, out: Path) -> Path:
     """Write index.html, study.md, study.csv, and accuracy against time for each recipe."""
     ordered = sorted(rows, key=_place)
     groups = group_rows(ordered, story.networks)
-    study = content.Study(ordered, groups, story.class_names, story.commands, story.pictures(out))
+    pictures, diverged = story.pictures(out), story.diverged
+    study = content.Study(ordered, groups, story.class_names, story.commands, pictures, diverged)
     texts = {
         "study.md": page.as_markdown(study),
         "study.csv": page.as_csv(study.groups),

@@ -1,11 +1,13 @@
 """What a study finds in its folder, and what it cannot write there."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 
+from nin_jax import plotting
 from nin_jax.errors import RunError
 from nin_jax.runs.examples import load_data
+from nin_jax.runs.manifest import read_run
 from nin_jax.study import grid, study
 from nin_jax.study.config import StudyConfig
 from nin_jax.study.grid import Setting
@@ -124,25 +126,40 @@ def test_a_file_that_cannot_be_written_is_one_line(script, tmp_path):
 def test_a_run_that_diverges_does_not_stop_the_others(script, small, tmp_path):
     """It has no result and is named at the end; the same command tries it again."""
     options = [*small, "--recipes", "modern", "--seeds", 1, "--no-times", "--changes"]
-    outcome = script("study", *options, "optimizer=sgd, lr=1e25, clip_norm=0", "lr=0.02")
-    assert (outcome.code, outcome.err.count("\n")) == (1, 1)
     name = "tiny-modern-optimizer_sgd_lr_1e25_clip_norm_0-seed0"
-    assert f"runs without a result, because they diverged: {name}" in outcome.err
-    assert f"{name} diverged: the " in outcome.out
-    assert "--skip-nonfinite" not in outcome.out  # an option that the study does not have
-    rows = grid.read_results(tmp_path / "study" / "results.jsonl")
-    assert [each["change"] for each in rows] == ["", "lr=0.02"]
-    assert "lr=0.02" in (tmp_path / "study" / "study.md").read_text()
+    for others in (["lr=2e-2"], ["lr=2e-2", "lr=3e-2"]):
+        outcome = script("study", *options, "optimizer=sgd, lr=1e25, clip_norm=0", *others)
+        assert (outcome.code, outcome.err.count("\n")) == (1, 1)
+        assert f"runs without a result, because they diverged: {name}" in outcome.err
+        assert f"{name} diverged: the " in outcome.out
+        assert "--skip-nonfinite" not in outcome.out  # an option that the study does not have
+        rows = grid.read_results(tmp_path / "study" / "results.jsonl")
+        assert [each["change"] for each in rows] == ["", *others]
+        page = (tmp_path / "study" / "study.md").read_text()
+        assert "lr=2e-2" in page
+        assert f"Diverged, and without a result: {name}." in page
+    outcome = script("study", *options, "lr=2e+2")
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+    assert "holds the result of 'lr=2e-2' as tiny-modern-lr_2e_2-seed0: write" in outcome.err
 
 
 @pytest.mark.slow
-def test_with_held_out_images_the_gallery_shows_none_of_the_test_set(script, small, tmp_path):
-    out = tmp_path / "study"
-    options = [*small, "--recipes", "modern", "--seeds", 1, "--no-times", "--holdout", 40]
+def test_with_held_out_images_the_gallery_shows_those_of_its_run(
+    script, small, tmp_path, monkeypatch
+):
+    """Each seed holds out other images, and the test images are none of them."""
+    shown: list[bytes] = []
+    monkeypatch.setattr(
+        plotting, "plot_class_maps", lambda image, *_: shown.append(image.tobytes())
+    )
+    run = tmp_path / "study" / "runs" / "tiny-modern-seed1"
+    options = [*small, "--recipes", "modern", "--seeds", 2, "--no-times", "--holdout", 40]
     assert script("study", *options).code == 0
-    # The run may have collapsed, so it is named.
-    outcome = script("study", *options, "--gallery", out / "runs" / "tiny-modern-seed0")
+    shown.clear()
+    outcome = script("study", *options, "--gallery", run)  # named, as it may have collapsed
     assert outcome.code == 0, outcome.err
-    captions = [picture["caption"] for picture in read_story(out).gallery]
-    assert captions
-    assert all("held-out image" in caption for caption in captions)
+    held_out = load_data(replace(read_run(run).config, feed="resident")).test.images
+    assert shown
+    assert {image.tobytes() for image in held_out} >= set(shown)
+    captions = [picture["caption"] for picture in read_story(tmp_path / "study").gallery]
+    assert all("tiny-modern-seed1, held-out image" in caption for caption in captions)
