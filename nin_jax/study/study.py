@@ -123,9 +123,8 @@ def _check_same_study(
     recipes = {cell.recipe for cell in cells}
     changes = {cell.name: cell.change for cell in cells}
     for row in rows:
-        change = changes.get(row["cell"], row["change"])
-        same = change == row["change"] or grid.changes_of(change) == grid.changes_of(row["change"])
-        if not same:
+        change = changes.get(row["cell"])
+        if change and grid.changes_of(change) != grid.changes_of(row["change"]):
             raise UserError(
                 f"{out} holds the result of {shown(row['change'])} as {row['cell']}: write "
                 f"{shown(change)} in another way, or give another --out"

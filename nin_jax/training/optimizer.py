@@ -135,9 +135,9 @@ def _if_finite(optimizer: optax.GradientTransformation) -> optax.GradientTransfo
     """
     careful = optax.apply_if_finite(optimizer, max_consecutive_errors=2**31 - 1)
 
-    def update(grads, state, params=None):
-        finite = jnp.isfinite(optax.tree.norm(grads))
-        grads = jax.tree.map(lambda g: jnp.where(finite, g, jnp.nan), grads)
-        return careful.update(grads, state, params)
+    def update(updates, state, params=None):
+        finite = jnp.isfinite(optax.tree.norm(updates))
+        updates = jax.tree.map(lambda g: jnp.where(finite, g, jnp.nan), updates)
+        return careful.update(updates, state, params)
 
     return optax.GradientTransformation(careful.init, update)
