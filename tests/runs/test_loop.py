@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import subprocess
-import time
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -15,19 +14,15 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from benchmarks.soak.small_run import rows_of
 from nin_jax import UserError
 from nin_jax.data import datasets, download
 from nin_jax.data.built_in import BUILT_IN
 from nin_jax.models import convert, processor
-from nin_jax.models.nin import new_model
 from nin_jax.runs import manifest, preparation, workdir, writers
 from nin_jax.runs.examples import load_data
 from nin_jax.runs.fit import fit
-from nin_jax.runs.progress import Recorder
 from nin_jax.training import device
 from tests.support.disturbed import assert_same, command_of, events_of
-from tests.support.picture_folders import make_folder, pictures
 
 
 def test_what_a_run_writes(config, undisturbed, capsys):
@@ -78,50 +73,6 @@ def test_a_row_without_a_time_is_an_event_too(tmp_path):
     rows = [{"kind": "step", "step": 1, "train_loss": 0.5}]
     with closing(writers.TensorBoardWriter(tmp_path / "tensorboard", rows)):
         assert events_of(tmp_path) == [(1, {"step/train_loss"})]
-
-
-@pytest.mark.slow
-def test_one_step_on_one_class(config, capsys, tmp_path):
-    """There is no speed, because the first step includes compilation, and nothing to learn."""
-    images = make_folder(tmp_path / "set", pictures(4, 8, 8), np.zeros(4, int))
-    fit(replace(config, dataset=f"folder:{images}", limit_train=None, epochs=1, optimizer="sgd"))
-    out = capsys.readouterr().out
-    assert "epoch 1/1" in out
-    assert "images/s" not in out
-    assert "nan" not in out
-    assert "NOTE: all training images have the same class, so there is nothing to learn" in out
-
-
-def test_several_steps_per_dispatch_are_the_same_run(config, undisturbed):
-    """An epoch has 3 steps, so its last dispatch has fewer than 2.
-
-    The compiled loop is another program, so sums may round differently.
-    """
-    fit(replace(config, steps_per_dispatch=2))
-    one, many = rows_of(undisturbed), rows_of(config.workdir)
-    assert len(one) == len(many)
-    for a, b in zip(one, many, strict=True):
-        assert a.keys() == b.keys()
-        for name in a.keys() - {"kind"}:
-            np.testing.assert_allclose(a[name], b[name], rtol=1e-4)
-
-
-def test_the_time_of_an_evaluation_does_not_count_for_the_speed(config, monkeypatch):
-    """The first dispatch of an epoch has the end of a row's ten steps inside it."""
-    epoch = Recorder.epoch
-
-    def late(recorder, score):
-        time.sleep(0.5)
-        epoch(recorder, score)
-
-    monkeypatch.setattr(Recorder, "epoch", late)
-    limits = {"limit_train": 60, "batch_size": 4, "micro_batch_size": 4}  # 15 steps in an epoch
-    fit(replace(config, steps_per_dispatch=10, epochs=3, **limits))
-    rows = writers.read_metrics(config.workdir / workdir.METRICS)
-    speeds = {row["step"]: row["images_per_second"] for row in rows if row["kind"] == "step"}
-    assert list(speeds) == [10, 15, 20, 30, 40, 45]
-    assert speeds.pop(10) is None  # it includes compilation
-    assert min(speeds.values()) > 8  # 4 images in 0.5 s
 
 
 @pytest.mark.slow
@@ -192,40 +143,6 @@ def test_holdout_images_are_training_images_that_are_not_trained_on(config, scri
     assert re.search(r"^test accuracy 0\.\d+$", on_test, re.MULTILINE)
     with pytest.raises(UserError, match="--holdout 1442 leaves nothing to train on"):
         fit(replace(config, holdout=1442, workdir=config.workdir / "other"))
-
-
-@pytest.mark.slow
-def test_a_run_that_learns_nothing_prints_a_remedy_and_the_dead_classes(config, capsys):
-    """A network that does not learn predicts few of the ten classes."""
-    summary = fit(replace(config, optimizer="sgd", lr=1e-9, epochs=1))
-    out = capsys.readouterr().out
-    assert summary["at_chance_after_first_epoch"]
-    assert "Remedy: more images or --epochs" in out
-    dead = summary["dead_classes"]
-    assert 0 < len(dead) < 10
-    assert set(dead) < {str(digit) for digit in range(10)}
-    assert f"never predicted: {', '.join(dead[:3])}" in out
-    assert rows_of(config.workdir)[-1]["dead_classes"] == len(dead)
-    published = {"momentum": 0.0, "nesterov": False, "workdir": config.workdir / "d2l"}
-    fit(replace(config, recipe="d2l", lr=1e-9, epochs=1, **published))
-    assert "Remedy: --recipe modern" in capsys.readouterr().out
-
-
-@pytest.mark.slow
-def test_dead_classes_have_a_remedy(config, capsys, monkeypatch):
-    """The accuracy is above chance, but one class cannot be predicted."""
-
-    def blind(*arguments, **options):
-        model = new_model(*arguments, **options)
-        bias = model.head.convs[-1].bias
-        bias[...] = bias[...].at[3].set(-50.0)
-        return model
-
-    monkeypatch.setattr(preparation, "new_model", blind)
-    summary = fit(replace(config, limit_train=None, epochs=1, checkpoint_every="1h"))
-    assert summary["dead_classes"] == ["3"]
-    note = "NOTE: the first epoch never predicted 3 for a training image. Remedy"
-    assert note in capsys.readouterr().out
 
 
 def test_steps_are_rounded_up_to_whole_epochs(config):
