@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nin_jax.data.datasets import Split
+from nin_jax.data.datasets import Dataset, Split
 from nin_jax.errors import UserError
 from nin_jax.inference.predictor import Predictor
 from nin_jax.models.geometry import smallest_image
@@ -31,6 +31,15 @@ SIZES = (0.75, 1.25, 1.5)  # further sides of test images, relative to the train
 IMAGES_BY_SIZE = 2000  # test images for those, at most: large images take long
 
 
+def data_of(cell: Cell, setting: Setting) -> Dataset:
+    """Return the data of a cell, in memory; with ``holdout``, each seed holds out other images.
+
+    Raises:
+        UserError: as for `load_data`.
+    """
+    return load_data(replace(cell.config(setting, Path(), resume=False), feed="resident"))
+
+
 def run_cell(cell: Cell, setting: Setting, folder: Path) -> Row:
     """Train the cell, or resume it if it was interrupted, and return its row of the results.
 
@@ -52,8 +61,7 @@ def run_cell(cell: Cell, setting: Setting, folder: Path) -> Row:
     if not (own / workdir.SUMMARY).exists():
         fit(config)
     row = result(cell, own)
-    test = load_data(replace(config, feed="resident")).test
-    row |= examine(load_run(own), test)
+    row |= examine(load_run(own), data_of(cell, setting).test)
     return row | {"seconds": round(time.perf_counter() - started, 1)}
 
 

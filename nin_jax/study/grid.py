@@ -20,7 +20,7 @@ from nin_jax.training.recipes import RECIPES, Recipe
 from nin_jax.validation import FAIL_FAST, Accuracy, Text, from_json
 
 Row = dict[str, Any]
-MAX_NAME = 200  # characters of the name of a run's folder; file systems allow 255 bytes
+MAX_NAME = 255  # bytes of a folder's name, in the common file systems
 RESULTS = "results.jsonl"
 
 # The modern recipe with one ingredient replaced, removed or added.
@@ -169,7 +169,7 @@ def check(grid: Iterable[Cell], setting: Setting) -> None:
     """
     cells: dict[str, Cell] = {}
     for cell in grid:
-        if len(cell.name) > MAX_NAME:
+        if len(os.fsencode(cell.name)) > MAX_NAME:
             raise UserError(
                 f"a run's folder would be {shown(cell.name)}, which is too long for a name: give "
                 "a shorter name or shorter --changes"

@@ -16,9 +16,8 @@ from nin_jax.errors import DivergedError, RunError, UserError, one_line
 from nin_jax.models.variants import list_variants
 from nin_jax.reading import shown
 from nin_jax.runs import manifest, workdir
-from nin_jax.runs.examples import load_data
 from nin_jax.study import content, figures, gallery, grid, page
-from nin_jax.study.cell import check_network, run_cell
+from nin_jax.study.cell import check_network, data_of, run_cell
 from nin_jax.study.config import StudyConfig, plan
 from nin_jax.study.grid import RESULTS, Cell, Row, Setting
 from nin_jax.study.networks import Networks, count, key, measure
@@ -56,7 +55,7 @@ def make_study(config: StudyConfig, command: Sequence[str]) -> Path:
         with workdir.locked(config.out, "--out"):  # another study may have ended just before
             rows, story = grid.read_results(config.out / RESULTS), read_story(config.out)
             return _write(rows, story, config.out)
-    dataset = load_data(replace(cells[0].config(setting, Path(), resume=False), feed="resident"))
+    dataset = data_of(cells[0], setting)
     setting = replace(setting, dataset=dataset.name)
     _check_same_study(rows, setting, cells, config.out)
     if config.gallery is not None:
@@ -85,26 +84,25 @@ def _add_runs(
     story.class_names = list(dataset.class_names)
     if command not in story.commands:
         story.commands.append(command)
+    asked = {cell.name for cell in cells}
+    story.diverged = [name for name in story.diverged if name not in asked]
     console = Console(highlight=False, soft_wrap=True, emoji=False)
     try:
-        diverged = _run(missing, rows, setting, config.out, console)
-        asked = {cell.name for cell in cells}
-        story.diverged = [name for name in story.diverged if name not in asked] + diverged
+        _run(missing, rows, story.diverged, setting, config.out, console)
         _count_and_time(rows, setting, dataset, story.networks, config.times, console)
         of_run = config.gallery or gallery.largest_maps(rows, story.networks, config.out)
         if of_run is not None:
-            if setting.holdout is not None:  # each seed holds out other images
-                seed = manifest.read_run(of_run).config.seed
-                own = replace(cells[0], seed=seed).config(setting, Path(), resume=False)
-                dataset = load_data(replace(own, feed="resident"))
-            kind = "test image" if setting.holdout is None else "held-out image"
+            kind = "test image"
+            if setting.holdout is not None:
+                kind, seed = "held-out image", manifest.read_run(of_run).config.seed
+                dataset = data_of(replace(cells[0], seed=seed), setting)
             story.gallery = gallery.draw(of_run, dataset, kind, config.out)
     finally:  # an interrupted study gets a page too
         story.write(config.out)
         if rows:
             console.print(f"wrote {_write(rows, story, config.out)}", markup=False)
-    if diverged:
-        raise RunError(f"runs without a result, because they diverged: {', '.join(diverged)}")
+    if failed := [name for name in story.diverged if name in asked]:
+        raise RunError(f"runs without a result, because they diverged: {', '.join(failed)}")
     return config.out / PAGE
 
 
@@ -150,14 +148,17 @@ def _comparable(setting: Setting) -> dict[str, Any]:
 
 
 def _run(
-    missing: Sequence[Cell], rows: list[Row], setting: Setting, out: Path, console: Console
-) -> list[str]:
+    missing: Sequence[Cell],
+    rows: list[Row],
+    diverged: list[str],
+    setting: Setting,
+    out: Path,
+    console: Console,
+) -> None:
     """Run the cells and append their rows to the list and to the file.
 
-    Returns:
-        The names of the cells that diverged, which have no row.
+    The name of a cell that diverges, and has no row, is appended to ``diverged``.
     """
-    diverged: list[str] = []
     rates: list[float] = []  # seconds per unit of `_work`
     of_variant = {variant: _work(variant, setting) for variant in {c.variant for c in missing}}
     work = [of_variant[cell.variant] for cell in missing]
@@ -175,7 +176,6 @@ def _run(
         rates.append((time.perf_counter() - started) / work[number])
         grid.append_result(out / RESULTS, row)
         rows.append(row)
-    return diverged
 
 
 def _work(variant: str, setting: Setting) -> float:

@@ -8,7 +8,7 @@ from nin_jax import plotting
 from nin_jax.errors import RunError
 from nin_jax.runs.examples import load_data
 from nin_jax.runs.manifest import read_run
-from nin_jax.study import grid, study
+from nin_jax.study import cell, grid, study
 from nin_jax.study.config import StudyConfig
 from nin_jax.study.grid import Setting
 from nin_jax.study.story import Story, read_story
@@ -82,10 +82,10 @@ def test_what_another_study_wrote_meanwhile_is_kept(script, small, tiny, tmp_pat
         results.parent.mkdir()
         grid.append_result(results, row(str(tiny), setting=asdict(setting)))
         Story(commands=[["other"]]).write(results.parent)
-        return load_data(*arguments)
+        return cell.data_of(*arguments)
 
-    monkeypatch.setattr(study, "load_data", load)
-    monkeypatch.setattr(study, "_run", lambda missing, *_: asked.extend(missing) or [])
+    monkeypatch.setattr(study, "data_of", load)
+    monkeypatch.setattr(study, "_run", lambda missing, *_: asked.extend(missing))
     options = ("--recipes", "modern", "--seeds", 1, "--no-times")
     outcome = script("study", *small, *options)
     assert outcome.code == 0, outcome.err
