@@ -84,6 +84,15 @@ def one_line(
         raise raised(f"{problem}: {text}") from error
 
 
+def option_of(field: str) -> str:
+    """Return the option of a configuration's field.
+
+    >>> option_of("image_size")
+    '--image-size'
+    """
+    return f"--{field.replace('_', '-')}"
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
     """Return a `UserError` for an unknown name; its message lists the nearest names.
 

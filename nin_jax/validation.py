@@ -25,7 +25,7 @@ import pydantic.dataclasses
 from pydantic import AfterValidator, ConfigDict, FailFast, Field, TypeAdapter, ValidationError
 from pydantic_core import to_jsonable_python
 
-from nin_jax.errors import UserError, first_line
+from nin_jax.errors import UserError, first_line, option_of
 from nin_jax.reading import shown
 
 T = TypeVar("T")
@@ -204,4 +204,4 @@ def _path(place: tuple[int | str, ...]) -> str:
 
 def _option(place: tuple[int | str, ...]) -> str:
     # What follows the first part is the member of a union, or a place in a tuple.
-    return f"--{str(place[0]).replace('_', '-')}"
+    return option_of(str(place[0]))

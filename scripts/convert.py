@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from nin_jax import NiN, Preprocessing, UserError, cli, convert, count_params, get_variant, load_run
-from nin_jax.errors import one_line
+from nin_jax.errors import one_line, option_of
 from nin_jax.models import caffe
 from nin_jax.reading import is_torch
 from nin_jax.runs import workdir
@@ -96,9 +96,8 @@ def _given(config: ConvertConfig, *names: str) -> dict[str, Any]:
 
 def _of_run(config: ConvertConfig) -> NiN:
     for name in _given(config, *OF_FILES):
-        option = name.replace("_", "-")
         raise UserError(
-            f"{config.source} is a folder: a run knows its network, so leave out --{option}"
+            f"{config.source} is a folder: a run knows its network, so leave out {option_of(name)}"
         )
     return load_run(config.source, best=config.best, checkpoint=config.checkpoint)
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from nin_jax.errors import UserError
+from nin_jax.errors import UserError, option_of
 from nin_jax.models.geometry import trace
 from nin_jax.models.variants import EXERCISE, get_variant
 from nin_jax.runs import workdir
@@ -111,7 +111,7 @@ class BenchConfig:
             least = 0 if name == "workers" else 1
             value = getattr(self, name)
             if value is not None and value < least:
-                raise UserError(f"--{name.replace('_', '-')} must be a whole number >= {least}")
+                raise UserError(f"{option_of(name)} must be a whole number >= {least}")
         if any(size < 1 for size in self.batch_sizes):
             raise UserError("--batch-sizes must be whole numbers >= 1")
         if not self.targets or not all(0 < target < 1 for target in self.targets):

@@ -10,7 +10,7 @@ import numpy as np
 from safetensors.numpy import save
 
 from nin_jax.data.datasets import list_datasets
-from nin_jax.errors import UserError, one_line
+from nin_jax.errors import UserError, one_line, option_of
 from nin_jax.models import convert
 from nin_jax.models.nin import with_dtype
 from nin_jax.models.preprocessing import to_metadata
@@ -59,8 +59,9 @@ def check(trained: Trained, folder: Path) -> None:
         raise UserError(f"--export: {config.dataset} is not a built-in dataset")
     for name in ("holdout", "limit_test"):
         if getattr(config, name) is not None:
-            option = name.replace("_", "-")
-            raise UserError(f"--export: the run has --{option}, so not all test images are scored")
+            raise UserError(
+                f"--export: the run has {option_of(name)}, so not all test images are scored"
+            )
     size = 2 * sum(array.size for array in convert.to_torch(model).values())
     if size > MAX_BYTES:
         raise UserError(f"--export: float16 weights of {size:,} bytes are more than {MAX_BYTES:,}")
@@ -130,15 +131,15 @@ def command(config: TrainConfig, step: int | None = None) -> str:
     """
     words = ["python", "scripts/train.py", "--variant", config.variant]
     for field in fields(config):
-        value, option = getattr(config, field.name), field.name.replace("_", "-")
-        length = field.name in ("epochs", "steps")  # may change when a run is resumed, but matters
-        if field.name in manifest.MAY_CHANGE and not length:
+        name, value = field.name, getattr(config, field.name)
+        length = name in ("epochs", "steps")  # may change when a run is resumed, but matters
+        if name in manifest.MAY_CHANGE and not length:
             continue
-        if field.name == "variant" or value == field.default:
+        if name == "variant" or value == field.default:
             continue
         if isinstance(field.default, bool):
-            words.append(f"--{'' if value else 'no-'}{option}")
+            words.append(option_of(name if value else f"no_{name}"))
         else:
-            words += [f"--{option}", *map(str, value if isinstance(value, tuple) else (value,))]
+            words += [option_of(name), *map(str, value if isinstance(value, tuple) else (value,))]
     comment = "" if step is None else f"  # the checkpoint after step {step}"
     return shlex.join(words) + comment

@@ -16,7 +16,7 @@ import numpy as np
 import optax
 from pydantic import Field
 
-from nin_jax.errors import UserError, one_line
+from nin_jax.errors import UserError, one_line, option_of
 from nin_jax.models.geometry import check_image_size
 from nin_jax.models.summary import describe
 from nin_jax.models.variants import get_variant
@@ -120,7 +120,7 @@ def _checked(config: FindLrConfig) -> TrainConfig:
     for name in REPLACED:
         if getattr(config, name) is not None:
             raise UserError(
-                f"--{name.replace('_', '-')} has no effect here: the test sets the learning rates, "
+                f"{option_of(name)} has no effect here: the test sets the learning rates, "
                 "from --lr-from to --lr-to, and takes --test-steps"
             )
     if not config.lr_from < config.lr_to:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Literal
 
-from nin_jax.errors import UserError, unknown_name
+from nin_jax.errors import UserError, option_of, unknown_name
 from nin_jax.models.variants import EXERCISE, get_variant
 from nin_jax.study import gallery, grid
 from nin_jax.study.grid import Cell, Setting
@@ -106,4 +106,4 @@ def _check_quick(config: StudyConfig) -> None:
     names = [field.name for field in fields(Setting) if field.name not in ("dataset", "data_dir")]
     for name in (*names, "recipes", "seeds", "ablation", "changes"):
         if getattr(config, name) != getattr(StudyConfig, name):
-            raise UserError(f"--{name.replace('_', '-')} does nothing with --quick")
+            raise UserError(f"{option_of(name)} does nothing with --quick")

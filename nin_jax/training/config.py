@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from nin_jax.data.datasets import FOLDER_PREFIX
-from nin_jax.errors import UserError, unknown_name
+from nin_jax.errors import UserError, option_of, unknown_name
 from nin_jax.models.variants import get_variant
 from nin_jax.training.recipes import RECIPES, Recipe
 from nin_jax.validation import Count, FilePath, optional, validated
@@ -232,7 +232,7 @@ def _check_needs(config: TrainConfig, recipe: Recipe) -> None:
     for option, (acts, wanted) in needs.items():
         value = getattr(config, option)
         if value is not None and value is not False and not acts:
-            raise UserError(f"--{option.replace('_', '-')} needs {wanted}")
+            raise UserError(f"{option_of(option)} needs {wanted}")
 
 
 def check_warmup(config: TrainConfig, steps: int) -> None:
