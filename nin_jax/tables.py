@@ -79,6 +79,22 @@ class Bytes:
 
 
 @dataclass(frozen=True)
+class Rounded:
+    """A number with a fixed count of digits after the point, so that a column can be compared."""
+
+    value: float
+    digits: int
+
+    def __str__(self) -> str:
+        return f"{self.value:,.{self.digits}f}"
+
+    @property
+    def raw(self) -> Cell:
+        """The rounded number."""
+        return round(self.value, self.digits)
+
+
+@dataclass(frozen=True)
 class Table:
     """A title, headings, rows of raw values, and a note that is printed below them.
 

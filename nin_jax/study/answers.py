@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from nin_jax.study.statistics import Estimate, Group, difference
-from nin_jax.tables import Cell, Quantity, Table
+from nin_jax.tables import Cell, Quantity, Rounded, Table
 
 MISSING = "The study has no runs that answer this question."
 Chosen = Mapping[str, Group]
@@ -76,17 +76,17 @@ def _compare(a: Group, b: Group, first: str, second: str) -> str:
     return f"no difference was found between {first} and {second} (at most {found.bound:.4f})"
 
 
-def _ratio(a: Group, b: Group, quantity: str) -> float | None:
+def _ratio(a: Group, b: Group, quantity: str) -> Rounded | None:
     """Return a's quantity over b's; None if either is not known."""
     x, y = a.network.get(quantity), b.network.get(quantity)
-    return round(x / y, 2) if x and y else None
+    return Rounded(x / y, 2) if x and y else None
 
 
 def _costs(a: Group, b: Group) -> str:
     """Return a phrase with the costs of a relative to b."""
     names = {"params": "the parameters", "macs": "the MACs", "step_ms": "the step time"}
     found = {text: _ratio(a, b, name) for name, text in names.items()}
-    known = [f"{ratio:.2f} times {text}" for text, ratio in found.items() if ratio is not None]
+    known = [f"{ratio} times {text}" for text, ratio in found.items() if ratio is not None]
     return f", at {', '.join(known)}" if known else ""
 
 
@@ -234,7 +234,7 @@ def _dead_classes(groups: Sequence[Group]) -> Table:
     rows: list[list[Cell | Quantity]] = []
     for group in groups:
         runs, dead = len(group.rows), group.dead
-        counts = [runs, sum(map(bool, dead)), round(sum(dead) / runs, 2), group.collapsed]
+        counts = [runs, sum(map(bool, dead)), Rounded(sum(dead) / runs, 2), group.collapsed]
         rows.append([group.variant, group.label, *counts])
     return table_of([*headings, "collapsed"], rows)
 
@@ -248,8 +248,8 @@ def _family(chosen: Chosen, groups: Sequence[Group]) -> Answer:
     rows: list[list[Cell | Quantity]] = []
     for group in found:
         minutes, step = group.training_minutes, group.network.get("step_ms")
-        per_minute = minutes and round(100 * group.accuracy.mean / minutes, 1)
-        times = (step and round(step, 1), minutes and round(minutes, 1), per_minute)
+        per_minute = minutes and 100 * group.accuracy.mean / minutes
+        times = [value and Rounded(value, 1) for value in (step, minutes, per_minute)]
         rows.append([group.variant, *compared(group, first), *times])
     return Answer(
         _sentence(
