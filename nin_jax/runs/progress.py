@@ -185,6 +185,7 @@ class Recorder:
         progress, now = self.progress, time.perf_counter()
         progress.epochs += 1
         counts = enumerate(zip(progress.labels, progress.predictions, strict=True))
+        were_dead = progress.dead_classes
         progress.dead_classes = [c for c, (labels, predicted) in counts if labels and not predicted]
         row = {
             "kind": "epoch",
@@ -208,9 +209,9 @@ class Recorder:
             kept = ("step", "epoch", "test_accuracy")
             progress.best = {key: row[key] for key in kept}
         self._write(row)
-        self._print(row, score.loss)
+        self._print(row, score.loss, newly_dead=not set(progress.dead_classes) <= set(were_dead))
 
-    def _print(self, row: dict[str, Any], test_loss: float) -> None:
+    def _print(self, row: dict[str, Any], test_loss: float, newly_dead: bool) -> None:
         loss, accuracy = (row[f"train_{name}"] for name in ("loss", "accuracy"))
         shown = "all steps were skipped" if loss is None else f"{loss:.4f} accuracy {accuracy:.4f}"
         dead, speed = self._dead_names(), row["images_per_second"]  # one step alone has no speed
@@ -221,27 +222,33 @@ class Recorder:
             + f"{row['seconds']:.0f} s"
             + (f"  never predicted: {dead}" if dead else "")
         )
-        if row["epoch"] > 1 or accuracy is None:
+        if row["epoch"] == 1 and accuracy is not None and self._note_chance(accuracy):
             return
-        at_chance, dead_class = remedies(self.run)
+        if newly_dead:
+            found = f"epoch {row['epoch']} never predicted {dead} for a training image"
+            self.screen.line(f"NOTE: {found}. {remedies(self.run)[1]}")
+
+    def _note_chance(self, accuracy: float) -> bool:
+        """Print a note if the first epoch ended at chance; return whether one was printed."""
         labels = self.run.dataset.train.labels  # None: only reading all examples would tell
         classes = self.run.dataset.num_classes
         chance = 1 / classes if labels is None else np.bincount(labels).max() / len(labels)
         if chance == 1:
-            self.screen.line(
-                "NOTE: all training images have the same class, so there is nothing to learn and "
-                "the accuracy says nothing. Remedy: give images of two or more classes."
+            note = (
+                "all training images have the same class, so there is nothing to learn and the "
+                "accuracy says nothing. Remedy: give images of two or more classes."
             )
         elif accuracy < 1.2 * chance:
             self.progress.at_chance = True
-            self.screen.line(
-                f"NOTE: after the first epoch the training accuracy, {accuracy:.3f}, is at chance "
-                f"({chance:.3f} by always predicting the most frequent class). {at_chance}"
+            note = (
+                f"after the first epoch the training accuracy, {accuracy:.3f}, is at chance "
+                f"({chance:.3f} by always predicting the most frequent class). "
+                + remedies(self.run)[0]
             )
-        elif dead:
-            self.screen.line(
-                f"NOTE: the first epoch never predicted {dead} for a training image. {dead_class}"
-            )
+        else:
+            return False
+        self.screen.line(f"NOTE: {note}")
+        return True
 
     def _dead_names(self) -> str:
         """Return the names of the first three dead classes and the number of the others."""
@@ -258,10 +265,8 @@ class Recorder:
             except OSError as error:
                 if writer.name not in self._unwritable:  # warn once, not at every row
                     self._unwritable.add(writer.name)
-                    self.screen.line(
-                        f"WARNING: {writer.name} cannot be written ({error.strerror}); training "
-                        "continues"
-                    )
+                    found = f"{writer.name} cannot be written ({error.strerror})"
+                    self.screen.line(f"WARNING: {found}; training continues")
 
 
 def _means(name: str, sums: list[float]) -> dict[str, float | None]:

@@ -88,5 +88,20 @@ def test_dead_classes_have_a_remedy(config, capsys, monkeypatch):
     monkeypatch.setattr(preparation, "new_model", blind)
     summary = fit(replace(config, limit_train=None, epochs=1, checkpoint_every="1h"))
     assert summary["dead_classes"] == ["3"]
-    note = "NOTE: the first epoch never predicted 3 for a training image. Remedy"
+    note = "NOTE: epoch 1 never predicted 3 for a training image. Remedy"
     assert note in capsys.readouterr().out
+
+
+def test_a_class_that_dies_after_the_first_epoch_has_a_remedy(config, capsys, monkeypatch):
+    epoch = Recorder.epoch
+
+    def dying(recorder, score):
+        progress = recorder.progress
+        progress.predictions[3] = 0.0 if progress.epochs else 1.0
+        epoch(recorder, score)
+
+    monkeypatch.setattr(Recorder, "epoch", dying)
+    fit(replace(config, limit_train=None, epochs=2, checkpoint_every="1h"))
+    out = capsys.readouterr().out
+    assert "NOTE: epoch 1" not in out
+    assert "NOTE: epoch 2 never predicted 3 for a training image. Remedy" in out
