@@ -11,6 +11,7 @@ from flax import nnx
 from jax.sharding import AbstractMesh, AxisType
 
 import nin_jax
+from nin_jax.inference import predictor
 from nin_jax.models import processor
 from nin_jax.models.nin import new_model
 from nin_jax.training.evaluate import EvalState, make_eval_step
@@ -83,9 +84,8 @@ def assert_xla_convolutions(text: str, input_gradients: int, kernel_gradients: i
     assert not {name: counts[name] for name in UNWANTED if counts[name]}
 
 
-@pytest.mark.parametrize(
-    ("recipe", "dtype"), [("d2l", "float32"), ("modern", "float32"), ("modern", "bfloat16")]
-)
+@pytest.mark.parametrize("recipe", ["d2l", "modern"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_train_steps(recipe, dtype):
     text = train_steps(recipe, dtype)
     assert_xla_convolutions(text, CONVOLUTIONS - 1, CONVOLUTIONS)
@@ -120,8 +120,10 @@ def layout_without_devices(devices: int) -> Layout:
     return Layout(mesh)
 
 
-def test_train_steps_on_eight_devices():
-    text = train_steps("modern", layout=layout_without_devices(8))
+@pytest.mark.parametrize("recipe", ["d2l", "modern"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_train_steps_on_eight_devices(recipe, dtype):
+    text = train_steps(recipe, dtype, layout_without_devices(8))
     assert_xla_convolutions(text, CONVOLUTIONS - 1, CONVOLUTIONS)
     # Each array once; XLA makes one exchange of them, as tests/training/test_sharding.py measures.
     found = {name: operations(text)[name] for name in ("all_reduce", "all_gather", "all_to_all")}
@@ -135,10 +137,14 @@ def test_evaluation():
     assert_xla_convolutions(lowered(step, params, state, *IMAGES), 0, 0)
 
 
-def test_prediction():
-    graphdef, params = network()
-    predict = jax.jit(lambda params, x: nnx.merge(graphdef, params)(x))
-    assert_xla_convolutions(lowered(predict, params, shape(BATCH, *SIZE, 1)), 0, 0)
+@pytest.mark.parametrize("images", [shape(BATCH, *SIZE, 1), IMAGES[0]])
+def test_prediction(images, monkeypatch):
+    # As beside a GPU: a batch is not divided, and the weights are arguments.
+    monkeypatch.setattr(predictor, "default_micro_batch_size", lambda model, batch_size: batch_size)
+    predict = nin_jax.Predictor(nin_jax.create_model("nin15", image_size=SIZE), images.shape[0])
+    text = lowered(predict._batch, images, images.shape[0], *predict._arguments)
+    assert_xla_convolutions(text, 0, 0)
+    assert operations(text)["while"] == 0
 
 
 def test_the_cpu_has_other_gradients():
