@@ -241,7 +241,7 @@ def _dead_classes(groups: Sequence[Group]) -> Table:
 
 def _family(chosen: Chosen, groups: Sequence[Group]) -> Answer:
     found = [chosen[name] for name in ("nin15", "nin21", "nin27")]
-    first, _, last = found
+    first, *deeper = found
     epochs = first.rows[0]["epochs"]
     headings = ["network", "accuracy", "minus nin15", "finding", "ms per step"]
     headings += ["minutes of training", "accuracy per minute, %"]
@@ -253,7 +253,7 @@ def _family(chosen: Chosen, groups: Sequence[Group]) -> Answer:
         rows.append([group.variant, *compared(group, first), *times])
     return Answer(
         _sentence(
-            _compare(last, first, "the deepest network (nin27)", "nin15") + _costs(last, first)
+            *(_compare(g, first, g.variant, "nin15") + _costs(g, first) for g in deeper),
         ),
         "The family has four stages of small kernels and growing width, with a pool after each. "
         "Deeper members add blocks where the maps are small; the name is the number of "
