@@ -67,6 +67,14 @@ def test_micro_batches_give_the_logits_of_the_batch(model, micro, monkeypatch):
     np.testing.assert_allclose(Predictor(model, 5)(x), whole, rtol=1e-5, atol=1e-6)
 
 
+def test_micro_batches_of_padding_are_not_computed(model, monkeypatch):
+    monkeypatch.setattr(predictor, "default_micro_batch_size", lambda *_: 2)
+    predict, x = Predictor(model, 7), images(7)
+    whole = predict(x)
+    done = np.asarray(predict._batch(x, 3, *predict._arguments))
+    np.testing.assert_array_equal(done, [*whole[:4], *np.zeros_like(whole[4:])])
+
+
 def test_a_partial_batch_compiles_nothing_new(model):
     predict = Predictor(model, 4)
     for count in (1, 2, 3, 4, 5, 9):
