@@ -158,10 +158,16 @@ def test_the_table_of_conventions_is_what_report_prints(script):
 def test_the_figures_of_the_study_are_those_of_its_page():
     folder = ROOT / "benchmarks" / "results" / "study-67-long"
     page = (folder / "study.md").read_text(encoding="utf-8")
-    figures = re.findall(r"(0\.\d{4})\s±\s(0\.\d{4})", PAGES["training.md"])
+    figures = re.findall(r"(?<!\| )(?<![+-])(0\.\d{4})\s±\s(0\.\d{4})", PAGES["training.md"])
     assert len(figures) == 10
     for mean, deviation in figures:
         assert f"{mean} ± {deviation}" in page
+    short = (folder.parent / "study-67" / "study.md").read_text(encoding="utf-8")
+    changes = re.findall(r"^\| .+ \| (0\.\d+ ± .+) \|(.*)\|$", PAGES["training.md"], re.M)
+    assert len(changes) == 9
+    for accuracy, difference in changes:
+        cells = (accuracy, difference.strip() or "-")
+        assert re.search(" +".join(rf"\| +{re.escape(cell)}" for cell in cells), short), cells
     assert "2.96 times the MACs" in page
     heads = (folder.parent / "study-100" / "study.md").read_text(encoding="utf-8")
     for figure in ("0.0016", "0.9190", "0.7708"):
