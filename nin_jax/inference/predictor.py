@@ -71,10 +71,10 @@ class Predictor:
             def add(i: jax.Array, done: jax.Array) -> jax.Array:
                 return done.at[i].set(logits(arrays, images[parts[i]]))
 
-            shape = (*parts.shape, model.num_classes)
-            done = jnp.zeros(shape, model.logit_dtype)  # [n, M, classes]
+            one = jax.eval_shape(logits, arrays, images[parts[0]])
+            done = jnp.zeros((len(parts), *one.shape), one.dtype)  # [n, M, classes]
             done = jax.lax.fori_loop(0, -(-count // micro), add, done)
-            return done.reshape(-1, model.num_classes)[:batch_size]
+            return done.reshape(-1, done.shape[-1])[:batch_size]
 
         self._batch = jax.jit(batch)
         # Each network would add a program of its size to the compilation cache, so a larger batch,

@@ -95,6 +95,7 @@ class Recorder:
         self.time_to_first_step: float | None = None
         self._pending: tuple[int, StepFigures] | None = None
         self._unwritable: set[str] = set()
+        self._noted: set[int] = set()  # dead classes with a note
         self._started = self._epoch_started = self._window_started = self._trained_at = started
         self._timed = np.zeros(2)  # images of the window and of the epoch that count for speed
 
@@ -185,7 +186,6 @@ class Recorder:
         progress, now = self.progress, time.perf_counter()
         progress.epochs += 1
         counts = enumerate(zip(progress.labels, progress.predictions, strict=True))
-        were_dead = progress.dead_classes
         progress.dead_classes = [c for c, (labels, predicted) in counts if labels and not predicted]
         row = {
             "kind": "epoch",
@@ -209,23 +209,24 @@ class Recorder:
             kept = ("step", "epoch", "test_accuracy")
             progress.best = {key: row[key] for key in kept}
         self._write(row)
-        self._print(row, score.loss, newly_dead=not set(progress.dead_classes) <= set(were_dead))
+        self._print(row, score.loss)
 
-    def _print(self, row: dict[str, Any], test_loss: float, newly_dead: bool) -> None:
+    def _print(self, row: dict[str, Any], test_loss: float) -> None:
         loss, accuracy = (row[f"train_{name}"] for name in ("loss", "accuracy"))
         shown = "all steps were skipped" if loss is None else f"{loss:.4f} accuracy {accuracy:.4f}"
-        dead, speed = self._dead_names(), row["images_per_second"]  # one step alone has no speed
+        speed, dead = row["images_per_second"], self._names(self.progress.dead_classes)
         self.screen.line(
             f"epoch {row['epoch']}/{self.run.recipe.epochs}  train loss {shown}  test loss "
             f"{test_loss:.4f} accuracy {row['test_accuracy']:.4f}  "
-            + (f"{speed:.0f} images/s  " if speed else "")
+            + (f"{speed:.0f} images/s  " if speed else "")  # one step alone has no speed
             + f"{row['seconds']:.0f} s"
             + (f"  never predicted: {dead}" if dead else "")
         )
         if row["epoch"] == 1 and accuracy is not None and self._note_chance(accuracy):
             return
-        if newly_dead:
-            found = f"epoch {row['epoch']} never predicted {dead} for a training image"
+        if new := [c for c in self.progress.dead_classes if c not in self._noted]:
+            self._noted.update(new)
+            found = f"epoch {row['epoch']} never predicted {self._names(new)} for a training image"
             self.screen.line(f"NOTE: {found}. {remedies(self.run)[1]}")
 
     def _note_chance(self, accuracy: float) -> bool:
@@ -250,9 +251,9 @@ class Recorder:
         self.screen.line(f"NOTE: {note}")
         return True
 
-    def _dead_names(self) -> str:
-        """Return the names of the first three dead classes and the number of the others."""
-        names = [self.run.dataset.class_names[c] for c in self.progress.dead_classes]
+    def _names(self, classes: list[int]) -> str:
+        """Return the names of the first three classes and the number of the others."""
+        names = [self.run.dataset.class_names[c] for c in classes]
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
         return ", ".join(names[:3]) + more
 

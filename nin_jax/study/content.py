@@ -197,7 +197,7 @@ def what_was_run(study: Study) -> list[str]:
 
 def budget(study: Study, recipe: str) -> str:
     """Describe a recipe's data, length and seeds, and the resolution of its accuracies."""
-    rows = [row for row in study.rows if row["recipe"] == recipe]
+    rows = [row for row in study.rows if row["recipe"] == recipe and not row["change"]]
     first, (height, width) = rows[0], rows[0]["image_size"]
     seeds = sorted({row["seed"] for row in rows})
     accuracy = max(row["test_accuracy"] for row in rows)

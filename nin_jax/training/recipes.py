@@ -130,8 +130,8 @@ def d2l(variant: Variant) -> Recipe:
 def modern(variant: Variant) -> Recipe:
     """Learn from the first steps on, with the same settings for every variant.
 
-    Layers after a block's first that keep the number of channels start as the identity, so that a
-    block with one width is one convolution and a ReLU at the start.
+    A layer after a block's first starts as the identity if it has as many output as input
+    channels, so a block with one width is one convolution and a ReLU at the start.
     Muon (Jordan et al. 2024) takes steps of the same size in all directions of a kernel. Warm-up,
     cosine decay (Loshchilov and Hutter 2017), gradient clipping, and no ReLU on the logits.
     Results: ``benchmarks/results/modern.md``.

@@ -10,6 +10,7 @@ import nin_jax
 from nin_jax import Stage, UserError, Variant
 from nin_jax.accounting.programs import Programs
 from nin_jax.accounting.xla import program_cost
+from nin_jax.inference import predictor as predictor_module
 from nin_jax.models import convert
 from nin_jax.training.recipes import RECIPES
 
@@ -75,7 +76,8 @@ FOREIGN = {
 
 
 @pytest.mark.parametrize("surgery", [*KNOWN, *FOREIGN])
-def test_predictor_and_class_maps_answer_as_the_model(surgery):
+def test_predictor_and_class_maps_answer_as_the_model(surgery, monkeypatch):
+    monkeypatch.setattr(predictor_module, "default_micro_batch_size", lambda *_: 2)
     make, channels, classes = (KNOWN | FOREIGN)[surgery]
     model = make()
     x = np.random.default_rng(0).random((5, SIZE, SIZE, channels), np.float32)

@@ -101,7 +101,8 @@ def test_a_class_that_dies_after_the_first_epoch_has_a_remedy(config, capsys, mo
         epoch(recorder, score)
 
     monkeypatch.setattr(Recorder, "epoch", dying)
-    fit(replace(config, limit_train=None, epochs=2, checkpoint_every="1h"))
+    fit(replace(config, limit_train=None, epochs=3, checkpoint_every="1h"))
     out = capsys.readouterr().out
     assert "NOTE: epoch 1" not in out
     assert "NOTE: epoch 2 never predicted 3 for a training image. Remedy" in out
+    assert "NOTE: epoch 3" not in out
