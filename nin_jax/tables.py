@@ -80,18 +80,18 @@ class Bytes:
 
 @dataclass(frozen=True)
 class Rounded:
-    """A number with a fixed count of digits after the point, so that a column can be compared."""
+    """A number that is printed with so many digits after the point, for people only."""
 
-    value: float
+    raw: float
     digits: int
 
     def __str__(self) -> str:
-        return f"{self.value:,.{self.digits}f}"
+        return f"{self.raw:,.{self.digits}f}"
 
-    @property
-    def raw(self) -> Cell:
-        """The rounded number."""
-        return round(self.value, self.digits)
+
+def rounded(value: float, digits: int) -> Rounded:
+    """Return a cell that has so many digits after the point for programs too."""
+    return Rounded(round(value, digits), digits)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from nin_jax.models.geometry import as_height_width, trace
 from nin_jax.models.variants import Variant
 from nin_jax.runs import manifest, workdir
 from nin_jax.runs.writers import read_metrics
-from nin_jax.tables import Table, as_csv, markdown_section, plain_text, text_of
+from nin_jax.tables import Rounded, Table, as_csv, markdown_section, plain_text, text_of
 from nin_jax.training.config import TrainConfig
 from nin_jax.training.recipes import Recipe
 from nin_jax.validation import Accuracy, Count, from_json
@@ -93,7 +93,7 @@ def read_history(folder: Path) -> History:
         "variant": variant.name,
         "image size": "x".join(map(str, as_height_width(recipe.image_size))),
         "parameters": sum(layer.params for layer in layers),
-        "million MACs": _Rounded(sum(layer.macs for layer in layers) / 1e6, 1),
+        "million MACs": Rounded(sum(layer.macs for layer in layers) / 1e6, 1),
         "recipe": config.recipe,
         "batch size": recipe.batch_size,
         "seed": config.seed,
@@ -134,17 +134,6 @@ def _options(config: TrainConfig, recipe: Recipe, variant: Variant) -> dict[str,
     return {**options, "dropout": str(rate), "training images": images}
 
 
-@dataclass(frozen=True)
-class _Rounded:
-    """A number that is printed with so many digits after the point."""
-
-    raw: float
-    digits: int
-
-    def __str__(self) -> str:
-        return f"{self.raw:,.{self.digits}f}"
-
-
 def table(runs: Sequence[History], every_epoch: bool = False) -> Table:
     """Return one row for the last epoch of each run, or for every epoch.
 
@@ -180,15 +169,15 @@ def _cells(run: History, row: Epoch, minutes: float | None) -> dict[str, Any]:
         **run.settings,
         **run.options,
         "epoch": row.epoch,
-        "training accuracy": _rounded(row.train_accuracy, 4),
-        "test loss": _rounded(row.test_loss, 4),
-        "test accuracy": _rounded(row.test_accuracy, 4),
-        "minutes": _rounded(minutes, 1),
+        "training accuracy": _shown(row.train_accuracy, 4),
+        "test loss": _shown(row.test_loss, 4),
+        "test accuracy": _shown(row.test_accuracy, 4),
+        "minutes": _shown(minutes, 1),
     }
 
 
-def _rounded(value: float | None, digits: int) -> _Rounded | None:
-    return None if value is None else _Rounded(value, digits)
+def _shown(value: float | None, digits: int) -> Rounded | None:
+    return None if value is None else Rounded(value, digits)
 
 
 def compare(config: CompareConfig) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from nin_jax.study.statistics import Estimate, Group, difference
-from nin_jax.tables import Cell, Quantity, Rounded, Table
+from nin_jax.tables import Cell, Quantity, Rounded, Table, rounded
 
 MISSING = "The study has no runs that answer this question."
 Chosen = Mapping[str, Group]
@@ -79,7 +79,7 @@ def _compare(a: Group, b: Group, first: str, second: str) -> str:
 def _ratio(a: Group, b: Group, quantity: str) -> Rounded | None:
     """Return a's quantity over b's; None if either is not known."""
     x, y = a.network.get(quantity), b.network.get(quantity)
-    return Rounded(x / y, 2) if x and y else None
+    return rounded(x / y, 2) if x and y else None
 
 
 def _costs(a: Group, b: Group) -> str:
@@ -234,7 +234,7 @@ def _dead_classes(groups: Sequence[Group]) -> Table:
     rows: list[list[Cell | Quantity]] = []
     for group in groups:
         runs, dead = len(group.rows), group.dead
-        counts = [runs, sum(map(bool, dead)), Rounded(sum(dead) / runs, 2), group.collapsed]
+        counts = [runs, sum(map(bool, dead)), rounded(sum(dead) / runs, 2), group.collapsed]
         rows.append([group.variant, group.label, *counts])
     return table_of([*headings, "collapsed"], rows)
 
@@ -249,7 +249,7 @@ def _family(chosen: Chosen, groups: Sequence[Group]) -> Answer:
     for group in found:
         minutes, step = group.training_minutes, group.network.get("step_ms")
         per_minute = minutes and 100 * group.accuracy.mean / minutes
-        times = [value and Rounded(value, 1) for value in (step, minutes, per_minute)]
+        times = [value and rounded(value, 1) for value in (step, minutes, per_minute)]
         rows.append([group.variant, *compared(group, first), *times])
     return Answer(
         _sentence(

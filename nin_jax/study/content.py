@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from nin_jax.study.answers import MISSING, Answer, answered_by, answers, compared, table_of
 from nin_jax.study.grid import Row
 from nin_jax.study.statistics import Group, standard_error
-from nin_jax.tables import Cell, Quantity, Rounded, Table
+from nin_jax.tables import Cell, Quantity, Rounded, Table, rounded
 
 NOTES = (
     "Accuracy is the mean over seeds at the end of training, collapsed runs included, with a 95 % "
@@ -29,19 +29,19 @@ Column = Callable[[Group], Cell | Quantity]
 def _cost(field: str, unit: float = 1, digits: int | None = None) -> Column:
     def cell(group: Group) -> Cell | Quantity:
         value = group.network.get(field)
-        return value if value is None or digits is None else Rounded(value / unit, digits)
+        return value if value is None or digits is None else rounded(value / unit, digits)
 
     return cell
 
 
 def _images_per_second(group: Group) -> Rounded | None:
     batch, step = group.network.get("batch_size"), group.network.get("step_ms")
-    return Rounded(1e3 * batch / step, 1) if batch and step else None
+    return rounded(1e3 * batch / step, 1) if batch and step else None
 
 
 def _epochs_to_80(group: Group) -> Rounded | None:
     reached = group.reached_80
-    return Rounded(sum(reached) / len(reached), 1) if reached else None
+    return rounded(sum(reached) / len(reached), 1) if reached else None
 
 
 # The columns of study.csv; the page shows them in two tables.
