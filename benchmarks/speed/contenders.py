@@ -37,6 +37,10 @@ class Measured:
             if name == OURS and best is not None and "error" not in row:
                 ratio = self.timings[best].median / self.timings[OURS].median
                 row |= {"best_rival": best, "best_rival_over_ours": round(ratio, 3)}
+                pairs = zip(self.timings[best].seconds, self.timings[OURS].seconds, strict=False)
+                ratios = [theirs / mine for theirs, mine in pairs]
+                row |= {"least_ratio": round(min(ratios), 3)}
+                row |= {"largest_ratio": round(max(ratios), 3)}
             yield row
 
 

@@ -4,7 +4,18 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 
-from benchmarks.speed import accuracy, gpu, ours, pipelines, probe, pytorch, scale, timing
+from benchmarks.speed import (
+    accuracy,
+    gpu,
+    ours,
+    pipelines,
+    probe,
+    profile,
+    pytorch,
+    scale,
+    summary,
+    timing,
+)
 from benchmarks.speed.contenders import against_rivals, measure, over_ours
 from benchmarks.speed.plan import MAIN, Plan
 from benchmarks.speed.work import OURS, Row, Work, last_line, random_pixels, training_cost
@@ -49,6 +60,13 @@ def settings(plan: Plan) -> Iterator[Row]:
         for row in over_ours(plan, base, "settings", others):
             del row["precision"]  # the contender says it
             yield row
+
+
+def profiles(plan: Plan) -> Iterator[Row]:
+    """Divide the time of a training step among its parts, here and in PyTorch."""
+    for work in plan.works("train", MAIN, 32):
+        plan.say(f"profile: {work.variant} {work.batch_size}")
+        yield from profile.rows(work)
 
 
 def epoch(plan: Plan) -> Iterator[Row]:
@@ -186,6 +204,8 @@ JOBS: Mapping[str, Callable[[Plan], Iterator[Row]]] = {
     "images": images,
     "ops": ops,
     "settings": settings,
+    "profile": profiles,
+    "summary": summary.measure,
     "gpu": gpu.measure,
     "sweep": sweep,
     "scale": scaling,

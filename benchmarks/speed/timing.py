@@ -16,6 +16,7 @@ PAUSE_SECONDS = 0.05  # lets the threads of the other framework fall asleep
 LEAST_SECONDS = 0.2  # of one measurement; shorter calls are repeated
 PEAK_ROUNDS = 7  # measurements of a peak rate; their median counts
 CLOSE = 1.3  # contenders that take this many times as long as the best rival drop out
+FAR = 3.0  # those that take this many times as long in the warm-up are not timed again
 
 
 @dataclass(frozen=True)
@@ -50,31 +51,32 @@ def interleave(
 ) -> dict[str, Timing]:
     """Time every call once a round; each must return when its work is done.
 
-    All calls take part in the first rounds. After those, ``keep`` continues, and so do the others
-    that are close to the best of them: the slow ones would take most of the time and change no
-    result.
+    All calls take part in the first rounds, but those that were far slower than the best in the
+    warm-up. After those rounds, ``keep`` continues, and so do the others that are close to the best
+    of them: the slow ones would take most of the time and change no result.
 
     Args:
         calls: what to time, by name; already warmed up.
         rounds: measured rounds.
         keep: the name that always continues.
         say: receives a text about what is being measured.
-        screening: rounds in which all calls take part.
-        expected: about how many seconds each call takes. A short call is repeated within a round
-            to fill `LEAST_SECONDS`. Default: no call is repeated.
+        screening: rounds in which all calls take part; if these are all rounds, none is left out.
+        expected: how many seconds each call took in the warm-up. A short call is repeated within a
+            round to fill `LEAST_SECONDS`. Default: no call is repeated or left out.
 
     Returns:
-        Timings by name.
+        Timings by name; of a call that was left out, that of the warm-up.
     """
     repeats = {
         name: max(1, round(LEAST_SECONDS / (expected or {}).get(name, LEAST_SECONDS)))
         for name in calls
     }
     seconds: dict[str, list[float]] = {name: [] for name in calls}
-    running = list(calls)
+    far = _far(expected or {}, keep) if screening < rounds else {}
+    running = [name for name in calls if name not in far]
     for number in range(rounds):
         if number == screening:
-            running = _still_close(seconds, keep)
+            running = _still_close({name: seconds[name] for name in running}, keep)
         for name in running:
             say(f"round {number + 1}/{rounds}: {name}")
             time.sleep(PAUSE_SECONDS)
@@ -82,7 +84,13 @@ def interleave(
             for _ in range(repeats[name]):
                 calls[name]()
             seconds[name].append((time.perf_counter() - start) / repeats[name])
-    return {name: Timing(tuple(values)) for name, values in seconds.items()}
+    return {name: Timing(tuple(values) or (far[name],)) for name, values in seconds.items()}
+
+
+def _far(expected: Mapping[str, float], keep: str) -> dict[str, float]:
+    others = {name: seconds for name, seconds in expected.items() if name != keep}
+    best = min(others.values(), default=0.0)
+    return {name: seconds for name, seconds in others.items() if seconds > FAR * best}
 
 
 def _still_close(seconds: Mapping[str, list[float]], keep: str) -> list[str]:

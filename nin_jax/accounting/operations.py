@@ -105,7 +105,7 @@ def _count_computation(program: Program, name: str, done: dict[str, Operations])
             total.add(largest, 1)
             total.unknown |= {name for branch in branches for name in branch.unknown}
             flops32 += largest.flops_float32
-        if flops := _own_flops(instruction, operands):
+        if flops := own_flops(instruction, operands):
             total.flops[instruction.opcode] += flops
         sum32 += np.float32(flops32 + flops)
         total.loops += instruction.opcode == "while"
@@ -186,7 +186,13 @@ def _reduced(shape: tuple[int, ...], instruction: Instruction) -> list[int]:
     return [side for axis, side in enumerate(shape) if axis not in axes]
 
 
-def _own_flops(instruction: Instruction, operands: Sequence[tuple[int, ...]]) -> int:
+def own_flops(instruction: Instruction, operands: Sequence[tuple[int, ...]]) -> int:
+    """Count the operations of an instruction itself, without those of computations it calls.
+
+    Args:
+        instruction: of a program.
+        operands: their shapes.
+    """
     if instruction.opcode in ELEMENTWISE:
         return math.prod(instruction.shape)
     if instruction.opcode == "dot":

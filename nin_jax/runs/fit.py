@@ -36,6 +36,7 @@ from nin_jax.runs.trained import read_weights
 from nin_jax.training.config import TrainConfig, recipe_of
 from nin_jax.training.device import (
     allow_cpu,
+    keep_freed_memory,
     make_deterministic,
     select_device,
     use_compilation_cache,
@@ -64,6 +65,7 @@ def fit(config: TrainConfig) -> dict[str, Any]:
     check_image_size(get_variant(config.variant), recipe_of(config).image_size)
     Cadence.parse(config.checkpoint_every)
     make_deterministic(config.deterministic)
+    keep_freed_memory()
     allow_cpu(config.device)
     multihost.join(config)
     with multihost.together():

@@ -26,7 +26,12 @@ from nin_jax.runs.trained import read_weights
 from nin_jax.runs.writers import Screen
 from nin_jax.tables import plain_text
 from nin_jax.training.config import RecipeOptions, SetupOptions, TrainConfig, recipe_of
-from nin_jax.training.device import make_deterministic, select_device, use_compilation_cache
+from nin_jax.training.device import (
+    keep_freed_memory,
+    make_deterministic,
+    select_device,
+    use_compilation_cache,
+)
 from nin_jax.training.recipes import Recipe
 from nin_jax.validation import FilePath, to_json, validated
 
@@ -101,6 +106,7 @@ def find_lr(config: FindLrConfig) -> RangeTest:
     plain = _checked(config)
     workdir.check_folder("--out", config.out)
     make_deterministic(config.deterministic)
+    keep_freed_memory()
     select_device(config.device)
     use_compilation_cache(config.compilation_cache)
     initial = None if config.init_from is None else read_weights(config.init_from)

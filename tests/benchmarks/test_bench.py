@@ -15,7 +15,7 @@ from flax import nnx
 
 import nin_jax
 import nin_torch_ref
-from benchmarks.speed import figures, gpu, jobs, ours, output, pytorch, timing
+from benchmarks.speed import figures, gpu, jobs, ours, output, pytorch, summary, timing
 from benchmarks.speed.config import GPU_RESULTS, BenchConfig
 from benchmarks.speed.timing import Timing, interleave
 from benchmarks.speed.work import OURS, Work, training_cost
@@ -53,6 +53,17 @@ def test_contenders_take_turns_and_slow_ones_drop_out(monkeypatch):
     assert timings["near"].row(images=6)["images_per_second"] == 5.0
 
 
+def test_a_far_slower_contender_is_not_timed_again(monkeypatch):
+    monkeypatch.setattr("benchmarks.speed.timing.time.sleep", lambda seconds: None)
+    calls = dict.fromkeys(("ours", "best", "slow"), lambda: None)
+    expected = {"ours": 9.0, "best": 1.0, "slow": 3.1}
+    timings = interleave(calls, rounds=3, keep="ours", expected=expected)
+    assert timings["slow"] == Timing((3.1,))
+    assert [len(timings[name].seconds) for name in ("ours", "best")] == [3, 3]
+    all_rounds = interleave(calls, rounds=3, keep="ours", screening=3, expected=expected)
+    assert len(all_rounds["slow"].seconds) == 3
+
+
 def test_short_calls_are_repeated_within_a_round(monkeypatch):
     clock = [0.0]
     monkeypatch.setattr("benchmarks.speed.timing.time.perf_counter", lambda: clock[0])
@@ -76,6 +87,7 @@ def test_rows_are_flat_and_ours_has_a_ratio(plan, job):
     assert mine["best_rival"] == rival["contender"] == "torch eager"
     ratio = rival["median_ms"] / mine["median_ms"]
     assert mine["best_rival_over_ours"] == pytest.approx(ratio, rel=2e-3)
+    assert 0 < mine["least_ratio"] <= mine["largest_ratio"]
     assert all(isinstance(v, str | int | float) for row in rows for v in row.values())
 
 
@@ -144,6 +156,28 @@ def test_settings_are_compared_with_ours(plan):
     rows = list(jobs.settings(plan))
     assert [row["contender"] for row in rows] == [OURS, "bfloat16", "Muon"]
     assert all(row["over_ours"] > 0 for row in rows)
+
+
+def test_the_summary_collects_the_comparisons(plan, monkeypatch):
+    calls = []
+
+    def run(command, env, **_):
+        calls.append((command[2], "MALLOC_TOP_PAD_" in env))
+        if command[2] == "startup":
+            return SimpleNamespace(returncode=1, stderr="a long story\nerror: no disk")
+        ours = {"benchmark": command[2], "variant": "nin", "contender": OURS, "median_ms": 2.0}
+        ours |= {"best_rival": "torch eager NCHW", "best_rival_over_ours": 1.5}
+        other = {"benchmark": command[2], "variant": "nin", "contender": "torch eager NCHW"}
+        return SimpleNamespace(returncode=0, stdout=json.dumps({"rows": [ours, other]}))
+
+    monkeypatch.setattr(summary.subprocess, "run", run)
+    monkeypatch.setattr(summary, "PARTS", (*summary.PARTS[:2], summary.Part("startup")))
+    rows = list(summary.measure(plan))
+    assert calls == [("train", False), ("train", True), ("startup", False)]
+    assert rows[4] == {"benchmark": "startup", "contender": OURS, "error": "error: no disk"}
+    assert [row["benchmark"] for row in rows[5:]] == ["summary"] * 2
+    assert [row.get("allocator") for row in rows[5:]] == [None, "keeps memory"]
+    assert all(row["rival"] == "torch eager NCHW" for row in rows[5:])
 
 
 @pytest.mark.slow
