@@ -55,7 +55,7 @@ def test_contenders_take_turns_and_slow_ones_drop_out(monkeypatch):
 
 def test_a_far_slower_contender_is_not_timed_again(monkeypatch):
     monkeypatch.setattr("benchmarks.speed.timing.time.sleep", lambda seconds: None)
-    calls = dict.fromkeys(("ours", "best", "slow"), lambda: None)
+    calls = {name: lambda: None for name in ("ours", "best", "slow")}
     expected = {"ours": 9.0, "best": 1.0, "slow": 3.1}
     timings = interleave(calls, rounds=3, keep="ours", expected=expected)
     assert timings["slow"] == Timing((3.1,))
