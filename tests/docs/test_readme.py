@@ -189,6 +189,31 @@ def test_the_accuracies_of_long_runs_are_those_of_their_records():
             assert row["dead_classes"] == 0, run
 
 
+@pytest.mark.parametrize(
+    ("label", "folder"),
+    [
+        ("training step, 32 images, PyTorch at its best † *", "cpu-kept-memory"),
+        ("training step, 32 images, bfloat16 *", "cpu-bfloat16"),
+        ("training step, 32 images, bfloat16, PyTorch at its best † *", "cpu-kept-memory-bfloat16"),
+        ("training step, 64 images of 67x67 *", "cpu-small-images"),
+        ("training step, 64 images of 67x67, PyTorch at its best † *", "cpu-kept-memory-67"),
+        ("prediction, 128 images *", "cpu-predict-128"),
+        ("prediction, 128 images, bfloat16 *", "cpu-predict-128-bfloat16"),
+        ("prediction, one image (`Predictor(model, batch_size=1)`) *", "cpu-one-image"),
+    ],
+)
+def test_the_speeds_are_those_measured(label, folder):
+    file = ROOT / "benchmarks" / "results" / folder / "results.json"
+    rows = json.loads(file.read_text(encoding="utf-8"))["rows"]
+    medians = {(row["variant"], row["contender"]): row["median_ms"] for row in rows}
+    cells = {"nin": "", "nin15": ""}
+    for row in rows:
+        if "best_rival" in row:
+            theirs = medians[row["variant"], row["best_rival"]]
+            cells[row["variant"]] = f"{theirs / row['median_ms']:.2f}"
+    assert f"| {label} | {cells['nin']} | {cells['nin15']} |".replace("|  |", "| |") in TEXT
+
+
 def test_the_seconds_to_an_accuracy_are_those_measured():
     file = ROOT / "benchmarks" / "results" / "accuracy" / "results.json"
     shown: dict[str, str] = {}
