@@ -47,7 +47,8 @@ def fit(config: TrainConfig) -> dict[str, Any]:
     """Train as the configuration says and return the run's summary.
 
     A run that is killed at any time and then resumed ends with the same numbers as a run without
-    interruption.
+    interruption. On Linux, glibc keeps freed memory in this process from then on
+    (`nin_jax.training.device.keep_freed_memory`).
 
     Args:
         config: its recipe fills in the options that it leaves open.
