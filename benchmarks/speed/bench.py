@@ -2,7 +2,7 @@
 
 from rich.console import Console
 
-from benchmarks.speed import accuracy, gpu, jobs, output
+from benchmarks.speed import accuracy, gpu, jobs, output, profile
 from benchmarks.speed.config import BenchConfig
 from benchmarks.speed.plan import Plan
 from benchmarks.speed.work import Row
@@ -19,13 +19,15 @@ def run_benchmarks(config: BenchConfig, command: str) -> None:
 
     Raises:
         UserError: the dataset of `accuracy` is missing, or a network cannot take its images; `gpu`
-            without a GPU.
+            without a GPU, or `profile` with one.
         RunError: `gpu` found that PyTorch or another setting is faster.
     """
     if "accuracy" in config.jobs:
         accuracy.check(config)
     if "gpu" in config.jobs:
         gpu.check()
+    if "profile" in config.jobs:
+        profile.check()
     console = Console(stderr=True, highlight=False, emoji=False)
     rows: list[Row] = []
     defeats: list[str] = []

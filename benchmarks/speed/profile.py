@@ -21,6 +21,8 @@ from benchmarks.speed import ours, pytorch, timing
 from benchmarks.speed.work import OURS, TORCH, Row, Work
 from nin_jax.accounting.hlo import Instruction, Program, parse
 from nin_jax.accounting.operations import own_flops
+from nin_jax.errors import UserError
+from nin_jax.training.device import default_device
 
 STEPS = 3
 FORWARD, GRADIENTS = "products, forward", "products, gradients"
@@ -48,6 +50,16 @@ class Operation:
 
     part: str
     flops: int
+
+
+def check() -> None:
+    """Check that JAX computes on a CPU; the operations of a GPU are not read.
+
+    Raises:
+        UserError: it does not.
+    """
+    if (platform := default_device().platform) != "cpu":
+        raise UserError(f"the benchmark profile needs a CPU (JAX_PLATFORMS=cpu), not a {platform}")
 
 
 def rows(work: Work) -> Iterator[Row]:

@@ -1,9 +1,21 @@
 """Profiles of a training step. No measured value is asserted."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from benchmarks.speed import profile
 from benchmarks.speed.work import Work
+from nin_jax.errors import UserError
+
+
+def test_a_cpu_is_needed(monkeypatch):
+    device = SimpleNamespace(platform="cpu")
+    monkeypatch.setattr(profile, "default_device", lambda: device)
+    profile.check()
+    device.platform = "gpu"
+    with pytest.raises(UserError, match="profile needs a CPU"):
+        profile.check()
 
 
 def test_time_is_divided_among_the_operations_that_run():
