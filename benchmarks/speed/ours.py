@@ -20,7 +20,7 @@ from nin_jax.models.nin import with_operations
 from nin_jax.training.device import default_micro_batch_size
 from nin_jax.training.optimizer import make_optimizer
 from nin_jax.training.recipes import Recipe
-from nin_jax.training.step import TrainState, init_train_state, make_train_step
+from nin_jax.training.step import init_train_state, make_train_step
 
 PLAIN = "plain Flax: nnx.Conv, nnx.max_pool"
 
@@ -72,20 +72,13 @@ def new_model(work: Work) -> nin_jax.NiN:
 def _our_training(
     work: Work, model: Any, micro_batch_size: int | None, images: np.ndarray, labels: np.ndarray
 ) -> Call:
-    compiled, state, arguments = compiled_step(work, model, micro_batch_size, images, labels)
-
-    def call() -> None:
-        nonlocal state
-        state, sums = compiled(state, *arguments)
-        jax.block_until_ready((state.params, sums))
-
-    return call
+    return compiled_step(work, model, micro_batch_size, images, labels)[1]
 
 
 def compiled_step(
     work: Work, model: Any, micro_batch_size: int | None, images: np.ndarray, labels: np.ndarray
-) -> tuple[jax.stages.Compiled, TrainState, tuple[jax.Array, ...]]:
-    """Return our compiled training step, its state, and its other arguments."""
+) -> tuple[jax.stages.Compiled, Call]:
+    """Return our compiled training step, and a call that makes a step with it."""
     graphdef, params = nnx.split(model, nnx.Param)
     recipe = Recipe(
         lr=LEARNING_RATE,
@@ -100,7 +93,13 @@ def compiled_step(
     order = np.random.default_rng(2).permutation(len(labels))[None, : work.batch_size]
     arguments = jax.device_put((images, labels, order.astype(np.int32)))
     compiled = step.lower(state, *arguments).compile()  # here, while a patch is in effect
-    return compiled, state, arguments
+
+    def call() -> None:
+        nonlocal state
+        state, sums = compiled(state, *arguments)
+        jax.block_until_ready((state.params, sums))
+
+    return compiled, call
 
 
 def _our_prediction(work: Work, model: Any) -> Call:

@@ -88,8 +88,8 @@ def keep_freed_memory() -> None:
     """Let glibc keep the memory that a step frees, for the next step.
 
     On a CPU, XLA allocates the arrays inside a step anew each time. glibc returns so large a block
-    to the system, which hands it out again page by page; this takes an eighth to a sixth of a
-    step. Call this before JAX initializes a device: its threads get their memory when they start.
+    to the system, which hands it out again page by page (docs/benchmarks.md says what this costs).
+    Call this before JAX initializes a device: its threads get their memory when they start.
     Nothing happens on other systems, or if the environment sets glibc's allocator (``MALLOC_...``).
     """
     if sys.platform != "linux" or any(name.startswith("MALLOC_") for name in os.environ):
