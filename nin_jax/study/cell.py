@@ -26,7 +26,9 @@ KEPT = ("dataset", "image_size", "train_images", "test_images", "evaluated_on", 
 KEPT += ("test_accuracy", "test_accuracy_per_class", "device")
 
 LEARNED = 0.8  # the test accuracy of epochs_to_80
-CHANCE = 1.2  # a run has collapsed if its test accuracy never reaches this times chance
+# A run has collapsed if its test accuracy never reaches this times that of always predicting the
+# most frequent class.
+CHANCE = 1.2
 SIZES = (0.75, 1.25, 1.5)  # further sides of test images, relative to the training size
 IMAGES_BY_SIZE = 2000  # test images for those, at most: large images take long
 
@@ -60,8 +62,8 @@ def run_cell(cell: Cell, setting: Setting, folder: Path) -> Row:
         _check_same_run(own, config)
     if not (own / workdir.SUMMARY).exists():
         fit(config)
-    row = result(cell, own)
-    row |= examine(load_run(own), data_of(cell, setting).test)
+    test = data_of(cell, setting).test
+    row = result(cell, own, test.labels) | examine(load_run(own), test)
     return row | {"seconds": round(time.perf_counter() - started, 1)}
 
 
@@ -83,16 +85,16 @@ def _check_same_run(folder: Path, config: TrainConfig) -> None:
 
 
 def check_network(variant: str, folder: Path) -> None:
-    """Check that a variant, which may be a file, is still the network of a run.
+    """Check that a variant, which may be a file that has changed, is the network of a run.
 
     A run that no longer exists is not compared.
 
     Raises:
-        UserError: the variant has changed, or its file is gone.
+        UserError: the variant is another network, or its file is gone.
     """
     now = get_variant(variant)
     if (folder / workdir.CONFIG).exists() and manifest.read_run(folder).variant != now:
-        raise UserError(f"{variant} has changed since {folder}: give another --out")
+        raise UserError(f"{variant} is not the network of {folder}: give another --out")
 
 
 def examine(model: NiN, test: Split) -> Row:
@@ -129,8 +131,14 @@ def examine(model: NiN, test: Split) -> Row:
     }
 
 
-def result(cell: Cell, folder: Path) -> Row:
-    """Return the row of the results for a finished run, from its files."""
+def result(cell: Cell, folder: Path, labels: np.ndarray) -> Row:
+    """Return the row of the results for a finished run, from its files.
+
+    Args:
+        cell: the run.
+        folder: its folder.
+        labels: int32 [N] of the images that it was evaluated on.
+    """
     summary = manifest.read_json(folder / workdir.SUMMARY)
     if missing := set(KEPT) - summary.keys():
         raise UserError(
@@ -138,7 +146,7 @@ def result(cell: Cell, folder: Path) -> Row:
         )
     rows = writers.read_metrics(folder / workdir.METRICS)
     epochs = [row for row in rows if row["kind"] == "epoch"]
-    chance = 1 / len(summary["test_accuracy_per_class"])
+    chance = np.bincount(labels).max() / len(labels)
     accuracies = [row["test_accuracy"] for row in epochs]
     speeds = [row["images_per_second"] for row in epochs if row["images_per_second"]]
     return {
@@ -150,7 +158,7 @@ def result(cell: Cell, folder: Path) -> Row:
         "test_loss": [row["test_loss"] for row in epochs],
         "test_accuracy_by_epoch": accuracies,
         "epochs_to_80": next((i for i, a in enumerate(accuracies, 1) if a >= LEARNED), None),
-        "collapsed": max(accuracies) < CHANCE * chance,
+        "collapsed": bool(max(accuracies) < CHANCE * chance),
         "images_per_second": float(np.median(speeds)) if speeds else None,
         "versions": environment.versions(),
     }

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Literal
 
 from nin_jax.errors import UserError, option_of, unknown_name
-from nin_jax.models.variants import EXERCISE, get_variant
+from nin_jax.models.variants import EXERCISE, VARIANTS, get_variant
+from nin_jax.reading import shown
 from nin_jax.study import gallery, grid
 from nin_jax.study.grid import Cell, Setting
 from nin_jax.training.recipes import RECIPES
@@ -75,7 +76,12 @@ def plan(config: StudyConfig) -> tuple[Setting, list[Cell]]:
             raise unknown_name("recipe", recipe, RECIPES)
     variants = config.variants or (QUICK_VARIANTS if config.quick else EXERCISE)
     for variant in variants:
-        get_variant(variant)
+        built_in = VARIANTS.get(Path(variant).stem)
+        if built_in not in (None, get_variant(variant)):
+            raise UserError(
+                f"{shown(variant)} has the name of a built-in variant and is another network: "
+                "rename the file"
+            )
     names = [Path(variant).stem for variant in variants]
     if len(set(names)) < len(names):
         raise UserError(f"--variants has the same name twice: {', '.join(names)}")

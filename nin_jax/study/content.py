@@ -156,7 +156,7 @@ class Study:
         """Count collapsed runs by learning rate, for recipes with no other change."""
         rows: dict[tuple[str, float], list[Row]] = {}
         for row in self.rows:
-            if re.fullmatch("(lr=[^,]*)?", row["change"]):
+            if re.fullmatch(r"\s*(lr\s*=[^,]*)?", row["change"]):
                 rows.setdefault((row["recipe"], row["settings"]["lr"]), []).append(row)
         headings = ("recipe", "networks", "learning rate", "runs", "collapsed")
         cells: list[list[Cell]] = []

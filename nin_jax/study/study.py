@@ -12,7 +12,7 @@ from rich.console import Console
 
 from nin_jax.accounting.account import account
 from nin_jax.data.datasets import Dataset
-from nin_jax.errors import DivergedError, RunError, UserError, one_line
+from nin_jax.errors import DivergedError, Interrupted, RunError, UserError, one_line
 from nin_jax.models.variants import list_variants
 from nin_jax.reading import shown
 from nin_jax.runs import manifest, workdir
@@ -23,6 +23,7 @@ from nin_jax.study.grid import RESULTS, Cell, Row, Setting
 from nin_jax.study.networks import Networks, count, key, measure
 from nin_jax.study.statistics import group_rows
 from nin_jax.study.story import Story, read_story
+from nin_jax.training.device import keep_freed_memory
 from nin_jax.validation import to_json
 from nin_jax.writing import replacing
 
@@ -44,6 +45,7 @@ def make_study(config: StudyConfig, command: Sequence[str]) -> Path:
         RunError: a file of the study cannot be written, as on a full disk, or runs have diverged;
             the others are in the page.
     """
+    keep_freed_memory()  # as `fit` does: all steps are timed with it, after a training or not
     setting, cells = plan(config)
     workdir.check_folder("--out", config.out)
     workdir.check_for_checkpoints("--out", config.out)
@@ -85,7 +87,6 @@ def _add_runs(
     if command not in story.commands:
         story.commands.append(command)
     asked = {cell.name for cell in cells}
-    story.diverged = [name for name in story.diverged if name not in asked]
     console = Console(highlight=False, soft_wrap=True, emoji=False)
     try:
         _run(missing, rows, story.diverged, setting, config.out, console)
@@ -112,7 +113,8 @@ def _check_same_study(
     """Check that new runs can be compared with the existing ones.
 
     All runs of a recipe have the same image size, length and images; all recipes have the same
-    dataset. The networks are those of the runs: the costs are counted from their files.
+    dataset. A name stands for one network. It is that of the runs, because the costs are counted
+    from its file.
 
     Raises:
         UserError: they differ, or a variant's file is gone.
@@ -120,6 +122,7 @@ def _check_same_study(
     now = _comparable(setting)
     recipes = {cell.recipe for cell in cells}
     changes = {cell.name: cell.change for cell in cells}
+    variants = {Path(cell.variant).stem: cell.variant for cell in cells}
     for row in rows:
         change = changes.get(row["cell"])
         if change and grid.changes_of(change) != grid.changes_of(row["change"]):
@@ -139,7 +142,9 @@ def _check_same_study(
                 f"{out} holds results of {', '.join(differences)} for recipe {row['recipe']}: give "
                 "another --out"
             )
-        check_network(row["variant"], out / "runs" / row["cell"])
+        own: str = row["variant"]
+        for variant in (own, variants.get(Path(own).stem, own)):
+            check_network(variant, out / "runs" / row["cell"])
 
 
 def _comparable(setting: Setting) -> dict[str, Any]:
@@ -157,7 +162,10 @@ def _run(
 ) -> None:
     """Run the cells and append their rows to the list and to the file.
 
-    The name of a cell that diverges, and has no row, is appended to ``diverged``.
+    ``diverged`` keeps the names of cells that diverged, and have no row.
+
+    Raises:
+        Interrupted: a signal was received; the same command continues.
     """
     rates: list[float] = []  # seconds per unit of `_work`
     of_variant = {variant: _work(variant, setting) for variant in {c.variant for c in missing}}
@@ -171,8 +179,13 @@ def _run(
             row = run_cell(cell, setting, out / "runs") | {"setting": _comparable(setting)}
         except DivergedError as error:  # the other cells may still be run
             console.print(f"{cell.name} diverged: {error.what}", markup=False)
-            diverged.append(cell.name)
+            diverged += [cell.name] if cell.name not in diverged else []
             continue
+        except Interrupted as stop:
+            again = "the same command continues the study"
+            raise Interrupted(stop.number, again) from None
+        if cell.name in diverged:
+            diverged.remove(cell.name)
         rates.append((time.perf_counter() - started) / work[number])
         grid.append_result(out / RESULTS, row)
         rows.append(row)

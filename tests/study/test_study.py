@@ -182,7 +182,9 @@ def test_an_interrupted_run_is_resumed(script, small, tmp_path, monkeypatch):
 
     monkeypatch.setattr(cell, "fit", interrupted)
     options = [*small, "--recipes", "modern", "--seeds", 1, "--no-times"]
-    assert script("study", *options).code == 143
+    stopped = script("study", *options)
+    assert stopped.code == 143
+    assert "SIGTERM: the same command continues the study\n" in stopped.err
     assert not (tmp_path / "study" / "results.jsonl").exists()
     outcome = script("study", *options)
     assert outcome.code == 0, outcome.err

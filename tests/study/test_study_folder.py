@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, replace
 
+import numpy as np
 import pytest
 
 from nin_jax import plotting
@@ -44,7 +45,7 @@ def test_a_run_with_other_options_is_an_error(script, small, tiny, tmp_path, oth
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (TINY_TOML.replace("channels = 8", "channels = 9"), "tiny.toml has changed since"),
+        (TINY_TOML.replace("channels = 8", "channels = 9"), "tiny.toml is not the network of"),
         (None, "cannot read variant file"),
     ],
     ids=["changed", "gone"],
@@ -63,6 +64,35 @@ def test_a_network_that_has_changed_is_an_error(script, small, tiny, tmp_path, t
     assert (outcome.code, outcome.err.count("\n")) == (2, 1)
     assert message in outcome.err
     assert not (out / "runs" / "other-modern-seed0").exists()
+
+
+def test_two_networks_of_one_name_are_an_error(script, small, tiny, tmp_path):
+    """Their runs would have one mean: those of two files, or those of a file and a variant."""
+    out, others = tmp_path / "study", tmp_path / "others"
+    make_run(out / "runs" / "tiny-modern-seed0", str(tiny))
+    setting = Setting("digits", image_size=16, epochs=2, limit_train=64, limit_test=20)
+    grid.append_result(out / "results.jsonl", row(str(tiny), setting=asdict(setting)))
+    others.mkdir()
+    messages = {
+        "tiny.toml": f"tiny.toml is not the network of {out}",
+        "nin.toml": "nin.toml' has the name of a built-in variant and is another network",
+    }
+    for name, message in messages.items():
+        (others / name).write_text(TINY_TOML.replace("channels = 8", "channels = 9"))
+        options = [others / name if option == tiny else option for option in small]
+        outcome = script("study", *options, "--recipes", "modern", "--seeds", 2)
+        assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+        assert message in outcome.err
+        assert len(grid.read_results(out / "results.jsonl")) == 1
+
+
+def test_a_run_has_collapsed_if_one_class_is_as_good_as_its_predictions(undisturbed):
+    """The most frequent class may have more than its share of the images."""
+    of = cell.Cell("tiny", "modern", 0)
+    accuracies = cell.result(of, undisturbed, np.arange(1000))["test_accuracy_by_epoch"]
+    assert max(accuracies) < 1
+    for labels, collapsed in ((np.arange(1000), False), (np.zeros(1000, int), True)):
+        assert cell.result(of, undisturbed, labels)["collapsed"] is collapsed
 
 
 def test_a_folder_in_use_is_an_error(script, small, tmp_path):
