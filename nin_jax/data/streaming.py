@@ -52,6 +52,16 @@ class StreamedSplit:
         """Return the examples that a slice, places or a mask pick out of an array."""
         return StreamedSplit(self.source, self.indices[which])
 
+    def arrays(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return all images, uint8 [N, H, W, C], and all labels, int32 [N]; read no others.
+
+        Raises:
+            UserError: an example cannot be read.
+        """
+        if len(self) == len(self.source):
+            return self.source.arrays()  # faster for `tfds:NAME`
+        return _read(self.source, self.indices)
+
     def read(self, indices: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Read batches as `datasets.Split.read` does, ahead of their use."""
         theirs = np.where(indices >= 0, self.indices[indices], -1)

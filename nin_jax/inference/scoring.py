@@ -43,23 +43,31 @@ def score_source(config: EvaluateConfig) -> Score:
 
     Raises:
         UserError: there is no such network, the weights do not fit, the data are not those of the
-            training, a folder or the figure cannot be written, the network cannot ship, or ``test``
-            is given for a run without held-out images.
+            training, a folder or the figure cannot be written, the network cannot ship, ``test``
+            is given for a run without held-out images, or ``export`` for the best weights by the
+            test accuracy.
     """
+    if config.export is not None and config.best and not config.test:
+        raise UserError(
+            "--export with --best needs --test and a run with --holdout: the test images must not "
+            "decide which weights ship"
+        )
     trained = config.load()
     out = config.out or trained.folder or Path()
     workdir.check_folder("--out", out)
+    trained_with = trained.config
+    if config.test:
+        trained = _on_test_images(trained)
     if config.export is not None:
         shipping.check(trained, config.export)
         trained = shipping.rounded(trained)
-    if config.test:
-        trained = _on_test_images(trained)
     score, dataset = score_trained(trained, config.data_dir)
     workdir.make_folder("--out", out)
     figure = workdir.CONFUSION if trained.step is None else f"confusion-{trained.step}.png"
     _report(trained, dataset, score, out / figure)
     if config.export is not None:
-        for path in shipping.write(trained, score, config.export):
+        shipped = replace(trained, config=trained_with)  # for the card's command
+        for path in shipping.write(shipped, score, config.export):
             print(f"wrote {path}")
     return score
 

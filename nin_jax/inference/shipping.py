@@ -59,8 +59,10 @@ def check(trained: Trained, folder: Path) -> None:
         raise UserError(f"--export: {config.dataset} is not a built-in dataset")
     for name in ("holdout", "limit_test"):
         if getattr(config, name) is not None:
+            remedy = ": add --test" if name == "holdout" else ""
             raise UserError(
-                f"--export: the run has {option_of(name)}, so not all test images are scored"
+                f"--export: the run has {option_of(name)}, so not all test images are "
+                f"scored{remedy}"
             )
     size = 2 * sum(array.size for array in convert.to_torch(model).values())
     if size > MAX_BYTES:

@@ -31,13 +31,13 @@ def load_data(config: TrainConfig) -> Dataset:
             f"--num-classes {config.num_classes} is too few: {dataset.name} has labels "
             f"0 to {dataset.num_classes - 1}"
         )
-    held, streamed = _held_out(config, dataset), streams(config, dataset)
-    train = dataset.train if streamed else _in_memory(dataset.train)
+    train, test = dataset.train, dataset.test
+    held = _held_out(config, dataset)
     if held is not None:
         train, test = train[~held], train[held]
-    else:
-        test = dataset.test if streamed else _in_memory(dataset.test)
     train, test = train[: config.limit_train], test[: config.limit_test]
+    if not streams(config, dataset):  # only what is left is read
+        train, test = _in_memory(train), _in_memory(test)
     return replace(dataset, train=train, test=test)
 
 
@@ -71,7 +71,7 @@ def _open(config: TrainConfig) -> Dataset:
 
 
 def _in_memory(split: Split | StreamedSplit) -> Split:
-    return split if isinstance(split, Split) else Split(*split.source.arrays())
+    return split if isinstance(split, Split) else Split(*split.arrays())
 
 
 def streams(config: TrainConfig, dataset: Dataset) -> bool:

@@ -148,6 +148,10 @@ def test_runs_that_cannot_be_exported_raise(cards, tmp_path, monkeypatch):
     assert "small-digits is not a run" in export(pretrained="small")
     limited = make_run(tmp_path / "limited", limit_test=9)
     assert "the run has --limit-test" in export(workdir=limited)
+    held = make_run(tmp_path / "held", holdout=50)
+    assert "the run has --holdout, so not all test images are scored: add" in export(workdir=held)
+    for of in (run, held):
+        assert "test images must not decide which weights" in export(workdir=of, best=True)
     with monkeypatch.context() as patch:
         patch.setattr(shipping, "MAX_BYTES", 100)
         assert "bytes are more than 100" in export(workdir=run)
@@ -156,6 +160,14 @@ def test_runs_that_cannot_be_exported_raise(cards, tmp_path, monkeypatch):
     saved["variant"]["dropout"] = 0.1
     edited.write_text(json.dumps(saved))
     assert "small is not a built-in variant" in export(workdir=run)
+
+
+def test_weights_of_a_run_with_held_out_images_ship_with_their_test_accuracy(cards, tmp_path):
+    run = make_run(tmp_path / "run", holdout=50, seed=7)
+    score = scoring.score_source(scoring.EvaluateConfig(run, test=True, export=tmp_path / "out"))
+    card = json.loads((tmp_path / "out" / "small-digits.json").read_text())
+    assert (card["test_accuracy"], card["test_images"]) == (score.accuracy, 355)
+    assert "--holdout 50" in card["command"]
 
 
 def test_weights_too_large_for_float16_raise(cards, tmp_path):
