@@ -19,7 +19,7 @@ from tyro._errors import (  # the module documents this hook; pyproject.toml bou
     on_parse_error,
 )
 
-from nin_jax.errors import Interrupted, RunError, UserError
+from nin_jax.errors import Interrupted, RunError, UserError, is_out_of_memory
 
 Config = TypeVar("Config")
 
@@ -90,8 +90,8 @@ def guard(action: Callable[[], object]) -> None:
     except (UserError, RunError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         _leave(2 if isinstance(error, UserError) else 1)
-    except (RuntimeError, AssertionError):
-        reason = _missing_platform()
+    except (RuntimeError, AssertionError) as error:
+        reason = _out_of_memory(error) or _missing_platform()
         if reason is None:
             raise
         print(f"error: {reason}", file=sys.stderr)
@@ -119,6 +119,13 @@ def _call(action: Callable[[], object]) -> None:
         print(end="", flush=True)
         raise
     print(end="", flush=True)
+
+
+def _out_of_memory(error: BaseException) -> str | None:
+    """Return an error message if a device of JAX has too little memory."""
+    if not is_out_of_memory(error):
+        return None
+    return "the device is out of memory: give smaller images, a smaller network or smaller batches"
 
 
 def _missing_platform() -> str | None:

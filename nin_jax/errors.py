@@ -4,6 +4,7 @@ import contextlib
 import difflib
 import signal
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 
 class UserError(ValueError):
@@ -27,6 +28,23 @@ class DivergedError(UserError):
 
     def __str__(self) -> str:
         return ": ".join(self.args)
+
+
+@dataclass(eq=False)
+class NotFinite(Exception):  # noqa: N818 - `nin_jax.runs.failure` makes it a DivergedError
+    """A step whose loss or gradient is infinite or not a number.
+
+    Attributes:
+        step: counted from 1.
+        loss: mean over the batch, in nats.
+        gradient_norm: norm of the mean gradient.
+        learning_rate: learning rate of the step.
+    """
+
+    step: int
+    loss: float
+    gradient_norm: float
+    learning_rate: float
 
 
 class RunError(RuntimeError):
@@ -57,6 +75,12 @@ class Interrupted(KeyboardInterrupt):
     def __str__(self) -> str:
         saved = f": {self.args[0]}" if self.args[0] else ""
         return f"interrupted by {self.number.name}{saved}"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether JAX raised the error because a device has too little memory."""
+    text = str(error)
+    return "RESOURCE_EXHAUSTED" in text or "out of memory" in text.lower()
 
 
 def first_line(error: BaseException) -> str:

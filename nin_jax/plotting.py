@@ -22,12 +22,13 @@ literal_text = matplotlib.rc_context({"text.parse_math": False})
 
 
 @literal_text
-def plot_curves(rows: list[dict[str, Any]], title: str, path: Path) -> None:
-    """Plot loss and accuracy over epochs: a line for training, points for the test set.
+def plot_curves(rows: list[dict[str, Any]], title: str, scored: str, path: Path) -> None:
+    """Plot loss and accuracy over epochs: a line for training, points for the scored images.
 
     Args:
         rows: of metrics.jsonl; "step" rows make the lines, "epoch" rows the points.
         title: of the figure.
+        scored: which images score the network, for the legend.
         path: of the PNG file.
     """
     steps = [row for row in rows if row["kind"] == "step"]
@@ -40,7 +41,7 @@ def plot_curves(rows: list[dict[str, Any]], title: str, path: Path) -> None:
         axes.plot(x, [row[f"train_{quantity}"] for row in steps], color=TRAIN, lw=1, label="train")
         x = [row["epoch"] for row in epochs]
         y = [row[f"test_{quantity}"] for row in epochs]
-        axes.plot(x, y, "o-", color=TEST, ms=4, lw=1.2, label="test")
+        axes.plot(x, y, "o-", color=TEST, ms=4, lw=1.2, label=scored)
         if quantity == "accuracy" and y:
             axes.annotate(
                 f"{y[-1]:.4f}",

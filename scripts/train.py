@@ -16,10 +16,14 @@ def run(config: TrainConfig) -> None:
         print(summary.variant_table())
         return
     if config.resume and config.workdir is not None:
-        # Options that are not given keep the values of the run.
+        # Options that are not given keep the values of the run; --steps replaces --epochs.
         saved = manifest.read_run(config.workdir).config
-        saved = replace(saved, workdir=config.workdir, **manifest.NOT_CARRIED_OVER)
-        config = cli.parse(TrainConfig, default=saved)
+        length = {"steps": saved.steps, "epochs": saved.epochs}
+        others = {"steps": None, "epochs": None, "workdir": config.workdir}
+        others = replace(saved, **others, **manifest.NOT_CARRIED_OVER)
+        config = cli.parse(TrainConfig, default=others)
+        if config.steps is None and config.epochs is None:
+            config = replace(config, **length)
     fit(config)
 
 

@@ -4,8 +4,10 @@ import os
 import subprocess
 import sys
 
+import jax
 import pytest
 
+from nin_jax import cli
 from tests.conftest import SCRIPTS
 
 
@@ -21,3 +23,35 @@ def test_a_closed_pipe_ends_a_script_in_silence(tmp_path, option):
             command, stdout=closed, stderr=subprocess.PIPE, env=environ, cwd=tmp_path, text=True
         )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+LINES = """
+import sys
+from nin_jax.runs.writers import Screen
+screen = Screen(3)
+for number in range(5):
+    screen.line(str(number))
+print("trained", file=sys.stderr)
+"""
+
+
+def test_a_closed_pipe_does_not_end_a_run():
+    """Training may take hours, and ``| tee`` may end before it."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "wb") as closed:
+        done = subprocess.run(
+            [sys.executable, "-c", LINES], stdout=closed, stderr=subprocess.PIPE, text=True
+        )
+    warning = "WARNING: nobody reads the output any more; training continues"
+    assert (done.returncode, done.stderr) == (0, f"{warning}\ntrained\n")
+
+
+def test_too_little_memory_is_one_line(capsys):
+    def use_too_much():
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.")
+
+    with pytest.raises(SystemExit) as ended:
+        cli.guard(use_too_much)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith("error: the device is out of memory: give ")

@@ -270,7 +270,7 @@ def test_titles_are_not_read_as_formulas(tmp_path):
     score = Score(1.0, np.eye(3, dtype=np.int64))
     names = (HOSTILE, "$\\frac$", "$")
     plotting.plot_confusion(score.confusion, names, HOSTILE, tmp_path / "a.png")
-    plotting.plot_curves([], HOSTILE, tmp_path / "b.png")
+    plotting.plot_curves([], HOSTILE, HOSTILE, tmp_path / "b.png")
     account = nin_jax.account(nin_jax.Variant("$}$", ()), image_size=16, xla=False)
     figures.plot_layers(account, tmp_path / "c.png")
 

@@ -102,7 +102,7 @@ def _gather(message: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def check_same(text: str) -> None:
-    """Check that all processes were given the same options, data and settings of JAX.
+    """Check that all processes were given the same options, data, weights and settings of JAX.
 
     Args:
         text: those of this process.
@@ -116,7 +116,7 @@ def check_same(text: str) -> None:
     different = [i for i, digest in enumerate(digests) if digest != digests[0]]
     if different:
         raise UserError(
-            f"process {different[0]} has other options, other data or other settings of JAX than "
+            f"process {different[0]} has other options, data, weights or settings of JAX than "
             "process 0: give all processes the same"
         )
 

@@ -56,8 +56,9 @@ class History:
 
     Attributes:
         name: of its folder.
-        settings: its network, image size, costs, recipe, batch size and seed, by heading.
-        options: the recipe's other options, the dropout and the number of training images.
+        settings: its network, dataset, image size, costs, recipe, batch size and seed, by heading.
+        options: the recipe's other options, the dropout, the number of training images, and other
+            options that change what is learned.
         holdout: whether the accuracies are those of held-out training images.
         epochs: the "epoch" rows of metrics.jsonl.
         minutes: of training steps until the end of each epoch, computed from the images per second;
@@ -91,6 +92,7 @@ def read_history(folder: Path) -> History:
         raise UserError(f"{path}, the row of an epoch: {error}") from None
     settings = {
         "variant": variant.name,
+        "dataset": saved.dataset,
         "image size": "x".join(map(str, as_height_width(recipe.image_size))),
         "parameters": sum(layer.params for layer in layers),
         "million MACs": Rounded(sum(layer.macs for layer in layers) / 1e6, 1),
@@ -131,7 +133,9 @@ def _options(config: TrainConfig, recipe: Recipe, variant: Variant) -> dict[str,
     }
     images = "all" if config.limit_train is None else f"{config.limit_train:,}"
     rate = variant.dropout if recipe.dropout is None else recipe.dropout
-    return {**options, "dropout": str(rate), "training images": images}
+    more = {name: str(getattr(config, name)) for name in ("precision", "init_from", "freeze")}
+    more = {name.replace("_", " "): value for name, value in more.items()}
+    return {**options, "dropout": str(rate), "training images": images, **more}
 
 
 def table(runs: Sequence[History], every_epoch: bool = False) -> Table:

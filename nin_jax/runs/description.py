@@ -32,7 +32,7 @@ def headline(run: Run, folder: Path, progress: Progress) -> str:
     return (
         f"{describe(run.model.variant, **run.geometry)}\n"
         f"{dataset.name} ({dataset.source}): {len(dataset.train):,} training and "
-        f"{len(dataset.test):,} test images; recipe {config.recipe}, batch size "
+        f"{len(dataset.test):,} {config.scored} images; recipe {config.recipe}, batch size "
         f"{run.recipe.batch_size} in micro-batches of {run.micro_batch_size}, "
         f"{len(run.learning_rates):,} steps; {device_name(run.layout.devices)}; into {folder}"
         f"{notes}"
@@ -91,4 +91,5 @@ def draw_curves(run: Run, folder: Path) -> None:
     """Draw ``curves.png`` from the rows of ``metrics.jsonl``."""
     from nin_jax.plotting import plot_curves  # matplotlib is slow to import
 
-    plot_curves(read_metrics(folder / workdir.METRICS), title(run), folder / workdir.CURVES)
+    rows = read_metrics(folder / workdir.METRICS)
+    plot_curves(rows, title(run), run.config.scored, folder / workdir.CURVES)

@@ -11,11 +11,10 @@ from typing import Any
 
 import jax
 
-from nin_jax.errors import DivergedError, Interrupted, UserError
+from nin_jax.errors import DivergedError, Interrupted, NotFinite, UserError, is_out_of_memory
 from nin_jax.runs import manifest, workdir
 from nin_jax.runs.agreement import agree
 from nin_jax.runs.preparation import Run, epoch_order
-from nin_jax.runs.progress import NotFinite
 from nin_jax.runs.saving import Saver
 
 
@@ -48,10 +47,9 @@ def memory_errors(run: Run) -> Iterator[None]:
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
-        text = str(error)
-        if "RESOURCE_EXHAUSTED" not in text and "out of memory" not in text.lower():
+        if not is_out_of_memory(error):
             raise
-        raise UserError(_memory_text(run.recipe.batch_size, run.micro_batch_size)) from None
+        raise UserError(_memory_text(run)) from None
 
 
 def _save(saver: Saver) -> str:
@@ -110,12 +108,14 @@ def _diverged(found: NotFinite, folder: str | None) -> DivergedError:
     )
 
 
-def _memory_text(batch_size: int, micro_batch_size: int) -> str:
-    if micro_batch_size == 1:
-        remedy = "a smaller --image-size or --variant"
-    else:
-        remedy = f"--micro-batch-size {micro_batch_size // 2}"
+def _memory_text(run: Run) -> str:
+    size = run.micro_batch_size
+    remedy = (
+        f"--micro-batch-size {size // 2}" if size > 1 else "a smaller --image-size or --variant"
+    )
+    if size > 1 and run.config.resume:  # sums are rounded in another way
+        remedy += " --no-exact-resume"
     return (
-        f"the device is out of memory with --batch-size {batch_size} in micro-batches of "
-        f"{micro_batch_size} images: try {remedy}"
+        f"the device is out of memory with --batch-size {run.recipe.batch_size} in micro-batches "
+        f"of {size} images: try {remedy}"
     )

@@ -86,6 +86,7 @@ def _fit(config: TrainConfig, started: float) -> dict[str, Any]:
         agree(partial(resuming.check_same_run, config.workdir, spec))
         preprocessing = in_all(partial(manifest.read_run, config.workdir)).preprocessing
     initial = in_all(lambda: _initial_weights(config))
+    check_same(resuming.digest(initial))
     run = in_all(lambda: prepare_run(spec, initial, preprocessing=preprocessing))
     folder = Path(agree(lambda: str(workdir.claim(config).absolute())))
     with Interruption() as interruption, contextlib.ExitStack() as stack:

@@ -21,6 +21,7 @@ from nin_jax.runs.environment import device_name, git_commit, machine, settings,
 from nin_jax.runs.preparation import RunSpec
 from nin_jax.runs.workdir import CONFIG, WEIGHTS
 from nin_jax.training.config import TrainConfig, recipe_of
+from nin_jax.training.device import devices_for
 from nin_jax.training.recipes import Recipe
 from nin_jax.validation import FAIL_FAST, Text, from_file, from_json, to_json
 from nin_jax.writing import replacing
@@ -67,6 +68,7 @@ class _File(BaseModel, strict=True):
     # Earlier versions did not write these.
     preprocessing: dict[str, Any] | None = None
     numerics: dict[str, Any] = {}
+    devices: Size | None = None
 
     @model_validator(mode="after")
     def _one_logit_per_name(self) -> "_File":
@@ -88,9 +90,11 @@ class SavedRun:
         preprocessing: of the network.
         sizes: the network's number of channels and classes and image size, by name.
         known_names: of the first classes; a run may have more logits.
+        dataset: its name.
         data_checksum: of the dataset.
         train_images: number of training images.
         numerics: settings and versions that the numbers depend on; empty for an earlier version.
+        devices: their number; None for an earlier version.
     """
 
     folder: Path
@@ -100,9 +104,11 @@ class SavedRun:
     preprocessing: Preprocessing
     sizes: dict[str, Any]
     known_names: tuple[str, ...]
+    dataset: str
     data_checksum: str
     train_images: int
     numerics: dict[str, Any]
+    devices: int | None
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -202,9 +208,11 @@ def read_run(folder: Path) -> SavedRun:
             "image_size": recipe.image_size,
         },
         known_names=tuple(saved.dataset.class_names),
+        dataset=saved.dataset.name,
         data_checksum=saved.dataset.checksum,
         train_images=saved.dataset.train_images,
         numerics=saved.numerics,
+        devices=saved.devices,
     )
 
 
@@ -243,6 +251,7 @@ def write_config(folder: Path, spec: RunSpec, preprocessing: Preprocessing | Non
             "num_classes": config.num_classes or dataset.num_classes,
             KEY: to_json(preprocessing or Preprocessing()),
             "numerics": settings() | machine(),
+            "devices": len(devices_for(config.devices)),
             "device": device_name(None if config.devices == "all" else config.devices),
             "versions": versions(),
             "git_commit": git_commit(),

@@ -1,35 +1,21 @@
 """How far a run has come, and the rows and lines that report it."""
 
+import contextlib
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import jax
 import numpy as np
 
+from nin_jax.errors import NotFinite
 from nin_jax.runs.preparation import Run
 from nin_jax.runs.writers import JsonlWriter, Screen, TensorBoardWriter
 from nin_jax.training.evaluate import Score
 from nin_jax.training.step import StepFigures
 
 LOG_EVERY = 10  # steps between rows in metrics.jsonl
-
-
-@dataclass(eq=False)
-class NotFinite(Exception):  # noqa: N818 - caught and reported by failure.py
-    """A step whose loss or gradient is infinite or not a number.
-
-    Attributes:
-        step: counted from 1.
-        loss: mean over the batch, in nats.
-        gradient_norm: norm of the mean gradient.
-        learning_rate: learning rate of the step.
-    """
-
-    step: int
-    loss: float
-    gradient_norm: float
-    learning_rate: float
 
 
 @dataclass
@@ -211,13 +197,23 @@ class Recorder:
         self._write(row)
         self._print(row, score.loss)
 
+    @contextlib.contextmanager
+    def untimed(self) -> Iterator[None]:
+        """Leave the time inside this context, such as that of saving, out of all speeds."""
+        started = time.perf_counter()
+        yield
+        seconds = time.perf_counter() - started
+        self._epoch_started += seconds
+        self._window_started += seconds
+        self._trained_at += seconds
+
     def _print(self, row: dict[str, Any], test_loss: float) -> None:
         loss, accuracy = (row[f"train_{name}"] for name in ("loss", "accuracy"))
         shown = "all steps were skipped" if loss is None else f"{loss:.4f} accuracy {accuracy:.4f}"
         speed, dead = row["images_per_second"], self._names(self.progress.dead_classes)
         self.screen.line(
-            f"epoch {row['epoch']}/{self.run.recipe.epochs}  train loss {shown}  test loss "
-            f"{test_loss:.4f} accuracy {row['test_accuracy']:.4f}  "
+            f"epoch {row['epoch']}/{self.run.recipe.epochs}  train loss {shown}  "
+            f"{self.run.config.scored} loss {test_loss:.4f} accuracy {row['test_accuracy']:.4f}  "
             + (f"{speed:.0f} images/s  " if speed else "")  # one step alone has no speed
             + f"{row['seconds']:.0f} s"
             + (f"  never predicted: {dead}" if dead else "")

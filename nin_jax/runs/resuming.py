@@ -1,7 +1,9 @@
 """Whether two runs are the same: for --resume, for several processes, for scoring again."""
 
+import hashlib
 import json
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,8 +14,9 @@ from nin_jax.models.variants import get_variant, variant_to_dict
 from nin_jax.reading import shown
 from nin_jax.runs import manifest
 from nin_jax.runs.environment import machine, settings
-from nin_jax.runs.preparation import RunSpec
+from nin_jax.runs.preparation import Initial, RunSpec
 from nin_jax.runs.workdir import WEIGHTS
+from nin_jax.training.device import devices_for
 from nin_jax.validation import to_json
 
 
@@ -30,6 +33,14 @@ def identity(spec: RunSpec) -> str:
     )
 
 
+def digest(initial: Initial | None) -> str:
+    """Return a checksum of the weights that a run starts from, which all processes must share."""
+    found = hashlib.sha256()
+    for name, array in sorted(initial.arrays.items() if initial else ()):
+        found.update(f"{name} {array.dtype} {array.shape}".encode() + array.tobytes())
+    return found.hexdigest()
+
+
 def check_same_run(folder: Path, spec: RunSpec) -> None:
     """Check that a run is resumed with its own configuration, data and settings of JAX.
 
@@ -37,10 +48,15 @@ def check_same_run(folder: Path, spec: RunSpec) -> None:
 
     Raises:
         UserError: it lists every difference.
+
+    Warns:
+        UserWarning: the number of devices differs.
     """
     saved = manifest.read_run(folder)
     was = to_json(saved.config) | to_json(saved.recipe)
     now = to_json(spec.config) | to_json(spec.recipe)
+    if not spec.config.exact_resume:  # its default depends on the device too
+        del was["micro_batch_size"]
     differences = _differences(was, now)
     if saved.variant != get_variant(spec.config.variant):
         differences.append(f"the variant {spec.config.variant} has changed")
@@ -57,6 +73,13 @@ def check_same_run(folder: Path, spec: RunSpec) -> None:
             "restore these, or continue with --no-exact-resume"
         )
     check_same_data(saved.data_checksum, spec.dataset, str(folder))
+    devices = len(devices_for(spec.config.devices))
+    if saved.devices not in (None, devices):
+        warnings.warn(
+            f"the run continues on {devices} devices and had {saved.devices}: sums may be rounded "
+            "in another way",
+            stacklevel=2,
+        )
     if os.path.exists(folder / WEIGHTS):
         saved.check_preprocessing(folder / WEIGHTS)
 

@@ -103,7 +103,7 @@ class Saver:
     def checkpoint(self) -> bool:
         """Save a checkpoint. On failure, warn and return False."""
         self._last = time.monotonic()
-        with jax.transfer_guard("allow"):
+        with jax.transfer_guard("allow"), self.recorder.untimed():
             return self._try("a checkpoint", self._save_checkpoint)
 
     def _save_checkpoint(self) -> None:
@@ -120,14 +120,15 @@ class Saver:
 
     def weights(self) -> None:
         """Save the parameters under PyTorch's names. On failure, warn."""
-        params = self.run.layout.whole(self.run.state.params)
 
         def save() -> None:
             nnx.update(self.run.model, jax.device_get(params))
             convert.save_safetensors(self.run.model, self.folder / workdir.WEIGHTS)
 
-        if is_first():
-            self._try(workdir.WEIGHTS, save)
+        with self.recorder.untimed():
+            params = self.run.layout.whole(self.run.state.params)
+            if is_first():
+                self._try(workdir.WEIGHTS, save)
 
     def _try(self, what: str, save: Callable[[], None]) -> bool:
         try:

@@ -130,12 +130,22 @@ class TensorBoardWriter:
             self._records.close()
 
 
+class _Console(Console):
+    """A console whose reader may end, as in ``train.py | head``: the run goes on without output."""
+
+    def on_broken_pipe(self) -> None:
+        """Print no more. Rich itself would end the process, and the steps since the last save."""
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print("WARNING: nobody reads the output any more; training continues", file=sys.stderr)
+
+
 class Screen:
     """A progress bar on a terminal, plain lines elsewhere; one line for each epoch on both."""
 
     def __init__(self, total_steps: int, first_step: int = 0, quiet: bool = False):
         self._total_steps, self._last_line = total_steps, time.monotonic()
-        self._console = Console(
+        self._console = _Console(
             file=sys.stdout, highlight=False, soft_wrap=True, emoji=False, quiet=quiet
         )
         self._progress = Progress(

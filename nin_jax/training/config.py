@@ -157,6 +157,11 @@ class RunOptions(SetupOptions):
     list_variants: bool = False
     """Print the built-in networks with their parameters and MACs, and exit."""
 
+    @property
+    def scored(self) -> str:
+        """Which images score the network after each epoch: "test" or "held-out"."""
+        return "test" if self.holdout is None else "held-out"
+
 
 if TYPE_CHECKING:
     RecipeOptions = Recipe
@@ -196,7 +201,7 @@ def recipe_of(config: TrainConfig) -> Recipe:
             f"{recipe.lr_steps[0]:g}"
         )
     if recipe.nesterov and recipe.optimizer != "adam" and recipe.momentum == 0:
-        raise UserError("--nesterov needs --momentum above 0")
+        raise UserError("--nesterov needs --momentum above 0; --nesterov False turns it off")
     return recipe
 
 

@@ -24,6 +24,9 @@ GPU_STEPS_PER_DISPATCH = 10
 DETERMINISTIC_FLAGS = "--xla_gpu_deterministic_ops=true --xla_gpu_autotune_level=0"
 
 
+_selected: dict[str, Any] = {}  # the device that `select_device` has made JAX's default
+
+
 def allow_cpu(wanted: str) -> None:
     """Let JAX use the CPU if it is wanted and ``$JAX_PLATFORMS`` leaves it out.
 
@@ -37,10 +40,15 @@ def allow_cpu(wanted: str) -> None:
 def select_device(wanted: Literal["auto", "cpu", "gpu"]) -> None:
     """Make ``wanted`` the platform that JAX uses by default.
 
+    "auto" undoes an earlier choice of this function, and keeps one that was made without it.
+
     Raises:
         UserError: JAX finds no such device.
     """
+    default = jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]
     if wanted == "auto":
+        if default is not None and default is _selected.get("device"):
+            jax.config.update("jax_default_device", None)
         return
     allow_cpu(wanted)
     try:
@@ -52,6 +60,7 @@ def select_device(wanted: Literal["auto", "cpu", "gpu"]) -> None:
             "with pip install -e '.[cuda12]'"
         ) from None
     jax.config.update("jax_default_device", device)
+    _selected["device"] = device
 
 
 def devices_for(count: int | Literal["all"]) -> list[Any]:

@@ -25,7 +25,7 @@ def test_committed_runs():
     assert [row["parameters"] for row in rows] == ["2,225,510", "1,992,166"]
     assert [row["million MACs"] for row in rows] == ["117.6", "108.0"]
     assert "recipe" not in found.headings
-    assert found.note.startswith("All: recipe modern, batch size 64, seed 0.")
+    assert found.note.startswith("All: dataset fashion_mnist, recipe modern, batch size 64, ")
     # The last of an epoch's 938 steps has only 32 images.
     speeds = [row.images_per_second or 0.0 for row in runs[0].epochs]
     expected = [60000 / speed / 60 for speed in speeds]
@@ -38,10 +38,12 @@ def test_options_that_differ_are_columns(tmp_path):
     shutil.copytree(NIN, tmp_path / "other")
     config = json.loads((tmp_path / "other/config.json").read_text())
     config["recipe"] |= {"lr": 0.02, "augment": "flip"}
-    config["config"]["limit_train"] = 12800
+    config["config"] |= {"limit_train": 12800, "precision": "bfloat16"}
+    config["dataset"]["name"] = "digits"
     (tmp_path / "other/config.json").write_text(json.dumps(config))
     found = table([read_history(NIN), read_history(tmp_path / "other")])
     options = {"lr": ("0.01", "0.02"), "augment": ("none", "flip")}
+    options |= {"dataset": ("fashion_mnist", "digits"), "precision": ("float32", "bfloat16")}
     for heading, expected in {**options, "training images": ("all", "12,800")}.items():
         column = found.headings.index(heading)
         assert tuple(row[column] for row in found.texts) == expected

@@ -10,7 +10,7 @@ from flax import nnx
 
 import nin_jax
 from nin_jax.models import convert
-from nin_jax.runs import fit, manifest
+from nin_jax.runs import fit, manifest, resuming
 from nin_jax.runs.preparation import Initial, load_spec, prepare_run
 from nin_jax.runs.saving import Saver
 from nin_jax.runs.trained import read_weights
@@ -194,3 +194,10 @@ def test_weights_come_from_a_run_a_file_or_those_that_ship(tmp_path, monkeypatch
     for name, array in from_run.items():
         np.testing.assert_array_equal(array, file[name])
         np.testing.assert_array_equal(array.astype(np.float16), shipped[name])
+
+
+def test_other_initial_weights_have_another_digest():
+    """Processes compare these, because each may have another file under one path."""
+    found = [Initial({"a": np.full(3, value, np.float32)}) for value in (1, 2)]
+    assert len({resuming.digest(each) for each in (None, *found)}) == 3
+    assert resuming.digest(found[0]) == resuming.digest(Initial({"a": np.ones(3, np.float32)}))

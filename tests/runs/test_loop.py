@@ -127,7 +127,7 @@ def test_evaluate_refuses_other_data(undisturbed, script, tmp_path):
     assert (outcome.code, "the data differ from the run's" in outcome.err) == (2, True)
 
 
-def test_holdout_images_are_training_images_that_are_not_trained_on(config, script):
+def test_holdout_images_are_training_images_that_are_not_trained_on(config, script, capsys):
     whole = load_data(replace(config, limit_train=None, limit_test=None))
     held = load_data(replace(config, limit_train=None, limit_test=None, holdout=100))
     assert (len(held.train), len(held.test)) == (len(whole.train) - 100, 100)
@@ -135,6 +135,10 @@ def test_holdout_images_are_training_images_that_are_not_trained_on(config, scri
     order, same = (np.lexsort(x.T) for x in (parts, whole.train.images.reshape(len(parts), -1)))
     np.testing.assert_array_equal(parts[order], whole.train.images.reshape(len(parts), -1)[same])
     summary = fit(replace(config, holdout=100, limit_test=None, epochs=1))
+    printed = capsys.readouterr().out
+    assert "training and 100 held-out images" in printed
+    assert "  held-out loss " in printed
+    assert "test" not in printed.replace(str(config.workdir), "")
     assert summary["evaluated_on"] == "held-out training images"
     assert summary["test_images"] == 100
     held_out = script("evaluate", "--workdir", config.workdir).out

@@ -63,7 +63,7 @@ def test_processes_with_other_options_are_refused(tmp_path):
     ended = run(tmp_path, 2, only={1: ["--lr", "0.05"]})
     assert [process.code for process in ended] == [2, 2], ended
     for process in ended:
-        assert "error: process 1 has other options, other data or other settings" in process.err
+        assert "error: process 1 has other options, data, weights or settings" in process.err
     assert not (tmp_path / "run").exists()
 
 

@@ -9,6 +9,7 @@ import pytest
 from benchmarks.soak.small_run import rows_of
 from nin_jax.models.nin import new_model
 from nin_jax.runs import preparation, workdir, writers
+from nin_jax.runs.checkpoint import Checkpoints
 from nin_jax.runs.fit import fit
 from nin_jax.runs.progress import Recorder
 from tests.support.picture_folders import make_folder, pictures
@@ -56,6 +57,23 @@ def test_the_time_of_an_evaluation_does_not_count_for_the_speed(config, monkeypa
     assert list(speeds) == [10, 15, 20, 30, 40, 45]
     assert speeds.pop(10) is None  # it includes compilation
     assert min(speeds.values()) > 8  # 4 images in 0.5 s
+
+
+def test_the_time_of_saving_does_not_count_for_the_speed(config, monkeypatch):
+    """Within an epoch and between two epochs; 40 images are the most in a row."""
+    save = Checkpoints.save
+
+    def late(*arguments):
+        time.sleep(1)
+        save(*arguments)
+
+    monkeypatch.setattr(Checkpoints, "save", late)
+    limits = {"limit_train": 60, "batch_size": 4, "micro_batch_size": 4}  # 15 steps in an epoch
+    fit(replace(config, checkpoint_every="7", epochs=2, **limits))
+    rows = writers.read_metrics(config.workdir / workdir.METRICS)
+    speeds = [row["images_per_second"] for row in rows]
+    assert len(speeds) == 6  # after 10, 15, 20 and 30 steps, and of two epochs
+    assert min(speeds) > 40
 
 
 @pytest.mark.slow

@@ -167,6 +167,21 @@ def test_a_longer_run_that_has_no_summary_yet_finishes_when_it_is_resumed(again,
     assert json.loads((again.workdir / workdir.SUMMARY).read_text())["epochs"] == 3
 
 
+@pytest.mark.parametrize("length", ["--steps", "--epochs"])
+def test_either_length_of_a_longer_run_replaces_the_other(again, script, length):
+    """A run that was started with --epochs may be continued with --steps, and the other way."""
+    path = again.workdir / workdir.CONFIG
+    saved = json.loads(path.read_text())
+    saved["config"] |= {"steps": 6, "epochs": None} if length == "--epochs" else {}
+    path.write_text(json.dumps(saved))
+    options = ("--resume", "--workdir", again.workdir, "--no-compilation-cache")
+    refused = script("train", *options)
+    assert (refused.code, "nothing left to do" in refused.err) == (2, True)
+    done = script("train", *options, length, {"--steps": 9, "--epochs": 3}[length])
+    assert done.code == 0, done.err
+    assert json.loads((again.workdir / workdir.SUMMARY).read_text())["epochs"] == 3
+
+
 def test_a_checkpoint_of_another_version_is_refused(again, monkeypatch):
     restore = checkpoint.Checkpoints.restore
 

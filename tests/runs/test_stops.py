@@ -87,6 +87,24 @@ def test_flags_may_be_in_a_file_and_the_last_of_a_name_counts(monkeypatch, tmp_p
         assert environment.settings()["XLA_FLAGS"] == "--xla_cpu_a=1 --xla_cpu_b=2"
 
 
+def test_another_number_of_devices_is_a_warning(resumed):
+    path = resumed.config.workdir / workdir.CONFIG
+    saved = json.loads(path.read_text())
+    saved["devices"] += 1
+    path.write_text(json.dumps(saved))
+    with pytest.warns(UserWarning, match="the run continues on . devices and had .: sums may"):
+        resuming.check_same_run(path.parent, resumed)
+
+
+def test_the_remedy_for_too_little_memory_is_accepted(resumed):
+    """The size of a micro-batch changes only how sums are rounded."""
+    resumed.config = replace(resumed.config, micro_batch_size=5)
+    with pytest.raises(UserError, match="micro_batch_size was "):
+        resuming.check_same_run(resumed.config.workdir, resumed)
+    resumed.config = replace(resumed.config, exact_resume=False)
+    resuming.check_same_run(resumed.config.workdir, resumed)
+
+
 def test_a_changed_network_is_refused(resumed):
     path = resumed.config.workdir / workdir.CONFIG
     saved = json.loads(path.read_text())

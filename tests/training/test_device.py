@@ -1,4 +1,4 @@
-"""Memory that glibc keeps between steps."""
+"""The device that JAX uses, and memory that glibc keeps between steps."""
 
 import ctypes
 import os
@@ -6,6 +6,7 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+import jax
 import pytest
 
 from nin_jax.training import device
@@ -67,3 +68,17 @@ def test_other_systems_are_left_alone(monkeypatch, platform, library):
     monkeypatch.setattr(device.sys, "platform", platform)
     monkeypatch.setattr(ctypes, "CDLL", lambda name: library)
     device.keep_freed_memory()
+
+
+def test_auto_undoes_an_earlier_choice_and_keeps_the_users():
+    before = jax.config.values["jax_default_device"]
+    try:
+        device.select_device("cpu")
+        assert jax.config.values["jax_default_device"] == jax.local_devices(backend="cpu")[0]
+        device.select_device("auto")
+        assert jax.config.values["jax_default_device"] is None
+        jax.config.update("jax_default_device", "cpu")
+        device.select_device("auto")
+        assert jax.config.values["jax_default_device"] == "cpu"
+    finally:
+        jax.config.update("jax_default_device", before)
