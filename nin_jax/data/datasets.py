@@ -110,7 +110,7 @@ def load_dataset(
     if name in BUILT_IN:
         return _load_built_in(name, folder)
     opened = open_dataset_files(name, folder, options)
-    train, test = Split(*opened.train.arrays()), Split(*opened.test.arrays())
+    train, test = (Split(*each.arrays(range(len(each)))) for each in (opened.train, opened.test))
     # An image folder has the same checksum whether it is loaded or streamed, because a run may
     # be resumed in the other way.
     checksum = opened.checksum if name.startswith(FOLDER_PREFIX) else _checksum(train, test)

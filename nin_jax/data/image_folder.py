@@ -8,6 +8,7 @@ import hashlib
 import math
 import os
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,12 +95,12 @@ class FolderSource:
         pixels = pictures.decode(path, channels, (size[0], size[1]), self._preprocessing)
         return pixels, int(self.labels[index])
 
-    def arrays(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return all images, uint8 [N, H, W, C], and all labels, int32 [N]."""
-        images = np.empty((len(self), *self.image_shape), np.uint8)
-        for i in range(len(self)):
-            images[i], _ = self[i]
-        return images, self.labels.copy()
+    def arrays(self, indices: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return images, uint8 [N, H, W, C], and labels, int32 [N], of the examples ``indices``."""
+        images = np.empty((len(indices), *self.image_shape), np.uint8)
+        for i, index in enumerate(indices):
+            images[i], _ = self[int(index)]
+        return images, self.labels[np.asarray(indices)]
 
 
 def open_folder(

@@ -1,6 +1,6 @@
 """What datasets have in common, in memory, streamed, or read from disk one example at a time."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, Self, TypeVar
 
@@ -21,8 +21,8 @@ class Source(Protocol):
         """Return an image, uint8 [H, W, C], and its label."""
         ...
 
-    def arrays(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return all images, uint8 [N, H, W, C], and all labels, int32 [N]."""
+    def arrays(self, indices: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return images, uint8 [N, H, W, C], and labels, int32 [N], of the examples ``indices``."""
         ...
 
 

@@ -58,9 +58,7 @@ class StreamedSplit:
         Raises:
             UserError: an example cannot be read.
         """
-        if len(self) == len(self.source):
-            return self.source.arrays()  # faster for `tfds:NAME`
-        return _read(self.source, self.indices)
+        return self.source.arrays(self.indices)
 
     def read(self, indices: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Read batches as `datasets.Split.read` does, ahead of their use."""

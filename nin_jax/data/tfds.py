@@ -4,6 +4,7 @@ import hashlib
 import io
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,22 +63,22 @@ class RecordSource:
         with one_line(f"{self._where}: image {index}", Exception):
             return self._example(index, self._records[index])
 
-    def arrays(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return all images, uint8 [N, H, W, C], and all labels, int32 [N].
+    def arrays(self, indices: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return images, uint8 [N, H, W, C], and labels, int32 [N], of the examples ``indices``.
 
         Raises:
             UserError: as `__getitem__`, or the arrays do not fit into memory.
         """
         with one_line(self._where, Exception):
-            images = np.empty((len(self), *self.image_shape), np.uint8)
-            labels = np.empty(len(self), np.int32)
-        for start in range(0, len(self), _READ_BATCH):
-            indices = range(start, min(start + _READ_BATCH, len(self)))
-            with one_line(f"{self._where}: images {indices[0]} to {indices[-1]}", Exception):
-                records = self._records.__getitems__(indices)
-            for index, record in zip(indices, records, strict=True):
+            images = np.empty((len(indices), *self.image_shape), np.uint8)
+            labels = np.empty(len(indices), np.int32)
+        for start in range(0, len(indices), _READ_BATCH):
+            batch = [int(index) for index in indices[start : start + _READ_BATCH]]
+            with one_line(f"{self._where}: images {batch[0]} to {batch[-1]}", Exception):
+                records = self._records.__getitems__(batch)
+            for place, (index, record) in enumerate(zip(batch, records, strict=True), start):
                 with one_line(f"{self._where}: image {index}", Exception):
-                    images[index], labels[index] = self._example(index, record)
+                    images[place], labels[place] = self._example(index, record)
         return images, labels
 
     def _example(self, index: int, record: dict[str, Any]) -> tuple[np.ndarray, int]:

@@ -267,3 +267,16 @@ def test_a_large_size_in_a_header_takes_no_memory(tmp_path):
     (root / PNG).write_bytes(png(9_000, 9_000))  # below the limit
     assert "pictures of 2 sizes, 5x4 to 9000x9000" in error_of(root)
     assert grown() < 20 * 10**6
+
+
+def test_only_the_images_of_a_run_are_read(tmp_path):
+    """With a limit, or if some are held out, an image that is not used may be damaged."""
+    root = make_folder(tmp_path / "set", pictures(6, 8, 8), np.array([0, 1] * 3))
+    names = [f"{'ab'[i % 2]}/{i:04}.png" for i in range(6)]
+    last = root / "train" / names[hash_order(names)[-1]]
+    last.write_bytes(last.read_bytes()[:-40])  # its header is whole
+    config = TrainConfig(dataset=f"folder:{root}", image_size=8, feed="resident")
+    with pytest.raises(UserError, match=last.name):
+        examples.load_data(config)
+    few = examples.load_data(replace(config, limit_train=5))
+    assert few.train.labels.tolist() == [i % 2 for i in hash_order(names)[:5]]

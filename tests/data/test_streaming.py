@@ -267,11 +267,3 @@ def test_image_that_needs_another_program_is_rejected(tmp_path):
     source._records = [{"image": script, "label": 0}]
     with pytest.raises(UserError, match="image 0: cannot identify image"):
         source[0]
-
-
-def test_only_the_examples_of_a_split_are_read_into_memory():
-    source = Counting()
-    images, labels = StreamedSplit(source, np.arange(200))[50:53].arrays()
-    assert source.read == 3
-    np.testing.assert_array_equal(images, IMAGES[50:53])
-    np.testing.assert_array_equal(labels, LABELS[50:53])

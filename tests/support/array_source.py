@@ -17,5 +17,5 @@ class ArraySource:
     def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
         return self._images[index], int(self.labels[index])
 
-    def arrays(self) -> tuple[np.ndarray, np.ndarray]:
-        return self._images, self.labels
+    def arrays(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return self._images[indices], self.labels[indices]
