@@ -134,7 +134,8 @@ def command(config: TrainConfig, step: int | None = None) -> str:
     words = ["python", "scripts/train.py", "--variant", config.variant]
     for field in fields(config):
         name, value = field.name, getattr(config, field.name)
-        length = name in ("epochs", "steps")  # may change when a run is resumed, but matters
+        # These may change when a run is resumed, but matter.
+        length = name in ("epochs", "steps", "patience")
         if name in manifest.MAY_CHANGE and not length:
             continue
         if name == "variant" or value == field.default:

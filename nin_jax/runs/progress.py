@@ -12,7 +12,7 @@ import numpy as np
 from nin_jax.errors import NotFinite
 from nin_jax.runs.preparation import Run
 from nin_jax.runs.writers import JsonlWriter, Screen, TensorBoardWriter
-from nin_jax.training.evaluate import Score
+from nin_jax.training.evaluate import Score, is_at_chance
 from nin_jax.training.step import StepFigures
 
 LOG_EVERY = 10  # steps between rows in metrics.jsonl
@@ -235,7 +235,7 @@ class Recorder:
                 "all training images have the same class, so there is nothing to learn and the "
                 "accuracy says nothing. Remedy: give images of two or more classes."
             )
-        elif accuracy < 1.2 * chance:
+        elif is_at_chance(accuracy, chance):
             self.progress.at_chance = True
             note = (
                 f"after the first epoch the training accuracy, {accuracy:.3f}, is at chance "

@@ -130,14 +130,22 @@ class TensorBoardWriter:
             self._records.close()
 
 
-class _Console(Console):
-    """A console whose reader may end, as in ``train.py | head``: the run goes on without output."""
+class OutputConsole(Console):
+    """Standard output, whose reader may end, as in ``train.py | head``: the run goes on without."""
+
+    def __init__(self, quiet: bool = False):
+        super().__init__(file=sys.stdout, highlight=False, soft_wrap=True, emoji=False, quiet=quiet)
 
     def on_broken_pipe(self) -> None:
         """Print no more. Rich itself would end the process, and the steps since the last save."""
         self.quiet = True
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        print("WARNING: nobody reads the output any more; training continues", file=sys.stderr)
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        try:
+            print("WARNING: nobody reads the output any more; it goes on without", file=sys.stderr)
+        except BrokenPipeError:  # as in ``train.py 2>&1 | head``
+            os.dup2(nowhere, sys.stderr.fileno())
+        os.close(nowhere)
 
 
 class Screen:
@@ -145,9 +153,7 @@ class Screen:
 
     def __init__(self, total_steps: int, first_step: int = 0, quiet: bool = False):
         self._total_steps, self._last_line = total_steps, time.monotonic()
-        self._console = _Console(
-            file=sys.stdout, highlight=False, soft_wrap=True, emoji=False, quiet=quiet
-        )
+        self._console = OutputConsole(quiet)
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),

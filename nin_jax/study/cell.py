@@ -18,6 +18,7 @@ from nin_jax.runs.fit import fit
 from nin_jax.runs.trained import load_run
 from nin_jax.study.grid import Cell, Row, Setting
 from nin_jax.training.config import TrainConfig, recipe_of
+from nin_jax.training.evaluate import is_at_chance
 from nin_jax.training.recipes import Recipe
 from nin_jax.validation import to_json
 
@@ -26,9 +27,6 @@ KEPT = ("dataset", "image_size", "train_images", "test_images", "evaluated_on", 
 KEPT += ("test_accuracy", "test_accuracy_per_class", "device")
 
 LEARNED = 0.8  # the test accuracy of epochs_to_80
-# A run has collapsed if its test accuracy never reaches this times that of always predicting the
-# most frequent class.
-CHANCE = 1.2
 SIZES = (0.75, 1.25, 1.5)  # further sides of test images, relative to the training size
 IMAGES_BY_SIZE = 2000  # test images for those, at most: large images take long
 
@@ -146,7 +144,7 @@ def result(cell: Cell, folder: Path, labels: np.ndarray) -> Row:
         )
     rows = writers.read_metrics(folder / workdir.METRICS)
     epochs = [row for row in rows if row["kind"] == "epoch"]
-    chance = np.bincount(labels).max() / len(labels)
+    share = np.bincount(labels).max() / len(labels)
     accuracies = [row["test_accuracy"] for row in epochs]
     speeds = [row["images_per_second"] for row in epochs if row["images_per_second"]]
     return {
@@ -158,7 +156,7 @@ def result(cell: Cell, folder: Path, labels: np.ndarray) -> Row:
         "test_loss": [row["test_loss"] for row in epochs],
         "test_accuracy_by_epoch": accuracies,
         "epochs_to_80": next((i for i, a in enumerate(accuracies, 1) if a >= LEARNED), None),
-        "collapsed": bool(max(accuracies) < CHANCE * chance),
+        "collapsed": bool(is_at_chance(max(accuracies), share)),
         "images_per_second": float(np.median(speeds)) if speeds else None,
         "versions": environment.versions(),
     }

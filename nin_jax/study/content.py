@@ -17,7 +17,8 @@ NOTES = (
     "cover other seeds with the same test images. They are not corrected for multiple comparisons. "
     "If only some runs collapsed, the intervals are wide: see the counts. A run that diverged has "
     "no result and is in no mean.",
-    "Collapsed: the test accuracy never exceeded 1.2 times chance. With dead classes: the number "
+    "Collapsed: the test accuracy was never clearly better than by always predicting the most "
+    "frequent class. With dead classes: the number "
     "of runs in which the maps of a class are zero for the whole test set or, without a ReLU on "
     "the logits, in which a class is never predicted. Epochs to 0.80: the mean over the runs that "
     "reached it. The time of a step was measured apart from the runs, for all networks in turns. "

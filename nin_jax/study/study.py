@@ -1,5 +1,6 @@
 """Run the missing cells of the grid, then write the page."""
 
+import signal
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,7 +16,7 @@ from nin_jax.data.datasets import Dataset
 from nin_jax.errors import DivergedError, Interrupted, RunError, UserError, one_line
 from nin_jax.models.variants import list_variants
 from nin_jax.reading import shown
-from nin_jax.runs import manifest, workdir
+from nin_jax.runs import manifest, workdir, writers
 from nin_jax.study import content, figures, gallery, grid, page
 from nin_jax.study.cell import check_network, data_of, run_cell
 from nin_jax.study.config import StudyConfig, plan
@@ -33,6 +34,8 @@ PAGE = "index.html"
 def make_study(config: StudyConfig, command: Sequence[str]) -> Path:
     """Run the cells of the grid that have no result yet, and write the page.
 
+    On Linux, glibc keeps freed memory in this process from then on, as after `fit`.
+
     Args:
         config: of the study.
         command: the command line, for the page.
@@ -45,7 +48,6 @@ def make_study(config: StudyConfig, command: Sequence[str]) -> Path:
         RunError: a file of the study cannot be written, as on a full disk, or runs have diverged;
             the others are in the page.
     """
-    keep_freed_memory()  # as `fit` does: all steps are timed with it, after a training or not
     setting, cells = plan(config)
     workdir.check_folder("--out", config.out)
     workdir.check_for_checkpoints("--out", config.out)
@@ -57,6 +59,7 @@ def make_study(config: StudyConfig, command: Sequence[str]) -> Path:
         with workdir.locked(config.out, "--out"):  # another study may have ended just before
             rows, story = grid.read_results(config.out / RESULTS), read_story(config.out)
             return _write(rows, story, config.out)
+    keep_freed_memory()  # as `fit` does: steps are timed alike, after a training or not
     dataset = data_of(cells[0], setting)
     setting = replace(setting, dataset=dataset.name)
     _check_same_study(rows, setting, cells, config.out)
@@ -78,16 +81,18 @@ def _add_runs(
 
     Raises:
         UserError: another study has written into the folder just before, with other options.
+        Interrupted: a signal was received; the same command continues.
     """
     rows, story = grid.read_results(config.out / RESULTS), read_story(config.out)
     _check_same_study(rows, setting, cells, config.out)
     done = {row["cell"] for row in rows}
     missing = [cell for cell in cells if cell.name not in done]
+    story.diverged = [name for name in story.diverged if name not in done]
     story.class_names = list(dataset.class_names)
     if command not in story.commands:
         story.commands.append(command)
     asked = {cell.name for cell in cells}
-    console = Console(highlight=False, soft_wrap=True, emoji=False)
+    console = writers.OutputConsole()
     try:
         _run(missing, rows, story.diverged, setting, config.out, console)
         _count_and_time(rows, setting, dataset, story.networks, config.times, console)
@@ -98,6 +103,9 @@ def _add_runs(
                 kind, seed = "held-out image", manifest.read_run(of_run).config.seed
                 dataset = data_of(replace(cells[0], seed=seed), setting)
             story.gallery = gallery.draw(of_run, dataset, kind, config.out)
+    except KeyboardInterrupt as stop:  # in a run, which says how to continue it, or after it
+        number = stop.number if isinstance(stop, Interrupted) else signal.SIGINT
+        raise Interrupted(number, "the same command continues the study") from None
     finally:  # an interrupted study gets a page too
         story.write(config.out)
         if rows:
@@ -163,9 +171,6 @@ def _run(
     """Run the cells and append their rows to the list and to the file.
 
     ``diverged`` keeps the names of cells that diverged, and have no row.
-
-    Raises:
-        Interrupted: a signal was received; the same command continues.
     """
     rates: list[float] = []  # seconds per unit of `_work`
     of_variant = {variant: _work(variant, setting) for variant in {c.variant for c in missing}}
@@ -179,11 +184,9 @@ def _run(
             row = run_cell(cell, setting, out / "runs") | {"setting": _comparable(setting)}
         except DivergedError as error:  # the other cells may still be run
             console.print(f"{cell.name} diverged: {error.what}", markup=False)
-            diverged += [cell.name] if cell.name not in diverged else []
+            if cell.name not in diverged:
+                diverged.append(cell.name)
             continue
-        except Interrupted as stop:
-            again = "the same command continues the study"
-            raise Interrupted(stop.number, again) from None
         if cell.name in diverged:
             diverged.remove(cell.name)
         rates.append((time.perf_counter() - started) / work[number])

@@ -24,9 +24,6 @@ GPU_STEPS_PER_DISPATCH = 10
 DETERMINISTIC_FLAGS = "--xla_gpu_deterministic_ops=true --xla_gpu_autotune_level=0"
 
 
-_selected: dict[str, Any] = {}  # the device that `select_device` has made JAX's default
-
-
 def allow_cpu(wanted: str) -> None:
     """Let JAX use the CPU if it is wanted and ``$JAX_PLATFORMS`` leaves it out.
 
@@ -37,6 +34,10 @@ def allow_cpu(wanted: str) -> None:
         jax.config.update("jax_platforms", "cpu")
 
 
+# The device that `select_device` has made JAX's default, and the one before.
+_selected: dict[str, Any] = {}
+
+
 def select_device(wanted: Literal["auto", "cpu", "gpu"]) -> None:
     """Make ``wanted`` the platform that JAX uses by default.
 
@@ -45,10 +46,11 @@ def select_device(wanted: Literal["auto", "cpu", "gpu"]) -> None:
     Raises:
         UserError: JAX finds no such device.
     """
-    default = jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]
+    before = jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]
+    own = before is not None and before is _selected.get("device")
     if wanted == "auto":
-        if default is not None and default is _selected.get("device"):
-            jax.config.update("jax_default_device", None)
+        if own:
+            jax.config.update("jax_default_device", _selected["before"])
         return
     allow_cpu(wanted)
     try:
@@ -60,7 +62,7 @@ def select_device(wanted: Literal["auto", "cpu", "gpu"]) -> None:
             "with pip install -e '.[cuda12]'"
         ) from None
     jax.config.update("jax_default_device", device)
-    _selected["device"] = device
+    _selected.update(device=device, before=_selected["before"] if own else before)
 
 
 def devices_for(count: int | Literal["all"]) -> list[Any]:

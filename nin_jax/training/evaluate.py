@@ -15,6 +15,18 @@ from nin_jax.training.sharding import DIVIDED, EVERYWHERE, Layout
 from nin_jax.training.step import cross_entropy
 
 
+def is_at_chance(accuracy: float, share: float) -> bool:
+    """Return whether an accuracy is at that of always predicting the most frequent class.
+
+    It is not if it exceeds ``share``, the frequency of that class, by a fifth of it or of the rest,
+    whichever is smaller.
+
+    >>> is_at_chance(0.11, share=0.1), is_at_chance(0.97, share=0.9)
+    (True, False)
+    """
+    return accuracy < share + 0.2 * min(share, 1 - share)
+
+
 @dataclass(frozen=True)
 class Score:
     """Metrics of a model on a split.

@@ -163,11 +163,11 @@ def test_runs_that_cannot_be_exported_raise(cards, tmp_path, monkeypatch):
 
 
 def test_weights_of_a_run_with_held_out_images_ship_with_their_test_accuracy(cards, tmp_path):
-    run = make_run(tmp_path / "run", holdout=50, seed=7)
+    run = make_run(tmp_path / "run", holdout=50, patience=1, seed=7)
     score = scoring.score_source(scoring.EvaluateConfig(run, test=True, export=tmp_path / "out"))
     card = json.loads((tmp_path / "out" / "small-digits.json").read_text())
     assert (card["test_accuracy"], card["test_images"]) == (score.accuracy, 355)
-    assert "--holdout 50" in card["command"]
+    assert "--holdout 50 --seed 7 --patience 1" in card["command"]
 
 
 def test_weights_too_large_for_float16_raise(cards, tmp_path):

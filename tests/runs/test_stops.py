@@ -15,7 +15,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from nin_jax import UserError
-from nin_jax.runs import checkpoint, environment, fit, manifest, resuming, workdir, writers
+from nin_jax.runs import checkpoint, environment, failure, fit, manifest, resuming, workdir, writers
 from nin_jax.runs.preparation import epoch_order, load_spec, prepare_run
 from nin_jax.runs.saving import Cadence
 from nin_jax.training.optimizer import optimizer_of
@@ -198,6 +198,10 @@ def test_out_of_memory_names_the_batch_size_and_a_remedy(config, monkeypatch):
     monkeypatch.setattr(fit, "prepare_run", lambda *_, **__: replace(run, train_steps=exhausted))
     with pytest.raises(UserError, match=r"--batch-size 50 .*: try --micro-batch-size 25$"):
         fit.fit(config)
+    run = replace(run, config=replace(config, resume=True))
+    match = "try --micro-batch-size 25 --no-exact-resume$"
+    with pytest.raises(UserError, match=match), failure.memory_errors(run):
+        exhausted()
 
 
 def test_other_errors_of_the_device_are_not_hidden(config, monkeypatch):

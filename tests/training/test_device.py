@@ -80,5 +80,9 @@ def test_auto_undoes_an_earlier_choice_and_keeps_the_users():
         jax.config.update("jax_default_device", "cpu")
         device.select_device("auto")
         assert jax.config.values["jax_default_device"] == "cpu"
+        device.select_device("cpu")
+        device.select_device("cpu")
+        device.select_device("auto")
+        assert jax.config.values["jax_default_device"] == "cpu"
     finally:
         jax.config.update("jax_default_device", before)
