@@ -1,5 +1,7 @@
 """A source of examples that are in memory."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 
@@ -17,5 +19,6 @@ class ArraySource:
     def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
         return self._images[index], int(self.labels[index])
 
-    def arrays(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return self._images[indices], self.labels[indices]
+    def arrays(self, indices: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        places = np.asarray(indices)
+        return self._images[places], self.labels[places]
