@@ -1,5 +1,6 @@
 """Build contenders, time them in turns, and compare them with ours."""
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from benchmarks.speed import ours, pytorch
 from benchmarks.speed.plan import Plan
 from benchmarks.speed.timing import Timing, interleave
 from benchmarks.speed.work import OURS, Call, Row, Work, error_text
+from benchmarks.speed.worker import FailedError, Worker
 
 Builders = Mapping[str, Callable[[], Call]]
 """A function for each contender that builds it and returns its call."""
@@ -60,7 +62,7 @@ def measure(plan: Plan, contenders: Builders, what: str, screening: int = 2) -> 
             expected[name] = time.perf_counter() - start
         except Exception as error:  # whatever a framework raises becomes its row
             calls.pop(name, None)
-            errors[name] = error_text(error)
+            errors[name] = str(error) if isinstance(error, FailedError) else error_text(error)
 
     def say(text: str) -> None:
         plan.say(f"{what}, {text}")
@@ -69,10 +71,16 @@ def measure(plan: Plan, contenders: Builders, what: str, screening: int = 2) -> 
     return Measured(list(contenders), timings, errors)
 
 
-def against_rivals(plan: Plan, work: Work, more: Builders) -> Iterator[Row]:
-    rivals = pytorch.rivals(work)
-    contenders = {OURS: partial(ours.nin_jax_call, work), **rivals, **more}
-    measured = measure(plan, contenders, f"{work.task} {work.variant} {work.batch_size}")
+def against_rivals(plan: Plan, work: Work, more: Iterable[str] = ()) -> Iterator[Row]:
+    """Time ours, PyTorch's and further contenders, each in a process of its own."""
+    rivals = list(pytorch.rivals(work))
+    with contextlib.ExitStack() as workers:
+
+        def start(name: str) -> Call:
+            return workers.enter_context(Worker(work, name))
+
+        contenders = {name: partial(start, name) for name in (OURS, *rivals, *more)}
+        measured = measure(plan, contenders, f"{work.task} {work.variant} {work.batch_size}")
     yield from measured.rows_with_ratio(work.row(), work.batch_size, rivals)
 
 

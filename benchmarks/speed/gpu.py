@@ -57,8 +57,8 @@ def measure(plan: Plan) -> Iterator[Row]:
     for precision in ("float32", "bfloat16"):
         part = replace(plan, precision=precision)
         for work in part.works("train", MAIN, 128):
-            yield from against_rivals(part, work, {})
-            yield from against_rivals(part, replace(work, task="predict"), {})
+            yield from against_rivals(part, work)
+            yield from against_rivals(part, replace(work, task="predict"))
             gray = replace(work, in_channels=1)
             epochs = contenders(gray, pixels, labels)
             few = replace(part, rounds=min(plan.rounds, 3))

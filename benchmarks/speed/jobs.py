@@ -18,7 +18,15 @@ from benchmarks.speed import (
 )
 from benchmarks.speed.contenders import against_rivals, measure, over_ours
 from benchmarks.speed.plan import MAIN, Plan
-from benchmarks.speed.work import OURS, Row, Work, last_line, random_pixels, training_cost
+from benchmarks.speed.work import (
+    OURS,
+    PLAIN,
+    Row,
+    Work,
+    last_line,
+    random_pixels,
+    training_cost,
+)
 
 EPOCH_IMAGES = 1280
 SWEEP_IMAGE_SIZES = (96, 128, 160, 192, 224, 256, 320)
@@ -32,14 +40,13 @@ def train(plan: Plan) -> Iterator[Row]:
         for batch_size in plan.batch_sizes or ((32, 128) if variant in MAIN else (32,)):
             work = plan.work("train", variant, batch_size)
             # With larger batches a step of plain Flax takes 20 s.
-            plain = {ours.PLAIN: partial(ours.plain_flax_call, work)} if batch_size <= 32 else {}
-            yield from against_rivals(plan, work, plain)
+            yield from against_rivals(plan, work, (PLAIN,) if batch_size <= 32 else ())
 
 
 def predict(plan: Plan) -> Iterator[Row]:
     """Time the logits of one batch."""
     for work in plan.works("predict", MAIN, 1, 128):
-        yield from against_rivals(plan, work, {})
+        yield from against_rivals(plan, work)
 
 
 def ops(plan: Plan) -> Iterator[Row]:

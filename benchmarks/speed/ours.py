@@ -12,7 +12,7 @@ import numpy as np
 from flax import nnx
 
 import nin_jax
-from benchmarks.speed.work import LEARNING_RATE, Call, Work
+from benchmarks.speed.work import LEARNING_RATE, PLAIN, Call, Work
 from nin_jax.data import transforms
 from nin_jax.models import ops, processor, taps, winograd
 from nin_jax.models.block import drop
@@ -21,8 +21,6 @@ from nin_jax.training.device import default_micro_batch_size
 from nin_jax.training.optimizer import make_optimizer
 from nin_jax.training.recipes import Recipe
 from nin_jax.training.step import init_train_state, make_train_step
-
-PLAIN = "plain Flax: nnx.Conv, nnx.max_pool"
 
 
 def nin_jax_call(

@@ -19,6 +19,7 @@ LEARNING_RATE = 0.01
 # The contenders that are measured in processes of their own, where only their framework is.
 OURS = "nin_jax"
 TORCH = "torch eager channels_last"
+PLAIN = "plain Flax: nnx.Conv, nnx.max_pool"
 TORCH_WITH_GRADIENTS = "torch eager channels_last, gradients on"
 
 Row = dict[str, Any]

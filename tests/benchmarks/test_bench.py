@@ -17,8 +17,10 @@ import nin_jax
 import nin_torch_ref
 from benchmarks.speed import figures, gpu, jobs, ours, output, pytorch, summary, timing
 from benchmarks.speed.config import GPU_RESULTS, BenchConfig
+from benchmarks.speed.contenders import against_rivals
 from benchmarks.speed.timing import Timing, interleave
-from benchmarks.speed.work import OURS, Work, training_cost
+from benchmarks.speed.work import OURS, TORCH, Work, training_cost
+from benchmarks.speed.worker import FailedError, Worker
 from nin_jax.errors import UserError
 from nin_jax.models import processor
 
@@ -26,10 +28,7 @@ from nin_jax.models import processor
 @pytest.fixture
 def one_rival(monkeypatch):
     """Offer a single rival: torch.compile takes a minute."""
-    eager = {"torch eager": lambda work: pytorch.torch_call(work, channels_last=True)}
-    monkeypatch.setattr(
-        pytorch, "rivals", lambda work: {n: lambda c=c: c(work) for n, c in eager.items()}
-    )
+    monkeypatch.setattr(pytorch, "rivals", lambda work: {TORCH: None})
 
 
 def test_contenders_take_turns_and_slow_ones_drop_out(monkeypatch):
@@ -84,7 +83,7 @@ def test_rows_are_flat_and_ours_has_a_ratio(plan, job):
     rows = list(jobs.JOBS[job](replace(plan, variants=("nin_one_1x1",), image_size=67)))
     mine, rival = rows[:2]
     assert mine["contender"] == OURS
-    assert mine["best_rival"] == rival["contender"] == "torch eager"
+    assert mine["best_rival"] == rival["contender"] == TORCH
     ratio = rival["median_ms"] / mine["median_ms"]
     assert mine["best_rival_over_ours"] == pytest.approx(ratio, rel=2e-3)
     assert 0 < mine["least_ratio"] <= mine["largest_ratio"]
@@ -92,14 +91,20 @@ def test_rows_are_flat_and_ours_has_a_ratio(plan, job):
 
 
 @pytest.mark.usefixtures("one_rival")
-def test_a_failure_is_a_row_and_the_others_continue(plan, monkeypatch):
-    def broken(work):
-        raise RuntimeError("a long story\nno compiler here")
+def test_a_failure_is_a_row_and_the_others_continue(plan):
+    work = Work("predict", "nin_one_1x1", 2, 67)
+    rows = {row["contender"]: row for row in against_rivals(plan, work, ["no such way"])}
+    assert rows["no such way"]["error"] == "KeyError: 'no such way'"
+    assert all(rows[name]["median_ms"] > 0 for name in (OURS, TORCH))
 
-    monkeypatch.setattr(ours, "plain_flax_call", broken)
-    rows = {row["contender"]: row for row in jobs.train(plan)}
-    assert rows[ours.PLAIN]["error"] == "RuntimeError: no compiler here"
-    assert rows[OURS]["median_ms"] > 0
+
+def test_a_process_that_dies_says_why():
+    work = Work("predict", "nin_one_1x1", 2, 67)
+    with Worker(work, TORCH) as call:
+        call()
+        call.process.kill()
+        with pytest.raises(FailedError, match="killed by signal 9"):
+            call()
 
 
 def test_rivals_of_bfloat16_are_there_without_autocast_too():

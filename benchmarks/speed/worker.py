@@ -1,0 +1,110 @@
+"""A contender in a process of its own: python -m benchmarks.speed.worker JSON.
+
+As its users have it: two frameworks in one process change each other's speed. Only the contender's
+own framework is imported.
+"""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict
+from types import TracebackType
+from typing import Self
+
+from benchmarks.speed.probe import ROOT
+from benchmarks.speed.work import OURS, PLAIN, Call, Work, error_text, last_line
+
+
+class FailedError(Exception):
+    """A contender could not be built or called; the message is the text of its row."""
+
+
+class Worker:
+    """A call that another process makes, which builds the contender first; a context that ends it.
+
+    Args:
+        work: what to do.
+        contender: its name.
+    """
+
+    def __init__(self, work: Work, contender: str):
+        command = [sys.executable, "-m", "benchmarks.speed.worker"]
+        command.append(json.dumps({"work": asdict(work), "contender": contender}))
+        paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+        # On a GPU, JAX would take most of the memory for the first process.
+        environment = {"PYTHONPATH": paths, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed in __exit__
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            env=os.environ | environment,
+            text=True,
+            bufsize=1,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.process.kill()
+        self.process.communicate()
+        self._errors.close()
+
+    def __call__(self) -> None:
+        """Let the process make a call, and wait for its end.
+
+        Raises:
+            FailedError: the contender could not be built, or the call failed.
+        """
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):  # it has ended; its answer says why
+            self.process.stdin.write("\n")
+        answer = self.process.stdout.readline()
+        if answer == "done\n":
+            return
+        if answer:
+            raise FailedError(json.loads(answer))
+        code = self.process.wait()
+        self._errors.seek(0)
+        died = f"killed by signal {-code}; not enough memory?"
+        raise FailedError(died if code < 0 else last_line(self._errors.read()))
+
+
+def build(work: Work, contender: str) -> Call:
+    """Build a contender in this process."""
+    if contender in (OURS, PLAIN):
+        from benchmarks.speed import ours
+
+        return {OURS: ours.nin_jax_call, PLAIN: ours.plain_flax_call}[contender](work)
+    from benchmarks.speed.pytorch import rivals
+
+    return rivals(work)[contender]()
+
+
+def serve(work: Work, contender: str) -> None:
+    """Build a contender, then call it once for each line of standard input."""
+    with os.fdopen(os.dup(1), "w", buffering=1) as answers:
+        os.dup2(2, 1)  # a framework may print
+        try:
+            call = build(work, contender)
+            for _ in sys.stdin:
+                call()
+                print("done", file=answers)
+        except Exception as error:  # whatever a framework raises becomes its row
+            print(json.dumps(error_text(error)), file=answers)
+
+
+if __name__ == "__main__":
+    asked = json.loads(sys.argv[1])
+    serve(Work(**asked["work"]), asked["contender"])
