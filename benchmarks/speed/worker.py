@@ -61,7 +61,11 @@ class Worker:
         self._errors.close()
 
     def __call__(self) -> None:
-        """Let the process make a call, and wait for its end.
+        """Make a call."""
+        self.repeat(1)
+
+    def repeat(self, times: int) -> None:
+        """Let the process make that many calls, and wait for their end.
 
         Raises:
             FailedError: the contender could not be built, or the call failed.
@@ -69,7 +73,7 @@ class Worker:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         with contextlib.suppress(BrokenPipeError):  # it has ended; its answer says why
-            self.process.stdin.write("\n")
+            self.process.stdin.write(f"{times}\n")
         answer = self.process.stdout.readline()
         if answer == "done\n":
             return
@@ -93,13 +97,14 @@ def build(work: Work, contender: str) -> Call:
 
 
 def serve(work: Work, contender: str) -> None:
-    """Build a contender, then call it once for each line of standard input."""
+    """Build a contender, then call it as many times as each line of standard input says."""
     with os.fdopen(os.dup(1), "w", buffering=1) as answers:
         os.dup2(2, 1)  # a framework may print
         try:
             call = build(work, contender)
-            for _ in sys.stdin:
-                call()
+            for times in sys.stdin:
+                for _ in range(int(times)):
+                    call()
                 print("done", file=answers)
         except Exception as error:  # whatever a framework raises becomes its row
             print(json.dumps(error_text(error)), file=answers)
