@@ -48,12 +48,12 @@ class BenchConfig:
     settings: the step in bfloat16, and with Muon, against float32 and SGD. profile: on a CPU, where
     the time of a step goes, here and in PyTorch. summary: the comparisons of nin and nin15 in
     docs/benchmarks.md but epoch, memory and accuracy, each in a process of its own, in one table;
-    an hour on two cores; of the options it takes only --rounds, --format and --out. gpu: on a GPU,
-    a step and a batch against PyTorch in TF32 and bfloat16, and an epoch with other settings than
-    the defaults (steps per dispatch, micro-batches, streamed images); exit code 1 if one of them is
-    faster. sweep: cost by batch and image size, and the roofline. scale: the overhead of a mesh,
-    several devices, and the communication between them. accuracy: seconds to a test accuracy, with
-    recipe modern in nin_jax and in PyTorch, and d2l in PyTorch."""
+    75 minutes on two cores; of the options it takes only --rounds, --format and --out. gpu: on a
+    GPU, a step and a batch against PyTorch in TF32 and bfloat16, and an epoch with other settings
+    than the defaults (steps per dispatch, micro-batches, streamed images); exit code 1 if one of
+    them is faster. sweep: cost by batch and image size, and the roofline. scale: the overhead of a
+    mesh, several devices, and the communication between them. accuracy: seconds to a test accuracy,
+    with recipe modern in nin_jax and in PyTorch, and d2l in PyTorch."""
 
     variants: tuple[str, ...] = ()
     """Networks to measure. The benchmarks other than train, ops, sweep and accuracy use them only

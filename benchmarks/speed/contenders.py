@@ -48,7 +48,6 @@ class Measured:
 
 def measure(plan: Plan, contenders: Builders, what: str, screening: int = 2) -> Measured:
     """Build and warm up every contender, then time those that work."""
-    pytorch.forget_compiled()
     calls: dict[str, Call] = {}
     expected: dict[str, float] = {}
     errors: dict[str, str] = {}

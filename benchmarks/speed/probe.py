@@ -48,16 +48,27 @@ def answer(module: str, request: dict[str, Any], environment: dict[str, str]) ->
     Returns:
         The parsed line, or ``{"error": ...}`` if the process fails.
     """
-    command = [sys.executable, "-m", module, json.dumps(request)]
-    paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = os.environ | {"PYTHONPATH": paths} | environment
+    command, paths = command_of(module, request)
+    environment = paths | environment
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode == 0:
         return json.loads(done.stdout.splitlines()[-1])
-    if done.returncode < 0:
-        return {"error": f"killed by signal {-done.returncode}; not enough memory?"}
-    lines = done.stderr.strip().splitlines()
-    return {"error": lines[-1] if lines else f"exit code {done.returncode}"}
+    return {"error": failure(done.returncode, done.stderr)}
+
+
+def command_of(module: str, request: dict[str, Any]) -> tuple[list[str], dict[str, str]]:
+    """Return the command ``python -m module JSON`` and the environment in which it is found."""
+    paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    command = [sys.executable, "-m", module, json.dumps(request)]
+    return command, os.environ | {"PYTHONPATH": paths}
+
+
+def failure(code: int, errors: str) -> str:
+    """Return why a process has failed, from its exit code and what it printed on standard error."""
+    if code < 0:
+        return f"killed by signal {-code}; not enough memory?"
+    lines = errors.strip().splitlines()
+    return lines[-1] if lines else f"exit code {code}"
 
 
 def probe(work: Work, contender: str) -> dict[str, int]:

@@ -16,16 +16,6 @@ if TYPE_CHECKING:
     from nin_jax.models.variants import Variant
 
 
-def forget_compiled() -> None:
-    """Let `torch.compile` start anew.
-
-    All networks share the code of one class. After eight compilations of it in a process, PyTorch
-    would run further ones without compiling them.
-    """
-    torch.compiler.reset()
-    torch._dynamo.config.fail_on_recompile_limit_hit = True  # pyright: ignore[reportPrivateImportUsage]
-
-
 def torch_call(
     work: Work,
     *,

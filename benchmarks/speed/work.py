@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 LEARNING_RATE = 0.01
 
-# The contenders that are measured in processes of their own, where only their framework is.
+# Names of contenders.
 OURS = "nin_jax"
 TORCH = "torch eager channels_last"
 PLAIN = "plain Flax: nnx.Conv, nnx.max_pool"

@@ -14,8 +14,8 @@ from dataclasses import asdict
 from types import TracebackType
 from typing import Self
 
-from benchmarks.speed.probe import ROOT
-from benchmarks.speed.work import OURS, PLAIN, Call, Work, error_text, last_line
+from benchmarks.speed.probe import command_of, failure
+from benchmarks.speed.work import OURS, PLAIN, Call, Work, error_text
 
 
 class FailedError(Exception):
@@ -31,18 +31,15 @@ class Worker:
     """
 
     def __init__(self, work: Work, contender: str):
-        command = [sys.executable, "-m", "benchmarks.speed.worker"]
-        command.append(json.dumps({"work": asdict(work), "contender": contender}))
-        paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-        # On a GPU, JAX would take most of the memory for the first process.
-        environment = {"PYTHONPATH": paths, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+        request = {"work": asdict(work), "contender": contender}
+        command, environment = command_of("benchmarks.speed.worker", request)
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed in __exit__
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
-            env=os.environ | environment,
+            env=environment,
             text=True,
             bufsize=1,
         )
@@ -81,8 +78,7 @@ class Worker:
             raise FailedError(json.loads(answer))
         code = self.process.wait()
         self._errors.seek(0)
-        died = f"killed by signal {-code}; not enough memory?"
-        raise FailedError(died if code < 0 else last_line(self._errors.read()))
+        raise FailedError(failure(code, self._errors.read()))
 
 
 def build(work: Work, contender: str) -> Call:
