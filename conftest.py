@@ -23,6 +23,7 @@ if "NIN_TEST_PROGRAMS" not in os.environ:
     atexit.register(shutil.rmtree, os.environ["NIN_TEST_PROGRAMS"], ignore_errors=True)
 if QUICK_COMPILE not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK_COMPILE}".strip()
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # two processes share a GPU
 os.environ |= {
     "JAX_COMPILATION_CACHE_DIR": os.environ["NIN_TEST_PROGRAMS"],
     # With a bound on its size JAX locks the folder: nobody reads what another is writing.

@@ -7,9 +7,6 @@ import torch
 
 from parity_tests.frameworks import JAX_DEVICE
 
-torch.backends.cuda.matmul.allow_tf32 = False
-torch.backends.cudnn.allow_tf32 = False
-torch.backends.cudnn.deterministic = True
 # OpenMP's threads spin while XLA's threads work: with two cores a step took ten times as long.
 torch.set_num_threads(1)
 
@@ -26,8 +23,11 @@ def _full_precision():
 
 
 @pytest.fixture(autouse=True)
-def _seed_torch():
+def _settings_of_torch():
+    """Set for each test: those of the benchmarks, in the same process, allow TF32 on a GPU."""
     torch.manual_seed(0)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
 
 
 @pytest.fixture

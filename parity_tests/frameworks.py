@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import numpy as np
 import numpy.typing as npt
+import pytest
 import torch
 
 
@@ -16,6 +17,9 @@ def _devices() -> tuple[torch.device, Any]:
 
 
 TORCH_DEVICE, JAX_DEVICE = _devices()
+
+# For tests of a form that a GPU's programs do not have.
+of_the_cpu = pytest.mark.skipif(JAX_DEVICE.platform != "cpu", reason="a form of the CPU's program")
 
 
 def as_tensor(array: npt.ArrayLike) -> torch.Tensor:

@@ -12,7 +12,14 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - its name everywhere
 
 from nin_jax.models import ops, processor, winograd
-from parity_tests.frameworks import as_array, as_nchw, as_nhwc, as_tensor, assert_close
+from parity_tests.frameworks import (
+    as_array,
+    as_nchw,
+    as_nhwc,
+    as_tensor,
+    assert_close,
+    of_the_cpu,
+)
 from parity_tests.tolerances import CONV, ROUNDED_TO_BFLOAT16
 
 # Every kernel with every stride; paddings and channels alternate, the slow cases with others.
@@ -164,6 +171,7 @@ def test_winograd_transforms_are_exact(size, length):
         np.testing.assert_allclose(filtered, moved, atol=1e-14)
 
 
+@of_the_cpu
 @pytest.mark.parametrize("multiplies", [False, True])
 @pytest.mark.parametrize(
     ("kernel", "stride", "padding", "channels"),
@@ -175,6 +183,7 @@ def test_bfloat16_rounds_once(monkeypatch, multiplies, kernel, stride, padding, 
     _check_bfloat16(_case(kernel, stride, padding, channels), stride, padding, multiplies)
 
 
+@of_the_cpu
 @pytest.mark.parametrize("sides", [(2, 3), (3, 3)])
 def test_bfloat16_on_small_maps(monkeypatch, sides):
     monkeypatch.setattr(processor, "multiplies_bfloat16", lambda: True)
@@ -206,6 +215,7 @@ def _check_bfloat16(case, stride: int, padding: int, multiplies: bool) -> None:
         assert_close(a.astype(float), e, ROUNDED_TO_BFLOAT16, what)
 
 
+@of_the_cpu
 @pytest.mark.parametrize(
     ("kernel", "stride", "padding", "channels"),
     [(11, 4, 0, (1, 96)), (5, 1, 2, (32, 48)), (1, 1, 0, (32, 48))],

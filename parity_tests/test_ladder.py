@@ -19,7 +19,7 @@ from nin_jax.models.geometry import Layer, as_height_width
 from nin_jax.models.nin import with_operations
 from nin_jax.models.stages import Pool
 from nin_torch_ref.architectures import MAX_3X3
-from parity_tests.frameworks import as_array, as_nchw
+from parity_tests.frameworks import as_array, as_nchw, of_the_cpu
 from parity_tests.pairs import Pair, distinct_variants, fast, image_size_of, make_pair
 from parity_tests.passes import AS_USERS_COMPILE, Pass, flax_pass, torch_pass
 
@@ -49,6 +49,7 @@ def test_float64_of_color_images_of_an_odd_size_from_the_identity(variant):
     flax_pass(pair.model)(pair).assert_same(torch_pass(pair), "float64")
 
 
+@of_the_cpu
 def test_a_3x3_identity_keeps_zeros_only_without_winograd():
     """The one known difference of gradients, and what is equal nevertheless.
 

@@ -3,7 +3,6 @@
 import contextlib
 import fcntl
 import json
-import os
 import runpy
 import shutil
 import sys
@@ -18,7 +17,6 @@ from filelock import FileLock
 if TYPE_CHECKING:
     from nin_jax.training.config import TrainConfig
 
-os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # two processes share a GPU
 SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
 
 TINY_TOML = """

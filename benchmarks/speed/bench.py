@@ -49,10 +49,13 @@ def run_benchmarks(config: BenchConfig, command: str) -> None:
                 if job == "gpu":
                     defeats += gpu.defeats([row])
                 console.print(output.line(row), soft_wrap=True)
+                if config.folder is not None:  # after each row, in case of an interruption
+                    output.write(config.folder, rows, output.header(), command)
     head = output.header()
     print(output.FORMATS[config.format](rows, head, command), end="")
     if config.folder is not None:
-        for path in output.write(config.folder, rows, head, command):
+        written = output.write(config.folder, rows, head, command)
+        for path in [*written, *output.draw(config.folder, rows)]:
             console.print(f"wrote {path}")
     if defeats:
         raise RunError("not the fastest: " + "; ".join(defeats))

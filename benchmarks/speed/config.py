@@ -34,7 +34,7 @@ GPU_RESULTS = Path("benchmarks/results/gpu-defaults")
 
 @dataclass(frozen=True)
 class BenchConfig:
-    """Measure nin_jax against PyTorch and plain Flax, interleaved in one process.
+    """Measure nin_jax against PyTorch and plain Flax, in interleaved rounds.
 
     Default: all benchmarks but ops, settings, profile, summary, gpu, sweep, scale and accuracy. A
     ratio is the best rival's median over ours; above 1, nin_jax is faster. Progress goes to
@@ -50,10 +50,11 @@ class BenchConfig:
     docs/benchmarks.md but epoch, memory and accuracy, each in a process of its own, in one table;
     75 minutes on two cores; of the options it takes only --rounds, --format and --out. gpu: on a
     GPU, a step and a batch against PyTorch in TF32 and bfloat16, and an epoch with other settings
-    than the defaults (steps per dispatch, micro-batches, streamed images); exit code 1 if one of
-    them is faster. sweep: cost by batch and image size, and the roofline. scale: the overhead of a
-    mesh, several devices, and the communication between them. accuracy: seconds to a test accuracy,
-    with recipe modern in nin_jax and in PyTorch, and d2l in PyTorch."""
+    than the defaults (steps per dispatch, micro-batches, streamed images), in less than ten
+    minutes; exit code 1 if one of them is faster, or if no time was left for a part. sweep: cost by
+    batch and image size, and the roofline. scale: the overhead of a mesh, several devices, and the
+    communication between them. accuracy: seconds to a test accuracy, with recipe modern in nin_jax
+    and in PyTorch, and d2l in PyTorch."""
 
     variants: tuple[str, ...] = ()
     """Networks to measure. The benchmarks other than train, ops, sweep and accuracy use them only
@@ -99,8 +100,9 @@ class BenchConfig:
     """Of the results on standard output."""
 
     out: Path | None = None
-    """Folder for results.json, results.csv, results.md and sweep.png. Default: none; for gpu
-    benchmarks/results/gpu-defaults."""
+    """Folder for results.json, results.csv, results.md and sweep.png. All but the figure are
+    written after each row, so an interrupted call leaves what it has measured. Default: none; for
+    gpu benchmarks/results/gpu-defaults."""
 
     @property
     def folder(self) -> Path | None:

@@ -150,15 +150,19 @@ FORMATS = {"table": as_text, "json": as_json, "csv": as_csv, "markdown": as_mark
 
 
 def write(folder: Path, rows: Sequence[Row], head: dict[str, Any], command: str) -> list[Path]:
-    """Write results.json, .csv and .md, and the figure of a sweep if there was one."""
+    """Write results.json, results.csv and results.md, and return their paths."""
     folder.mkdir(parents=True, exist_ok=True)
-    written = []
-    for name in ("json", "csv", "markdown"):
-        path = folder / f"results.{'md' if name == 'markdown' else name}"
-        path.write_text(FORMATS[name](rows, head, command), encoding="utf-8")
-        written.append(path)
-    if any(row["benchmark"] == "sweep" for row in rows):
-        from benchmarks.speed.figures import draw_sweep  # matplotlib is slow to import
+    files = {"json": as_json, "csv": as_csv, "md": as_markdown}
+    for ending, form in files.items():
+        path = folder / f"results.{ending}"
+        path.write_text(form(rows, head, command), encoding="utf-8")
+    return [folder / f"results.{ending}" for ending in files]
 
-        written.append(draw_sweep(rows, folder / "sweep.png"))
-    return written
+
+def draw(folder: Path, rows: Sequence[Row]) -> list[Path]:
+    """Write the figure of a sweep if there was one, and return its path."""
+    if not any(row["benchmark"] == "sweep" for row in rows):
+        return []
+    from benchmarks.speed.figures import draw_sweep  # matplotlib is slow to import
+
+    return [draw_sweep(rows, folder / "sweep.png")]

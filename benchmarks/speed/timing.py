@@ -50,6 +50,7 @@ def interleave(
     say: Callable[[str], None] = lambda text: None,
     screening: int = 2,
     expected: Mapping[str, float] | None = None,
+    failed: Callable[[str, Exception], None] | None = None,
 ) -> dict[str, Timing]:
     """Time every call once a round; each must return when its work is done.
 
@@ -65,9 +66,12 @@ def interleave(
         screening: rounds in which all calls take part; if these are all rounds, none is left out.
         expected: how many seconds each call took in the warm-up. A short call is repeated within a
             round to fill `LEAST_SECONDS`. Default: no call is repeated or left out.
+        failed: receives the name and the error of a call that fails; the others go on. Default:
+            the error is raised.
 
     Returns:
-        Timings by name; of a call that was left out, that of the warm-up.
+        Timings by name; of a call that was left out, that of the warm-up. A call that failed has
+        none.
     """
     repeats = {
         name: max(1, round(LEAST_SECONDS / (expected or {}).get(name, LEAST_SECONDS)))
@@ -79,11 +83,19 @@ def interleave(
     for number in range(rounds):
         if number == screening:
             running = _still_close({name: seconds[name] for name in running}, keep)
-        for name in running:
+        for name in list(running):
             say(f"round {number + 1}/{rounds}: {name}")
             time.sleep(PAUSE_SECONDS)
             start = time.perf_counter()
-            _repeat(calls[name], repeats[name])
+            try:
+                _repeat(calls[name], repeats[name])
+            except Exception as error:  # a contender raises whatever its framework does
+                if failed is None:
+                    raise
+                failed(name, error)
+                running.remove(name)
+                del seconds[name]
+                continue
             seconds[name].append((time.perf_counter() - start) / repeats[name])
     return {name: Timing(tuple(values) or (far[name],)) for name, values in seconds.items()}
 

@@ -20,6 +20,8 @@ CPU_ACTIVATION_BYTES = 8 * 2**20
 GPU_STEPS_PER_DISPATCH = 10
 
 
+NVIDIA_DRIVER = "/dev/nvidiactl"
+
 # No atomic operations in reductions and scatters, and the same algorithms in every process.
 DETERMINISTIC_FLAGS = "--xla_gpu_deterministic_ops=true --xla_gpu_autotune_level=0"
 
@@ -101,9 +103,12 @@ def keep_freed_memory() -> None:
     On a CPU, XLA allocates the arrays inside a step anew each time. glibc returns so large a block
     to the system, which hands it out again page by page (docs/benchmarks.md says what this costs).
     Call this before JAX initializes a device: its threads get their memory when they start.
-    Nothing happens on other systems, or if the environment sets glibc's allocator (``MALLOC_...``).
+    Nothing happens on other systems, with an NVIDIA GPU, or if the environment sets glibc's
+    allocator (``MALLOC_...``).
     """
     if sys.platform != "linux" or any(name.startswith("MALLOC_") for name in os.environ):
+        return
+    if os.path.exists(NVIDIA_DRIVER):  # a step's arrays are the device's; XLA compiles in threads
         return
     try:
         set_option = ctypes.CDLL(None).mallopt

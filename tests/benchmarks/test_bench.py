@@ -4,7 +4,6 @@ import csv
 import json
 import re
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import jax
@@ -15,13 +14,13 @@ from flax import nnx
 
 import nin_jax
 import nin_torch_ref
-from benchmarks.speed import figures, gpu, jobs, ours, output, pytorch, summary, timing
-from benchmarks.speed.config import GPU_RESULTS, BenchConfig
+from benchmarks.speed import figures, jobs, ours, output, pytorch, summary, timing
+from benchmarks.speed.bench import run_benchmarks
+from benchmarks.speed.config import BenchConfig
 from benchmarks.speed.contenders import against_rivals
 from benchmarks.speed.timing import Timing, interleave
 from benchmarks.speed.work import OURS, TORCH, Work, training_cost
 from benchmarks.speed.worker import FailedError, Worker
-from nin_jax.errors import UserError
 from nin_jax.models import processor
 
 
@@ -74,6 +73,21 @@ def test_short_calls_are_repeated_within_a_round(monkeypatch):
     timing = interleave({"ours": short}, rounds=2, keep="ours", expected={"ours": 0.01})["ours"]
     assert timing.seconds == pytest.approx((0.01, 0.01))
     assert clock[0] == pytest.approx(0.4)  # 20 calls a round
+
+
+def test_a_call_that_fails_in_a_round_does_not_stop_the_others(monkeypatch):
+    monkeypatch.setattr("benchmarks.speed.timing.time.sleep", lambda seconds: None)
+    answers = iter([1, 0])
+    failed = {}
+    timings = interleave(
+        {"ours": lambda: None, "odd": lambda: 1 // next(answers)},
+        rounds=3,
+        keep="ours",
+        failed=failed.__setitem__,
+    )
+    assert list(timings) == ["ours"]
+    assert len(timings["ours"].seconds) == 3
+    assert isinstance(failed["odd"], ZeroDivisionError)
 
 
 @pytest.mark.usefixtures("one_rival")
@@ -186,55 +200,6 @@ def test_the_summary_collects_the_comparisons(plan, monkeypatch):
 
 
 @pytest.mark.slow
-def test_settings_of_a_gpu(plan, monkeypatch):
-    """On a CPU, to see that all of it runs; the times decide nothing here."""
-    monkeypatch.setattr(gpu, "EPOCH_IMAGES", 5)
-    tried = {OURS, "1 step per dispatch", "40 steps per dispatch", gpu.STREAMED}
-    monkeypatch.setattr(pytorch, "rivals", lambda work: {})
-    rows = list(gpu.measure(plan))
-    assert not any("error" in row for row in rows)
-    epochs = [row for row in rows if row["benchmark"] == "gpu"]
-    assert len(epochs) == 2 * len(tried) + 1  # TF32 matters only in float32
-    assert {row["contender"] for row in epochs} == {*tried, gpu.EXACT}
-    assert all(row["over_ours"] > 0 for row in epochs)
-
-
-def test_the_gpu_check_writes_its_results():
-    assert BenchConfig(("train",)).folder is None
-    assert BenchConfig(("gpu",)).folder == GPU_RESULTS
-    assert BenchConfig(("gpu",), out=Path("mine")).folder == Path("mine")
-
-
-def test_a_gpu_is_needed(monkeypatch):
-    device = SimpleNamespace(platform="cpu")
-    monkeypatch.setattr(gpu, "default_device", lambda: device)
-    with pytest.raises(UserError, match="needs a GPU, and JAX computes on the cpu"):
-        gpu.check()
-    device.platform = "gpu"
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(UserError, match="build of PyTorch for the GPU"):
-        gpu.check()
-
-
-def test_defeats_on_a_gpu():
-    common = {"benchmark": "train", "variant": "nin", "batch_size": 128, "precision": "bfloat16"}
-    rows = [
-        common | {"contender": OURS, "best_rival": "torch eager NCHW", "best_rival_over_ours": 1.4},
-        common | {"contender": OURS, "best_rival": "torch.compile", "best_rival_over_ours": 0.9},
-        common | {"contender": OURS, "error": "no memory"},
-        common | {"contender": "torch eager NCHW", "error": "no memory"},
-        common | {"contender": "streamed images", "over_ours": 0.98},  # within the margin
-        common | {"contender": "1 step per dispatch", "over_ours": 0.9},
-    ]
-    assert list(gpu.defeats(rows)) == [
-        "train nin 128 bfloat16: torch.compile takes 0.9 of our time",
-        "train nin 128 bfloat16, nin_jax: no memory",
-        "train nin 128 bfloat16, torch eager NCHW: no memory",
-        "train nin 128 bfloat16: 1 step per dispatch takes 0.9 of the default's time",
-    ]
-
-
-@pytest.mark.slow
 def test_both_sides_train_with_muon(tiny):
     work = Work("train", str(tiny), 2, 16, optimizer="muon", momentum=0.95)
     ours.nin_jax_call(work)()
@@ -298,3 +263,15 @@ def test_results_as_json_csv_and_markdown(tmp_path):
     text = (tmp_path / "results.md").read_text()
     assert re.search(r"^\| nin +\| nin_jax +\| +1\.5 \|", text, re.MULTILINE)
     assert "x " in output.as_text(rows, {"jax": "1"}, "python scripts/bench.py")
+
+
+def test_an_interrupted_call_has_written_its_rows(monkeypatch, tmp_path):
+    def measure(plan):
+        yield {"benchmark": "train", "variant": "nin", "contender": "nin_jax", "median_ms": 1.5}
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(jobs.JOBS, "train", measure)
+    with pytest.raises(KeyboardInterrupt):
+        run_benchmarks(BenchConfig(("train",), out=tmp_path), "python scripts/bench.py train")
+    (row,) = json.loads((tmp_path / "results.json").read_text())["rows"]
+    assert row["median_ms"] == 1.5

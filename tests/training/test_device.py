@@ -38,7 +38,9 @@ thread.join()
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="a setting of glibc")
+@pytest.mark.skipif(
+    sys.platform != "linux" or os.path.exists(device.NVIDIA_DRIVER), reason="a setting of glibc"
+)
 def test_freed_memory_is_kept():
     environment = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")}
     faults = {}
@@ -50,7 +52,7 @@ def test_freed_memory_is_kept():
     assert faults[True] < 100 < faults[False]  # 24,576 pages of 4 KiB
 
 
-def test_settings_of_the_user_stay(monkeypatch):
+def test_settings_of_the_user_stay_and_a_gpu_needs_none(monkeypatch, tmp_path):
     made = []
     library = SimpleNamespace(mallopt=lambda *option: made.append(option))
     monkeypatch.setattr(ctypes, "CDLL", lambda name: library)
@@ -59,6 +61,10 @@ def test_settings_of_the_user_stay(monkeypatch):
     device.keep_freed_memory()
     assert made == []
     monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_")
+    monkeypatch.setattr(device, "NVIDIA_DRIVER", os.devnull)
+    device.keep_freed_memory()
+    assert made == []
+    monkeypatch.setattr(device, "NVIDIA_DRIVER", str(tmp_path / "none"))
     device.keep_freed_memory()
     assert len(made) == 3
 
