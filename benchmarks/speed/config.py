@@ -50,8 +50,8 @@ class BenchConfig:
     docs/benchmarks.md but epoch, memory and accuracy, each in a process of its own, in one table;
     75 minutes on two cores; of the options it takes only --rounds, --format and --out. gpu: on a
     GPU, a step and a batch against PyTorch in TF32 and bfloat16, and an epoch with other settings
-    than the defaults (steps per dispatch, micro-batches, streamed images), in less than ten
-    minutes; exit code 1 if one of them is faster, or if no time was left for a part. sweep: cost by
+    than the defaults (steps per dispatch, micro-batches, streamed images); exit code 1 if one of
+    them is faster. No part starts after seven minutes; such a part is an error. sweep: cost by
     batch and image size, and the roofline. scale: the overhead of a mesh, several devices, and the
     communication between them. accuracy: seconds to a test accuracy, with recipe modern in nin_jax
     and in PyTorch, and d2l in PyTorch."""
