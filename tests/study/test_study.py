@@ -83,8 +83,9 @@ def test_results_survive_an_incomplete_last_line(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_study_in_parts_adds_up(script, small, tmp_path):
+def test_a_study_in_parts_adds_up(script, small, tmp_path, monkeypatch):
     """No run is repeated, each recipe has its own length; the last command times all networks."""
+    monkeypatch.setattr(gallery, "SHOWN", 1)  # a picture takes a second
     out = tmp_path / "study"
     results = out / "results.jsonl"
     for options in (
