@@ -36,7 +36,7 @@ def test_float64(variant):
 @pytest.mark.parametrize("variant", distinct_variants())
 def test_float64_at_the_published_size(variant):
     sides = as_height_width(nin_jax.get_variant(variant).image_size)
-    pair = make_pair(variant, image_size=sides, batch_size=1)
+    pair = make_pair(variant, image_size=sides)
     flax_pass(pair.model)(pair).assert_same(torch_pass(pair), "float64")
 
 
@@ -45,7 +45,7 @@ def test_float64_at_the_published_size(variant):
 def test_float64_of_color_images_of_an_odd_size_from_the_identity(variant):
     sides = (227, 199) if nin_jax.get_variant(variant).image_size == 224 else (35, 28)
     init = "identity" if variant != "nin_3x3" else "xavier"  # see the next test
-    pair = make_pair(variant, in_channels=3, image_size=sides, init=init, batch_size=1)
+    pair = make_pair(variant, in_channels=3, image_size=sides, init=init)
     flax_pass(pair.model)(pair).assert_same(torch_pass(pair), "float64")
 
 

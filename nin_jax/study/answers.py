@@ -6,10 +6,17 @@ that an answer needs is missing, the answer says so.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from nin_jax.study.statistics import Estimate, Group, difference
 from nin_jax.tables import Cell, Quantity, Rounded, Table, rounded
 
+# What the answers compare: a network, and the one from which it differs.
+COMPARISONS = (
+    *((name, "nin") for name in ("nin_one_1x1", "nin_three_1x1", "nin_3x3", "nin_fc")),
+    *((name, "nin") for name in ("nin_gradual", "nin_gradual_1x1")),
+    *((name, "nin15") for name in ("nin21", "nin27")),
+)
 MISSING = "The study has no runs that answer this question."
 Chosen = Mapping[str, Group]
 
@@ -82,12 +89,12 @@ def _ratio(a: Group, b: Group, quantity: str) -> Rounded | None:
     return rounded(x / y, 2) if x and y else None
 
 
-def _costs(a: Group, b: Group) -> str:
-    """Return a phrase with the costs of a relative to b."""
+def _costs(a: Group, b: Group, what: str) -> str:
+    """Return a clause on the costs of a, named by ``what``, relative to b; empty if not known."""
     names = {"params": "the parameters", "macs": "the MACs", "step_ms": "the step time"}
     found = {text: _ratio(a, b, name) for name, text in names.items()}
     known = [f"{ratio} times {text}" for text, ratio in found.items() if ratio is not None]
-    return f", at {', '.join(known)}" if known else ""
+    return f"{what} takes {', '.join(known)}" if known else ""
 
 
 def _comparison(base: Group, others: Sequence[Group]) -> Table:
@@ -102,7 +109,7 @@ def _comparison(base: Group, others: Sequence[Group]) -> Table:
 
 
 def _sentence(*clauses: str) -> str:
-    text = "; ".join(clauses)
+    text = "; ".join(filter(None, clauses))
     return f"{text[0].upper()}{text[1:]}."
 
 
@@ -113,9 +120,9 @@ def _one_by_one(chosen: Chosen, groups: Sequence[Group]) -> Answer:
             _compare(one, nin, "one 1x1 convolution per block", "two"),
             _compare(three, nin, "three", "two"),
         ),
-        "A 1x1 convolution mixes the channels of each pixel. Two of them, each followed by a ReLU, "
-        "form a perceptron with one hidden layer; it can compute functions that a single layer "
-        "cannot.",
+        "The idea of the paper: a 1x1 convolution mixes the channels of each pixel. Two of them, "
+        "each followed by a ReLU, form a perceptron with one hidden layer, which can compute "
+        "functions that a single layer cannot.",
         [_comparison(nin, [one, three])],
     )
 
@@ -124,8 +131,8 @@ def _three_by_three(chosen: Chosen, groups: Sequence[Group]) -> Answer:
     nin, wide = chosen["nin"], chosen["nin_3x3"]
     return Answer(
         _sentence(
-            _compare(wide, nin, "a block with 3x3 convolutions", "one with 1x1 convolutions")
-            + _costs(wide, nin)
+            _compare(wide, nin, "a block with 3x3 convolutions", "one with 1x1 convolutions"),
+            _costs(wide, nin, "3x3"),
         ),
         "Each of the three layers of a block then combines neighboring pixels. A 1x1 convolution "
         "only mixes channels.",
@@ -137,8 +144,8 @@ def _fully_connected(chosen: Chosen, groups: Sequence[Group]) -> Answer:
     nin, linear = chosen["nin"], chosen["nin_fc"]
     text = (
         f"The last maps are {_map(nin)} here and 5x5 at 224x224. Each weight of the linear layer "
-        "belongs to one position in the maps, so the network takes images of one size only. The "
-        "mean takes any size."
+        "belongs to one position in the maps. For it, nin_jax refuses images of any other size, "
+        "even if their maps have the same size. The mean takes any size."
     )
     if nin.network.get("head_map") == [1, 1]:
         text += (
@@ -224,7 +231,8 @@ def _single_step(chosen: Chosen, groups: Sequence[Group]) -> Answer:
         "A single step computes the map of each class from all 384 channels at once. If a ReLU "
         "follows and a map is zero for every image, its gradient is zero and the class never "
         "recovers. The three steps are 384, 192, 48, 10. A class counts as dead if its maps are "
-        "zero for the whole test set or, without a ReLU on the logits, if it is never predicted.",
+        "zero for the whole test set or, without a ReLU on the logits, if it is never predicted. "
+        "The notebook docs/exercise.ipynb counts the dead classes of untrained networks.",
         [_comparison(nin, [gradual, pointwise]), _dead_classes(counted)],
     )
 
@@ -244,22 +252,24 @@ def _family(chosen: Chosen, groups: Sequence[Group]) -> Answer:
     first, *deeper = found
     epochs = first.rows[0]["epochs"]
     headings = ["network", "accuracy", "minus nin15", "finding", "ms per step"]
-    headings += ["minutes of training", "accuracy per minute, %"]
+    headings += ["minutes of training", "steps in the minutes of nin15"]
     rows: list[list[Cell | Quantity]] = []
     for group in found:
-        minutes, step = group.training_minutes, group.network.get("step_ms")
-        per_minute = minutes and 100 * group.accuracy.mean / minutes
-        times = [value and rounded(value, 1) for value in (step, minutes, per_minute)]
-        rows.append([group.variant, *compared(group, first), *times])
+        times = (group.network.get("step_ms"), group.training_minutes)
+        cells = [value and rounded(value, 1) for value in times]
+        share = _ratio(first, group, "step_ms")
+        rows.append([group.variant, *compared(group, first), *cells, share])
+    clauses = [
+        (_compare(g, first, g.variant, "nin15"), _costs(g, first, g.variant)) for g in deeper
+    ]
     return Answer(
-        _sentence(
-            *(_compare(g, first, g.variant, "nin15") + _costs(g, first) for g in deeper),
-        ),
+        "In the same number of steps, " + "; ".join(filter(None, chain(*clauses))) + ".",
         "The family has four stages of small kernels and growing width, with a pool after each. "
         "Deeper members add blocks where the maps are small; the name is the number of "
         f"convolutions. All train on {first.rows[0]['train_images']:,} images, "
         f"{epochs} epoch{'' if epochs == 1 else 's'}. Minutes of training are the number of steps "
-        "times the time of one.",
+        "times the time of one. The last column has the steps that a network makes in the minutes "
+        "of nin15, as a part of those of nin15.",
         [table_of(headings, rows)],
     )
 

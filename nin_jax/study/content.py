@@ -5,16 +5,24 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from nin_jax.study.answers import MISSING, Answer, answered_by, answers, compared, table_of
+from nin_jax.study.answers import (
+    COMPARISONS,
+    MISSING,
+    Answer,
+    answered_by,
+    answers,
+    compared,
+    table_of,
+)
 from nin_jax.study.grid import Row
-from nin_jax.study.statistics import Group, standard_error
+from nin_jax.study.statistics import Group, difference, holm, standard_error
 from nin_jax.tables import Cell, Quantity, Rounded, Table, rounded
 
 NOTES = (
     "Accuracy is the mean over seeds at the end of training, collapsed runs included, with a 95 % "
     "confidence interval (Student's t). Differences are paired over the seeds that both networks "
     "have, and have such an interval too; if it contains 0, no difference was found. The intervals "
-    "cover other seeds with the same test images. They are not corrected for multiple comparisons. "
+    "cover other seeds with the same test images. {corrected} "
     "If only some runs collapsed, the intervals are wide: see the counts. A run that diverged has "
     "no result and is in no mean.",
     "Collapsed: the test accuracy was never clearly better than by always predicting the most "
@@ -93,7 +101,10 @@ class Study:
     gallery: Sequence[Picture] = ()
     diverged: Sequence[str] = ()
 
-    notes = NOTES
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What explains the tables of results."""
+        return (NOTES[0].format(corrected=corrected(self)), *NOTES[1:])
 
     @property
     def unchanged(self) -> list[Group]:
@@ -166,6 +177,23 @@ class Study:
             collapsed = sum(row["collapsed"] for row in found)
             cells.append([recipe, names, f"{rate:g}", len(found), collapsed])
         return table_of(headings, cells, "Collapsed runs by learning rate")
+
+
+def corrected(study: Study) -> str:
+    """Say which differences of the answers remain if all their comparisons count together."""
+    chosen = {group.variant: group for group in study.of_recipe(study.answered_by)}
+    p_values = {}
+    for a, b in COMPARISONS:
+        if a in chosen and b in chosen:
+            found = difference(chosen[a].accuracies, chosen[b].accuracies)
+            if found is not None and found.half is not None:
+                p_values[f"{a} against {b}"] = found.p
+    if not p_values:
+        return "They are not corrected for multiple comparisons."
+    return (
+        f"Each is for one comparison alone. With Holm's correction for the {len(p_values)} "
+        f"comparisons of the answers, significant at 5 %: {', '.join(holm(p_values)) or 'none'}."
+    )
 
 
 def group_table(title: str, groups: Sequence[Group], columns: Mapping[str, Column]) -> Table:

@@ -47,7 +47,7 @@ def accuracy_against_time(groups: Sequence[Group], paper: str = "none") -> str:
                 label=f"{group.variant}  {group.accuracy}",
             )
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7), numticks=20))
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 4, 5, 7), numticks=20))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,g}") if timed else EngFormatter(sep=" "))
     axes.margins(0.06, 0.1)

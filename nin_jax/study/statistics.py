@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -62,6 +63,14 @@ class Difference(Estimate):
         return "more" if self.mean > 0 else "less"
 
     @property
+    def p(self) -> float:
+        """The p value of Student's t test (two-sided) against no difference; 1 for a single run."""
+        if not self.half:
+            return 1.0 if self.half is None or not self.mean else 0.0
+        t = self.mean / self.half * stats.t.ppf((1 + LEVEL) / 2, self.runs - 1)
+        return float(2 * stats.t.sf(abs(t), self.runs - 1))
+
+    @property
     def bound(self) -> float:
         """The largest absolute difference within the interval."""
         return abs(self.mean) + (self.half or 0)
@@ -78,6 +87,17 @@ def difference(a: Mapping[int, float], b: Mapping[int, float]) -> Difference | N
     """
     pairs = [a[seed] - b[seed] for seed in a if seed in b]
     return Difference.of(pairs) if pairs else None
+
+
+def holm(p_values: Mapping[str, float]) -> list[str]:
+    """Return the names whose p values are significant at 5 % with Holm's correction.
+
+    Source: Holm, "A Simple Sequentially Rejective Multiple Test Procedure", 1979.
+    """
+    ordered = sorted(p_values.items(), key=lambda item: item[1])
+    limits = ((1 - LEVEL) / (len(ordered) - rank) for rank in range(len(ordered)))
+    passed = takewhile(lambda pair: pair[0][1] <= pair[1], zip(ordered, limits, strict=True))
+    return [name for (name, _), _ in passed]
 
 
 def standard_error(accuracy: float, images: int) -> float:

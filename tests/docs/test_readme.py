@@ -132,6 +132,12 @@ def test_the_accuracies_are_those_of_the_study():
         measured.setdefault(run["variant"], []).append(run["test_accuracy"])
     estimates = {name: str(Estimate.of(values)) for name, values in measured.items()}
     assert {name: accuracy for name, accuracy in rows if accuracy} == estimates
+    times = dict(re.findall(r"^\| `(\w+)` \|.*\| ([\d,]+) \|$", PAGES["README.md"], re.M))
+    story = json.loads(results.with_name("study.json").read_text(encoding="utf-8"))
+    costs = {
+        name.split()[0]: f"{found['step_ms']:,.0f}" for name, found in story["networks"].items()
+    }
+    assert times == costs
 
 
 def test_every_variant_is_described():

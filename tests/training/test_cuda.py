@@ -25,6 +25,8 @@ ARRAYS = 2 * 15  # kernels and biases of nin15
 CONVOLUTIONS = 5  # of nin15, besides the 1x1 ones, which are matrix products
 SUMS = 5  # arrays that a step sums over devices besides the gradients, as in `step.Sums`
 
+KINDS = {"float32": "f32", "bfloat16": "bf16"}  # of a convolution's result, by the network's dtype
+
 # XLA's slow forms of pooling; calls of the host or of a library.
 UNWANTED = ("select_and_scatter", "reduce_window", "custom_call", "infeed", "outfeed")
 
@@ -89,8 +91,7 @@ def assert_xla_convolutions(text: str, input_gradients: int, kernel_gradients: i
 def test_train_steps(recipe, dtype):
     text = train_steps(recipe, dtype)
     assert_xla_convolutions(text, CONVOLUTIONS - 1, CONVOLUTIONS)
-    kinds = set(re.findall(r"stablehlo\.convolution.*-> tensor<[\dx]+x(\w+)>", text))
-    assert kinds == {{"float32": "f32", "bfloat16": "bf16"}[dtype]}
+    assert kinds_of_convolutions(text) == {KINDS[dtype]}
     assert operations(text)["while"] == 1  # the steps of a call; a batch is not divided on a GPU
     assert operations(text)["all_reduce"] == 0
 
@@ -130,20 +131,34 @@ def test_train_steps_on_eight_devices(recipe, dtype):
     assert found == {"all_reduce": ARRAYS + SUMS, "all_gather": 0, "all_to_all": 0}
 
 
-def test_evaluation():
-    graphdef, params = network()
-    step = make_eval_step(graphdef, SIZE, BATCH, layout_without_devices(1))
-    state = EvalState(shape(dtype=jnp.int32), shape(1), shape(1, 10, 10, dtype=jnp.int32))  # type: ignore[arg-type]
-    assert_xla_convolutions(lowered(step, params, state, *IMAGES), 0, 0)
+def kinds_of_convolutions(text: str) -> set[str]:
+    """Return the dtypes of their results."""
+    return set(re.findall(r"stablehlo\.convolution.*-> tensor<[\dx]+x(\w+)>", text))
 
 
+@pytest.mark.parametrize("devices", [1, 8])
+@pytest.mark.parametrize(("dtype", "kind"), KINDS.items())
+def test_evaluation(dtype, kind, devices):
+    graphdef, params = network(dtype)
+    step = make_eval_step(graphdef, SIZE, BATCH, layout_without_devices(devices))
+    counts = shape(devices, 10, 10, dtype=jnp.int32)
+    state = EvalState(shape(dtype=jnp.int32), shape(devices), counts)  # type: ignore[arg-type]
+    text = lowered(step, params, state, *IMAGES)
+    assert_xla_convolutions(text, 0, 0)
+    assert kinds_of_convolutions(text) == {kind}
+    assert operations(text)["all_reduce"] == 0  # the counts are added once, after the last batch
+
+
+@pytest.mark.parametrize(("dtype", "kind"), KINDS.items())
 @pytest.mark.parametrize("images", [shape(BATCH, *SIZE, 1), IMAGES[0]])
-def test_prediction(images, monkeypatch):
+def test_prediction(images, monkeypatch, dtype, kind):
     # As beside a GPU: a batch is not divided, and the weights are arguments.
     monkeypatch.setattr(predictor, "default_micro_batch_size", lambda model, batch_size: batch_size)
-    predict = nin_jax.Predictor(nin_jax.create_model("nin15", image_size=SIZE), images.shape[0])
+    model = nin_jax.create_model("nin15", image_size=SIZE, dtype=dtype)
+    predict = nin_jax.Predictor(model, images.shape[0])
     text = lowered(predict._batch, images, images.shape[0], *predict._arguments)
     assert_xla_convolutions(text, 0, 0)
+    assert kinds_of_convolutions(text) == {kind}
     assert operations(text)["while"] == 0
 
 
