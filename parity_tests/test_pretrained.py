@@ -24,7 +24,7 @@ from parity_tests.tolerances import SHIPPED_ACCURACY
 def test_the_accuracy_of_the_card_and_the_predictions_of_the_reference(name):
     """All test images, or digits if NIN_DATA_DIR has no Fashion-MNIST; 1,000 in PyTorch too.
 
-    The accuracy of ``nin`` is that of test_shipped_weights.py, so 1,000 images are enough here.
+    test_shipped_weights.py checks the accuracy of ``nin``, so 1,000 images are enough here.
     """
     card = pretrained.find(name)
     model = nin_jax.create_model(card.variant, pretrained=card.dataset)

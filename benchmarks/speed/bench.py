@@ -20,7 +20,7 @@ def run_benchmarks(config: BenchConfig, command: str) -> None:
     Raises:
         UserError: the dataset of `accuracy` is missing, or a network cannot take its images; `gpu`
             without a GPU, or `profile` with one.
-        RunError: `gpu` found that PyTorch or another setting is faster.
+        RunError: `gpu` found that PyTorch or another setting is faster, or could not measure all.
     """
     if "accuracy" in config.jobs:
         accuracy.check(config)
@@ -58,4 +58,4 @@ def run_benchmarks(config: BenchConfig, command: str) -> None:
         for path in [*written, *output.draw(config.folder, rows)]:
             console.print(f"wrote {path}")
     if defeats:
-        raise RunError("not the fastest: " + "; ".join(defeats))
+        raise RunError("not shown to be the fastest: " + "; ".join(defeats))

@@ -74,6 +74,7 @@ def measure(plan: Plan, contenders: Builders, what: str, screening: int = 2) -> 
                 expected[name] = _seconds(calls[name])
         except Exception as error:  # whatever a framework raises becomes its row
             calls.pop(name, None)
+            expected.pop(name, None)
             errors[name] = _text(error)
 
     def say(text: str) -> None:
@@ -100,8 +101,11 @@ def against_rivals(plan: Plan, work: Work, more: Iterable[str] = ()) -> Iterator
     """Time ours, PyTorch's and further contenders, each in a process of its own."""
     rivals = list(pytorch.rivals(work))
     with contextlib.ExitStack() as workers:
-        # All start at once: while one is warmed up, the others import their frameworks.
+        # They start at once, which takes less time; none is called before all are built.
+        plan.say(f"{work.task} {work.variant} {work.batch_size}: starting the processes")
         started = {n: workers.enter_context(Worker(work, n)) for n in (OURS, *rivals, *more)}
+        for worker in started.values():
+            worker.wait()
         contenders = {name: partial(started.__getitem__, name) for name in started}
         measured = measure(plan, contenders, f"{work.task} {work.variant} {work.batch_size}")
     yield from measured.rows_with_ratio(work.row(), work.batch_size, rivals)

@@ -26,7 +26,7 @@ from nin_jax.errors import UserError
 from nin_jax.runs import preparation
 from nin_jax.training.device import default_device, use_compilation_cache
 
-LAST_START_SECONDS = 420  # no part starts later, so that all of it takes less than ten minutes
+LAST_START_SECONDS = 420  # no part starts later: all of it should end within ten minutes
 EPOCH_IMAGES = 10_240
 MARGIN = 0.97  # a setting that takes less than this part of our time is faster than the default
 

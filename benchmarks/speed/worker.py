@@ -33,6 +33,7 @@ class Worker:
     def __init__(self, work: Work, contender: str):
         request = {"work": asdict(work), "contender": contender}
         command, environment = command_of("benchmarks.speed.worker", request)
+        self._first: str | None = None  # what it has printed before the first call
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed in __exit__
         self.process = subprocess.Popen(
             command,
@@ -61,6 +62,12 @@ class Worker:
         """Make a call."""
         self.repeat(1)
 
+    def wait(self) -> None:
+        """Wait until the process has built the contender, or has failed; `repeat` says why."""
+        if self._first is None:
+            assert self.process.stdout is not None
+            self._first = self.process.stdout.readline()
+
     def repeat(self, times: int) -> None:
         """Let the process make that many calls, and wait for their end.
 
@@ -69,9 +76,12 @@ class Worker:
         """
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        with contextlib.suppress(BrokenPipeError):  # it has ended; its answer says why
-            self.process.stdin.write(f"{times}\n")
-        answer = self.process.stdout.readline()
+        self.wait()
+        answer = self._first
+        if answer == "ready\n":
+            with contextlib.suppress(BrokenPipeError):  # it has ended; its answer says why
+                self.process.stdin.write(f"{times}\n")
+            answer = self.process.stdout.readline()
         if answer == "done\n":
             return
         if answer:
@@ -98,6 +108,7 @@ def serve(work: Work, contender: str) -> None:
         os.dup2(2, 1)  # a framework may print
         try:
             call = build(work, contender)
+            print("ready", file=answers)
             for times in sys.stdin:
                 for _ in range(int(times)):
                     call()

@@ -147,7 +147,7 @@ def devices_check(
         return Check("JAX", f"{devices.name}, because {hiding} is set")
     advice = f"JAX's plugin for CUDA {plugin} failed: read its error message, and check cuDNN"
     if plugin is None:
-        advice = "pip install -e '.[cuda12]'"
+        advice = "pip install -e '.[cuda12]', or '.[cuda13]' beside a torch for CUDA 13"
     return warning("JAX", f"{devices.name}, although there is a GPU", advice)
 
 

@@ -289,8 +289,6 @@ def remedies(run: Run) -> tuple[str, str]:
             "Under the ReLU on the logits a class can lose its gradient for good. Remedy: --recipe "
             "modern, or --logit-relu False, or another --seed.",
         )
-    return (
-        "Remedy: more images or --epochs; if that does not help, another --lr or --seed.",
-        "Remedy: more images or --epochs; if that does not help, --init identity, a lower --lr, "
-        "or another --seed.",
-    )
+    init = "" if run.recipe.init == "identity" else "--init identity, "
+    more = "Remedy: more images or --epochs; if that does not help, "
+    return f"{more}another --lr or --seed.", f"{more}{init}a lower --lr, or another --seed."

@@ -11,12 +11,6 @@ from itertools import chain
 from nin_jax.study.statistics import Estimate, Group, difference
 from nin_jax.tables import Cell, Quantity, Rounded, Table, rounded
 
-# What the answers compare: a network, and the one from which it differs.
-COMPARISONS = (
-    *((name, "nin") for name in ("nin_one_1x1", "nin_three_1x1", "nin_3x3", "nin_fc")),
-    *((name, "nin") for name in ("nin_gradual", "nin_gradual_1x1")),
-    *((name, "nin15") for name in ("nin21", "nin27")),
-)
 MISSING = "The study has no runs that answer this question."
 Chosen = Mapping[str, Group]
 
@@ -94,7 +88,9 @@ def _costs(a: Group, b: Group, what: str) -> str:
     names = {"params": "the parameters", "macs": "the MACs", "step_ms": "the step time"}
     found = {text: _ratio(a, b, name) for name, text in names.items()}
     known = [f"{ratio} times {text}" for text, ratio in found.items() if ratio is not None]
-    return f"{what} takes {', '.join(known)}" if known else ""
+    *first, last = known or [""]
+    listed = f"{', '.join(first)} and {last}" if first else last
+    return f"{what} takes {listed}" if known else ""
 
 
 def _comparison(base: Group, others: Sequence[Group]) -> Table:
@@ -132,7 +128,7 @@ def _three_by_three(chosen: Chosen, groups: Sequence[Group]) -> Answer:
     return Answer(
         _sentence(
             _compare(wide, nin, "a block with 3x3 convolutions", "one with 1x1 convolutions"),
-            _costs(wide, nin, "3x3"),
+            _costs(wide, nin, "the network with 3x3"),
         ),
         "Each of the three layers of a block then combines neighboring pixels. A 1x1 convolution "
         "only mixes channels.",
@@ -144,8 +140,8 @@ def _fully_connected(chosen: Chosen, groups: Sequence[Group]) -> Answer:
     nin, linear = chosen["nin"], chosen["nin_fc"]
     text = (
         f"The last maps are {_map(nin)} here and 5x5 at 224x224. Each weight of the linear layer "
-        "belongs to one position in the maps. For it, nin_jax refuses images of any other size, "
-        "even if their maps have the same size. The mean takes any size."
+        "belongs to one position in the maps. With such a layer, nin_jax refuses images of any "
+        "other size, even if their maps have the same size. The mean takes any size."
     )
     if nin.network.get("head_map") == [1, 1]:
         text += (
@@ -189,7 +185,7 @@ def _cost(chosen: Chosen, groups: Sequence[Group]) -> Answer:
     nin = chosen["nin"]
     height, width = nin.rows[0]["image_size"]
     batch = nin.network.get("batch_size", "unknown size")
-    if nin.network.get("train_bytes") is None:
+    if None in (nin.network.get("train_bytes"), nin.network.get("predict_bytes")):
         memory, plan = "", "The memory was not computed: use scripts/report.py --train."
     else:
         memory = (
@@ -252,7 +248,7 @@ def _family(chosen: Chosen, groups: Sequence[Group]) -> Answer:
     first, *deeper = found
     epochs = first.rows[0]["epochs"]
     headings = ["network", "accuracy", "minus nin15", "finding", "ms per step"]
-    headings += ["minutes of training", "steps in the minutes of nin15"]
+    headings += ["minutes of training", "steps in equal time, relative"]
     rows: list[list[Cell | Quantity]] = []
     for group in found:
         times = (group.network.get("step_ms"), group.training_minutes)
@@ -263,13 +259,13 @@ def _family(chosen: Chosen, groups: Sequence[Group]) -> Answer:
         (_compare(g, first, g.variant, "nin15"), _costs(g, first, g.variant)) for g in deeper
     ]
     return Answer(
-        "In the same number of steps, " + "; ".join(filter(None, chain(*clauses))) + ".",
+        _sentence(*chain(*clauses), "all make the same number of steps"),
         "The family has four stages of small kernels and growing width, with a pool after each. "
         "Deeper members add blocks where the maps are small; the name is the number of "
         f"convolutions. All train on {first.rows[0]['train_images']:,} images, "
         f"{epochs} epoch{'' if epochs == 1 else 's'}. Minutes of training are the number of steps "
-        "times the time of one. The last column has the steps that a network makes in the minutes "
-        "of nin15, as a part of those of nin15.",
+        "times the time of one. The last column: how many steps a network makes while nin15 makes "
+        "one.",
         [table_of(headings, rows)],
     )
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from nin_jax.study.answers import (
-    COMPARISONS,
     MISSING,
+    QUESTIONS,
     Answer,
     answered_by,
     answers,
@@ -22,7 +22,8 @@ NOTES = (
     "Accuracy is the mean over seeds at the end of training, collapsed runs included, with a 95 % "
     "confidence interval (Student's t). Differences are paired over the seeds that both networks "
     "have, and have such an interval too; if it contains 0, no difference was found. The intervals "
-    "cover other seeds with the same test images. {corrected} "
+    "cover other seeds with the same test images. They are not corrected for multiple comparisons. "
+    "{corrected}"
     "If only some runs collapsed, the intervals are wide: see the counts. A run that diverged has "
     "no result and is in no mean.",
     "Collapsed: the test accuracy was never clearly better than by always predicting the most "
@@ -182,17 +183,18 @@ class Study:
 def corrected(study: Study) -> str:
     """Say which differences of the answers remain if all their comparisons count together."""
     chosen = {group.variant: group for group in study.of_recipe(study.answered_by)}
+    complete = [names for names, _ in QUESTIONS.values() if all(name in chosen for name in names)]
     p_values = {}
-    for a, b in COMPARISONS:
-        if a in chosen and b in chosen:
-            found = difference(chosen[a].accuracies, chosen[b].accuracies)
+    for base, *others in complete:
+        for name in others:
+            found = difference(chosen[name].accuracies, chosen[base].accuracies)
             if found is not None and found.half is not None:
-                p_values[f"{a} against {b}"] = found.p
-    if not p_values:
-        return "They are not corrected for multiple comparisons."
+                p_values[f"{name} against {base}"] = found.p
+    if len(p_values) < 2:
+        return ""
     return (
-        f"Each is for one comparison alone. With Holm's correction for the {len(p_values)} "
-        f"comparisons of the answers, significant at 5 %: {', '.join(holm(p_values)) or 'none'}."
+        f"With Holm's correction for the {len(p_values)} comparisons of the answers, these remain "
+        f"significant at 5 %: {', '.join(holm(p_values)) or 'none'}. "
     )
 
 

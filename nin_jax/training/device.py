@@ -20,7 +20,7 @@ CPU_ACTIVATION_BYTES = 8 * 2**20
 GPU_STEPS_PER_DISPATCH = 10
 
 
-NVIDIA_DRIVER = "/dev/nvidiactl"
+NVIDIA_DRIVER = "/dev/nvidiactl"  # exists where the driver is loaded
 
 # No atomic operations in reductions and scatters, and the same algorithms in every process.
 DETERMINISTIC_FLAGS = "--xla_gpu_deterministic_ops=true --xla_gpu_autotune_level=0"
@@ -61,7 +61,7 @@ def select_device(wanted: Literal["auto", "cpu", "gpu"]) -> None:
         have = ", ".join(sorted({device.platform for device in jax.devices()}))
         raise UserError(
             f"--device {wanted}: JAX finds none here, only {have}; for an NVIDIA GPU install "
-            "with pip install -e '.[cuda12]'"
+            "with pip install -e '.[cuda12]', or '.[cuda13]' beside a PyTorch for CUDA 13"
         ) from None
     jax.config.update("jax_default_device", device)
     _selected.update(device=device, before=_selected["before"] if own else before)
@@ -103,12 +103,13 @@ def keep_freed_memory() -> None:
     On a CPU, XLA allocates the arrays inside a step anew each time. glibc returns so large a block
     to the system, which hands it out again page by page (docs/benchmarks.md says what this costs).
     Call this before JAX initializes a device: its threads get their memory when they start.
-    Nothing happens on other systems, with an NVIDIA GPU, or if the environment sets glibc's
-    allocator (``MALLOC_...``).
+    Nothing happens on other systems, where an NVIDIA driver is loaded, or if the environment sets
+    glibc's allocator (``MALLOC_...``).
     """
     if sys.platform != "linux" or any(name.startswith("MALLOC_") for name in os.environ):
         return
-    if os.path.exists(NVIDIA_DRIVER):  # a step's arrays are the device's; XLA compiles in threads
+    # A GPU has its own memory, and one heap for all threads would slow those of XLA's compiler.
+    if os.path.exists(NVIDIA_DRIVER):
         return
     try:
         set_option = ctypes.CDLL(None).mallopt

@@ -45,7 +45,7 @@ def test_a_gpu_is_needed(monkeypatch):
         gpu.check()
 
 
-def test_processes_of_a_gpus_contenders_do_not_use_the_cpu(monkeypatch, tmp_path):
+def test_processes_of_a_gpus_contenders_do_not_use_the_cpu(monkeypatch):
     for name in ("JAX_PLATFORMS", "JAX_COMPILATION_CACHE_DIR"):
         monkeypatch.setenv(name, "")  # restored after the test
     monkeypatch.delenv("JAX_PLATFORMS")

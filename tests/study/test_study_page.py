@@ -13,7 +13,14 @@ from nin_jax.models.variants import EXERCISE
 from nin_jax.study import content, figures, page
 from nin_jax.study.answers import MISSING, QUESTIONS, answers
 from nin_jax.study.grid import ABLATION
-from nin_jax.study.statistics import Estimate, difference, group_rows, standard_error
+from nin_jax.study.statistics import (
+    Difference,
+    Estimate,
+    difference,
+    group_rows,
+    holm,
+    standard_error,
+)
 from tests.support.study_results import everything, network, row, study, summary
 
 
@@ -52,6 +59,37 @@ def test_the_finding_follows_from_the_interval(accuracies, finding):
     found = difference(dict(enumerate(accuracies)), dict.fromkeys(range(3), 0.9))
     assert found is not None
     assert re.fullmatch(finding, found.finding)
+
+
+def test_the_p_value_is_that_of_a_paired_t_test():
+    a, b = {0: 0.91, 1: 0.93, 2: 0.92}, {0: 0.90, 1: 0.905, 2: 0.91}
+    found = difference(a, b)
+    assert found is not None
+    assert found.p == pytest.approx(stats.ttest_rel([*a.values()], [*b.values()]).pvalue)
+    assert (found.finding in ("more", "less")) == (found.p < 0.05)
+    assert Difference.of([0.1]).p == 1.0
+
+
+def test_holms_correction_stops_at_the_first_that_fails():
+    """The limits are 0.05 / 3, 0.05 / 2 and 0.05."""
+    assert holm({"a": 0.04, "b": 0.01, "c": 0.024}) == ["b", "c", "a"]
+    assert holm({"a": 0.04, "b": 0.01, "c": 0.026}) == ["b"]
+    assert holm({"a": 0.017, "b": 0.9}) == ["a"]
+    assert holm({}) == []
+
+
+def test_the_notes_say_which_differences_remain_if_corrected():
+    rows = [
+        row(name, accuracy=accuracy + (0.001 * seed if name == "nin_one_1x1" else 0), seed=seed)
+        for name, accuracy in (("nin", 0.9), ("nin_one_1x1", 0.8), ("nin_3x3", 0.9))
+        for seed in range(3)
+    ]
+    only_one_complete = study(rows).notes[0]
+    assert "Holm" not in only_one_complete
+    rows += [row("nin_three_1x1", accuracy=0.9, seed=seed) for seed in range(3)]
+    found = study(rows).notes[0]
+    assert "Holm's correction for the 3 comparisons" in found
+    assert "significant at 5 %: nin_one_1x1 against nin. " in found
 
 
 def test_a_group_has_all_seeds_and_collapsed_runs_too():

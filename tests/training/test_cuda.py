@@ -143,7 +143,8 @@ def test_evaluation(dtype, kind, devices):
     step = make_eval_step(graphdef, SIZE, BATCH, layout_without_devices(devices))
     counts = shape(devices, 10, 10, dtype=jnp.int32)
     state = EvalState(shape(dtype=jnp.int32), shape(devices), counts)  # type: ignore[arg-type]
-    text = lowered(step, params, state, *IMAGES)
+    images, labels = (shape(devices * EXAMPLES, *a.shape[1:], dtype=a.dtype) for a in IMAGES)
+    text = lowered(step, params, state, images, labels)
     assert_xla_convolutions(text, 0, 0)
     assert kinds_of_convolutions(text) == {kind}
     assert operations(text)["all_reduce"] == 0  # the counts are added once, after the last batch
