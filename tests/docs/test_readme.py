@@ -215,7 +215,7 @@ def bench_rows(folder):
 
 def test_the_speeds_are_those_of_the_summary():
     cells: dict[str, dict[str, str]] = {}
-    for row in bench_rows("cpu-summary"):
+    for row in bench_rows("cpu-summary-one-process"):
         if row["benchmark"] == "summary":
             what = {"train": "training step", "predict": "prediction"}[row["task"]]
             what += ", one image" if row["batch_size"] == 1 else f", {row['batch_size']} images"
