@@ -48,7 +48,7 @@ class BenchConfig:
     settings: the step in bfloat16, and with Muon, against float32 and SGD. profile: on a CPU, where
     the time of a step goes, here and in PyTorch. summary: the comparisons of nin and nin15 in
     docs/benchmarks.md but epoch, memory and accuracy, each in a process of its own, in one table;
-    75 minutes on two cores; of the options it takes only --rounds, --format and --out. gpu: on a
+    80 minutes on two cores; of the options it takes only --rounds, --format and --out. gpu: on a
     GPU, a step and a batch against PyTorch in TF32 and bfloat16, and an epoch with other settings
     than the defaults (steps per dispatch, micro-batches, streamed images); exit code 1 if one of
     them is faster. No part starts after seven minutes; such a part is an error. sweep: cost by

@@ -195,27 +195,15 @@ def test_the_accuracies_of_long_runs_are_those_of_their_records():
             assert row["dead_classes"] == 0, run
 
 
-ONE_IMAGE = "prediction, one image (`Predictor(model, batch_size=1)`)"
-OTHER = {  # the folder of another call of a part of `bench.py summary`: its row
-    "cpu-own-process-kept-memory": "training step, 32 images, PyTorch at its best †",
-    "cpu-bfloat16": "training step, 32 images, bfloat16",
-    "cpu-kept-memory-bfloat16": "training step, 32 images, bfloat16, PyTorch at its best †",
-    "cpu-small-images": "training step, 64 images of 67x67",
-    "cpu-kept-memory-67": "training step, 64 images of 67x67, PyTorch at its best †",
-    "cpu-predict-128": "prediction, 128 images",
-    "cpu-predict-128-bfloat16": "prediction, 128 images, bfloat16",
-    "cpu-own-process": ONE_IMAGE,
-}
-
-
 def bench_rows(folder):
     file = ROOT / "benchmarks" / "results" / folder / "results.json"
     return json.loads(file.read_text(encoding="utf-8"))["rows"]
 
 
-def test_the_speeds_are_those_of_the_summary():
+def speeds(folder):
+    """Return the cells of `nin` and `nin15` in each row of the table of speeds."""
     cells: dict[str, dict[str, str]] = {}
-    for row in bench_rows("cpu-summary-one-process"):
+    for row in bench_rows(folder):
         if row["benchmark"] == "summary":
             what = {"train": "training step", "predict": "prediction"}[row["task"]]
             what += ", one image" if row["batch_size"] == 1 else f", {row['batch_size']} images"
@@ -225,30 +213,16 @@ def test_the_speeds_are_those_of_the_summary():
             what += ", PyTorch at its best †" if row.get("allocator") else ""
             found = cells.setdefault(what, {"nin": "", "nin15": ""})
             found[row["variant"]] = f"{row['best_rival_over_ours']:.2f}"
-    assert set(OTHER.values()) < cells.keys()
-    for label, found in cells.items():
-        expected = f"| {label} | {found['nin']} | {found['nin15']} |".replace("|  |", "| |")
-        assert expected in PAGES["benchmarks.md"]
-        assert expected in PAGES["README.md"] or label == ONE_IMAGE  # it shows the other call
+    return {label: [*found.values()] for label, found in cells.items()}
 
 
-@pytest.mark.parametrize("folder", OTHER)
-def test_the_speeds_of_other_calls_are_those_measured(folder):
-    rows = bench_rows(folder)
-    medians = {(row["variant"], row["contender"]): row["median_ms"] for row in rows}
-    cells = {"nin": "", "nin15": ""}
-    for row in rows:
-        if "best_rival" in row:
-            theirs = medians[row["variant"], row["best_rival"]]
-            cells[row["variant"]] = f"{theirs / row['median_ms']:.2f}"
-    (shown,) = [
-        line
-        for line in PAGES["benchmarks.md"].splitlines()
-        if line.startswith(f"| {OTHER[folder]} |")
-    ]
-    assert [cell.strip() for cell in shown.split("|")[4:6]] == [*cells.values()]
-    if OTHER[folder] == ONE_IMAGE:
-        assert f"| {ONE_IMAGE} | {cells['nin']} | {cells['nin15']} |" in PAGES["README.md"]
+def test_the_speeds_are_those_of_the_summaries():
+    own, shared = speeds("cpu-summary"), speeds("cpu-summary-one-process")
+    assert own.keys() == shared.keys()
+    for label, cells in own.items():
+        for page, shown in (("README.md", cells), ("benchmarks.md", cells + shared[label])):
+            row = f"| {label} | {' | '.join(shown)} |".replace("|  |", "| |")
+            assert f"{row}\n" in PAGES[page], (page, label)
 
 
 def test_the_seconds_to_an_accuracy_are_those_measured():
