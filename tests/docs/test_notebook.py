@@ -49,7 +49,6 @@ def execute(folder: Path):
     tree = {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JUPYTER_PLATFORM_DIRS", "1")  # jupyter_core warns without it
-        patch.delenv("XLA_FLAGS", raising=False)  # the notebook sets its own
         for name, value in (jupyter | tree).items():
             patch.setenv(name, value)
         work = folder / "work"
