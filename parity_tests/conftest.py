@@ -13,7 +13,13 @@ torch.set_num_threads(1)
 
 @pytest.fixture(scope="package", autouse=True)
 def _full_precision():
-    """For these tests only: the others run with the defaults, as users do."""
+    """For these tests only: the others run with the defaults, as users do.
+
+    PyTorch's settings are made here and not when the file is imported, because the tests of the
+    benchmarks change them in the same process.
+    """
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
     with (
         jax.enable_x64(True),  # many tests are in float64
         jax.default_matmul_precision("highest"),  # no TF32, no bfloat16 passes
@@ -23,11 +29,8 @@ def _full_precision():
 
 
 @pytest.fixture(autouse=True)
-def _settings_of_torch():
-    """Set for each test: those of the benchmarks, in the same process, allow TF32 on a GPU."""
+def _seed_torch():
     torch.manual_seed(0)
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
 
 
 @pytest.fixture

@@ -22,20 +22,16 @@ from parity_tests.tolerances import SHIPPED_ACCURACY
 @pytest.mark.slow
 @pytest.mark.parametrize("name", nin_jax.list_pretrained())
 def test_the_accuracy_of_the_card_and_the_predictions_of_the_reference(name):
-    """All test images, or digits if NIN_DATA_DIR has no Fashion-MNIST; 1,000 in PyTorch too.
-
-    test_shipped_weights.py checks the accuracy of ``nin``, so 1,000 images are enough here.
-    """
+    """All test images, or digits if NIN_DATA_DIR has no Fashion-MNIST; 1,000 in PyTorch too."""
     card = pretrained.find(name)
     model = nin_jax.create_model(card.variant, pretrained=card.dataset)
     # Compiled quickly, as in the other tests, 10,000 images would take minutes.
     as_users = partial(jax.jit, compiler_options=AS_USERS_COMPILE)
     with mock.patch.object(jax, "jit", as_users):
         predictor = nin_jax.Predictor(model, 100)
-    all_images = name != "nin-fashion_mnist"
-    images = real_images(10_000 if all_images else 1_000)
+    images = real_images(10_000)
     found = predictor(images).argmax(1)
-    if all_images and (dataset := fashion_mnist()) is not None:
+    if (dataset := fashion_mnist()) is not None:
         assert len(images) == card.test_images
         accuracy = (found == dataset.test.labels).mean()
         assert abs(accuracy - card.test_accuracy) <= SHIPPED_ACCURACY

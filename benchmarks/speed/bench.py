@@ -1,5 +1,7 @@
 """Run the benchmarks that a configuration names, and print and save their results."""
 
+from pathlib import Path
+
 from rich.console import Console
 
 from benchmarks.speed import accuracy, gpu, jobs, output, profile
@@ -30,6 +32,7 @@ def run_benchmarks(config: BenchConfig, command: str) -> None:
         profile.check()
     console = Console(stderr=True, highlight=False, emoji=False)
     rows: list[Row] = []
+    written: list[Path] = []
     defeats: list[str] = []
     with console.status("starting") as status:
         plan = Plan(
@@ -50,12 +53,11 @@ def run_benchmarks(config: BenchConfig, command: str) -> None:
                     defeats += gpu.defeats([row])
                 console.print(output.line(row), soft_wrap=True)
                 if config.folder is not None:  # after each row, in case of an interruption
-                    output.write(config.folder, rows, output.header(), command)
-    head = output.header()
-    print(output.FORMATS[config.format](rows, head, command), end="")
+                    written = output.write(config.folder, rows, output.header(), command)
+    print(output.FORMATS[config.format](rows, output.header(), command), end="")
     if config.folder is not None:
-        written = output.write(config.folder, rows, head, command)
-        for path in [*written, *output.draw(config.folder, rows)]:
-            console.print(f"wrote {path}")
+        written += output.draw(config.folder, rows)
+    for path in written:
+        console.print(f"wrote {path}")
     if defeats:
         raise RunError("not shown to be the fastest: " + "; ".join(defeats))

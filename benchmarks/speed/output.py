@@ -5,6 +5,7 @@ import io
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,7 @@ HEADINGS = {
 USUAL = {"image_size": 224, "precision": "float32"}
 
 
+@cache
 def header() -> dict[str, Any]:
     """Return what the results depend on: versions, device, threads, allocator settings."""
     return versions() | {

@@ -7,9 +7,8 @@ output is computed alone, and m + K - 1 products if they are computed together (
     y = A^T ((G g) * (B^T d))        g: K taps, d: m + K - 1 inputs, y: m outputs
 
 where * is elementwise. With m = 4, a 3x3 kernel takes 1/2 and a 5x5 kernel 2/5 of the products. The
-sum over kernel rows is unchanged. The usual form transforms both axes. It saves more products, but
-moves four times as much memory and has larger rounding errors; here float32 errors are a few 1e-6
-of the largest output.
+sum over kernel rows is unchanged. The usual form transforms both axes and saves more products; it
+is not built yet. float32 errors are a few 1e-6 of the largest output.
 
 Plain JAX, NHWC and HWIO; `ops` uses it where it is the fastest form.
 """

@@ -88,8 +88,7 @@ def _costs(a: Group, b: Group, what: str) -> str:
     names = {"params": "the parameters", "macs": "the MACs", "step_ms": "the step time"}
     found = {text: _ratio(a, b, name) for name, text in names.items()}
     known = [f"{ratio} times {text}" for text, ratio in found.items() if ratio is not None]
-    *first, last = known or [""]
-    listed = f"{', '.join(first)} and {last}" if first else last
+    listed = " and ".join(filter(None, [", ".join(known[:-1]), *known[-1:]]))
     return f"{what} takes {listed}" if known else ""
 
 

@@ -70,6 +70,11 @@ def operations(text: str) -> Counter[str]:
     return Counter(re.findall(r"stablehlo\.(\w+)", text))
 
 
+def kinds_of_convolutions(text: str) -> set[str]:
+    """Return the dtypes of their results."""
+    return set(re.findall(r"stablehlo\.convolution.*-> tensor<[\dx]+x(\w+)>", text))
+
+
 def assert_xla_convolutions(text: str, input_gradients: int, kernel_gradients: int) -> None:
     """Assert that convolutions and their gradients are XLA's own, each in one operation."""
     found = re.findall(r"stablehlo\.convolution.*?(\[.*?\])x(\[.*?\])->", text)
@@ -115,10 +120,10 @@ def test_precision_of_products(precision):
     assert found == {(precision.upper(),) * 2}  # of both factors
 
 
-def layout_without_devices(devices: int) -> Layout:
+def layout_without_devices(devices: int, shard_params: bool = False) -> Layout:
     """Return a layout that is enough to lower a program."""
     mesh: Any = AbstractMesh((devices,), (AXIS,), axis_types=(AxisType.Auto,))
-    return Layout(mesh)
+    return Layout(mesh, shard_params)
 
 
 @pytest.mark.parametrize("recipe", ["d2l", "modern"])
@@ -131,9 +136,12 @@ def test_train_steps_on_eight_devices(recipe, dtype):
     assert found == {"all_reduce": ARRAYS + SUMS, "all_gather": 0, "all_to_all": 0}
 
 
-def kinds_of_convolutions(text: str) -> set[str]:
-    """Return the dtypes of their results."""
-    return set(re.findall(r"stablehlo\.convolution.*-> tensor<[\dx]+x(\w+)>", text))
+@pytest.mark.parametrize("recipe", ["d2l", "modern"])
+def test_train_steps_with_divided_parameters(recipe):
+    text = train_steps(recipe, layout=layout_without_devices(8, shard_params=True))
+    assert_xla_convolutions(text, CONVOLUTIONS - 1, CONVOLUTIONS)
+    found = [operations(text)[name] for name in ("all_gather", "reduce_scatter", "all_to_all")]
+    assert found == [1, 1, 0]  # of all divided parameters, and of all their gradients
 
 
 @pytest.mark.parametrize("devices", [1, 8])
