@@ -2,7 +2,7 @@
 
 import re
 from functools import partial
-from itertools import product
+from itertools import cycle, product
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812 - its name everywhere
 
-from nin_jax.models import ops, processor, winograd
+from nin_jax.models import ops, processor, taps, winograd
 from parity_tests.frameworks import (
     as_array,
     as_nchw,
@@ -101,6 +101,7 @@ def _check_conv(conv, kernel, stride, padding, channels):
 # Output widths: too narrow for Winograd (3), whole tiles and every remainder, short and long tiles.
 ALL_WIDTHS = (*range(3, 9), *range(winograd.WIDE - 1, winograd.WIDE + 6))
 FEW_WIDTHS = (3, 4, 7, winograd.WIDE - 1, winograd.WIDE + 1)
+HEIGHTS = (7, 6, 2, 1)  # of the outputs, in turn: whole tiles and not, and a part of one tile
 WINOGRAD_CASES = [  # (kernel, padding, channels, output widths)
     (3, 1, (32, 40), FEW_WIDTHS),
     (5, 2, (40, 32), FEW_WIDTHS),
@@ -125,13 +126,12 @@ def test_gradients_by_winograd(kernel, padding, channels, out_widths):
     rng = np.random.default_rng(kernel + 8 * padding)
     inputs, outputs = channels
     run = jax.jit(partial(_conv_and_gradients, partial(ops.conv, padding=padding)))
-    for out_width in out_widths:
-        width = out_width + kernel - 1 - 2 * padding
-        if width < 1:
-            continue
-        x = rng.normal(size=(2, 7, width, inputs))
+    for out_sides in zip(cycle(HEIGHTS), out_widths, strict=False):
+        height, width = (max(1, side + kernel - 1 - 2 * padding) for side in out_sides)
+        out_sides = taps.out_sides((height, width), kernel, padding)
+        x = rng.normal(size=(2, height, width, inputs))
         weights = rng.normal(size=(kernel, kernel, inputs, outputs))
-        grad = rng.normal(size=(2, 7 + 2 * padding - kernel + 1, out_width, outputs))
+        grad = rng.normal(size=(2, *out_sides, outputs))
         _check(run(x, weights, grad), _torch_conv_and_gradients(x, weights, grad, 1, padding))
 
 
@@ -160,7 +160,7 @@ def test_gradients_on_small_maps(height, width, kernel, padding):
     _check(run(x, weights, grad), _torch_conv_and_gradients(x, weights, grad, 1, padding))
 
 
-@pytest.mark.parametrize(("size", "length"), [(3, 4), (3, 6), (5, 4)])
+@pytest.mark.parametrize(("size", "length"), [(3, 2), (3, 4), (3, 6), (5, 2), (5, 4)])
 def test_winograd_transforms_are_exact(size, length):
     """For each tap: a kernel that is 1 at that tap only must shift its inputs."""
     a_t, g, b_t = winograd.matrices(size, length)

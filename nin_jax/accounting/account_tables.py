@@ -134,7 +134,7 @@ def _forward(account: Account) -> Table:
     if plain.flops is not None:
         note += f" On paper the first row is {paper:,}; the difference is {plain.flops - paper:,}."
     if _less(as_run.flops_products, plain.flops_products):
-        note += " As it runs there are fewer products and more additions (Winograd along the rows)."
+        note += " As it runs there are fewer products and more additions (Winograd filtering)."
     return Table(
         f"XLA's cost analysis ({account.platform})",
         (
@@ -185,7 +185,8 @@ def _training(account: Account) -> Table:
         "of images to floats; division and norm of the gradients. Plain: XLA's own operations; "
         "unexplained are random keys and the count of correct predictions. As run: "
         f"{training.micro_batches} x {training.micro_batch_size} images. Winograd filtering takes "
-        "m + k - 1 products for m outputs instead of m k, and additions for its transforms. "
+        "m + k - 1 products for m outputs instead of m k, along the rows and, except for the "
+        "gradient of the kernel, along the columns. Its transforms take additions. "
         "Gradients that are computed as products over padded rows count the padding.",
     )
 
