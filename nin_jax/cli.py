@@ -111,7 +111,7 @@ def _call(action: Callable[[], object]) -> None:
     """Call the action, and flush what it printed.
 
     Raises:
-        BrokenPipeError: nobody reads it. Python itself would find that out only when it exits.
+        BrokenPipeError: the reader has ended. Python itself would notice this only at its exit.
     """
     try:
         action()

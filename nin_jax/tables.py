@@ -80,7 +80,7 @@ class Bytes:
 
 @dataclass(frozen=True)
 class Rounded:
-    """A number that is printed with so many digits after the point, for people only."""
+    """A number that is rounded to ``digits`` decimal places, for people only."""
 
     raw: float
     digits: int
@@ -90,7 +90,7 @@ class Rounded:
 
 
 def rounded(value: float, digits: int) -> Rounded:
-    """Return a cell that has so many digits after the point for programs too."""
+    """Return a cell that is rounded to ``digits`` decimal places for programs too."""
     return Rounded(round(value, digits), digits)
 
 

@@ -35,6 +35,9 @@ class Architecture:
         classifier: "mean" of each of the head's maps, or "linear" on the flattened maps.
         dropout: probability of dropping an activation before the head.
         dropouts: the same after each block's pool; empty for none.
+
+    Raises:
+        ValueError: the numbers of blocks, mlps, pools and dropouts do not fit together.
     """
 
     blocks: tuple[ConvTuple, ...]

@@ -101,11 +101,11 @@ def _check_conv(conv, kernel, stride, padding, channels):
 # Output widths: too narrow for Winograd (3), whole tiles and every remainder, short and long tiles.
 ALL_WIDTHS = (*range(3, 9), *range(winograd.WIDE - 1, winograd.WIDE + 6))
 FEW_WIDTHS = (3, 4, 7, winograd.WIDE - 1, winograd.WIDE + 1)
-HEIGHTS = (7, 6, 2, 1)  # of the outputs, in turn: whole tiles and not, and a part of one tile
+HEIGHTS = (7, 6, 2, 1)  # of the outputs, in turn, unless the image would have no row
 WINOGRAD_CASES = [  # (kernel, padding, channels, output widths)
     (3, 1, (32, 40), FEW_WIDTHS),
     (5, 2, (40, 32), FEW_WIDTHS),
-    (3, 5, (40, 32), (7,)),  # the input's gradient is not of Winograd's form
+    (3, 5, (40, 32), (13, 26)),  # the input's gradient is not of Winograd's form
     (5, 0, (32, 31), (7,)),  # too few channels for Winograd
     *(  # every width with the paddings of the variants
         pytest.param(*case, marks=pytest.mark.slow)
@@ -121,6 +121,18 @@ WINOGRAD_CASES = [  # (kernel, padding, channels, output widths)
 ]
 
 
+def _winograd_products(kernel: int, padding: int, width: int, out_width: int) -> int:
+    """Return the number of matrix products of a convolution and its gradients."""
+
+    def along_a_row(outputs: int) -> int:
+        return winograd.tile_width(kernel, outputs) + kernel - 1
+
+    along_a_column = winograd.TILE_HEIGHT + kernel - 1
+    conv = along_a_column * along_a_row(out_width)
+    input_gradient = along_a_column * along_a_row(width) if padding < kernel else 0  # else XLA's
+    return conv + input_gradient + along_a_row(out_width)
+
+
 @pytest.mark.parametrize(("kernel", "padding", "channels", "out_widths"), WINOGRAD_CASES, ids=str)
 def test_gradients_by_winograd(kernel, padding, channels, out_widths):
     rng = np.random.default_rng(kernel + 8 * padding)
@@ -132,6 +144,10 @@ def test_gradients_by_winograd(kernel, padding, channels, out_widths):
         x = rng.normal(size=(2, height, width, inputs))
         weights = rng.normal(size=(kernel, kernel, inputs, outputs))
         grad = rng.normal(size=(2, *out_sides, outputs))
+        if min(width, out_sides[1]) >= 4 and min(channels) >= 32:
+            text = run.trace(x, weights, grad).lower(lowering_platforms=("cpu",)).as_text()
+            expected = _winograd_products(kernel, padding, width, out_sides[1])
+            assert text.count("stablehlo.dot_general") == expected
         _check(run(x, weights, grad), _torch_conv_and_gradients(x, weights, grad, 1, padding))
 
 
@@ -158,6 +174,11 @@ def test_gradients_on_small_maps(height, width, kernel, padding):
     program = run.trace(x, weights, grad).lower(lowering_platforms=("cpu",)).as_text()
     assert "convolution" not in program
     _check(run(x, weights, grad), _torch_conv_and_gradients(x, weights, grad, 1, padding))
+
+
+def test_an_output_without_rows_is_empty():
+    x, kernel = jnp.zeros((1, 2, 8, 32)), jnp.zeros((3, 3, 32, 32))
+    assert ops.conv(x, kernel).shape == ops.PLAIN.conv(x, kernel, 1, 0).shape == (1, 0, 6, 32)
 
 
 @pytest.mark.parametrize(("size", "length"), [(3, 2), (3, 4), (3, 6), (5, 2), (5, 4)])

@@ -55,7 +55,7 @@ class ConvertConfig:
     """Subtract this from the scaled images: one number, or one for each channel."""
 
     std: tuple[float, ...] | None = None
-    """Divide by this then: one number, or one for each channel."""
+    """Then divide by this: one number, or one for each channel."""
 
     channel_order: Literal["rgb", "bgr"] | None = None
     """Order of the network's channels."""
@@ -67,7 +67,7 @@ class ConvertConfig:
     """Names in the file to write: net.0.0.weight, or those of the package pytorchcv."""
 
     best: bool = False
-    """From a run: take the weights of the best epoch, by test accuracy."""
+    """From a run: take the weights of the best epoch by test or held-out accuracy."""
 
     checkpoint: int | None = None
     """From a run: take the weights of the checkpoint after this step."""

@@ -7,7 +7,7 @@ from nin_jax.doctor.report import DoctorConfig, count_warnings, examine, report
 
 
 def run(config: DoctorConfig) -> None:
-    """Print the findings; exit with 1 if a warning is an error."""
+    """Print the findings; with --strict, exit with 1 if there is a warning."""
     findings = examine(config.data_dir, config.workdir)
     report(findings, config.format)
     if config.strict and count_warnings(findings):

@@ -9,7 +9,7 @@ from nin_jax import cli
 
 @dataclass(frozen=True)
 class PrepareConfig:
-    """What to prepare, and where."""
+    """Prepare one of this project's datasets for tensorflow-datasets, without TensorFlow."""
 
     out: Path
     """Folder for the tensorflow-datasets dataset."""

@@ -46,7 +46,7 @@ def test_a_closed_pipe_does_not_end_a_run(errors):
         done = subprocess.run(command, stdout=closed, stderr=errors, text=True)
     assert done.returncode == 7
     if errors == subprocess.PIPE:
-        warning = "WARNING: nobody reads the output any more; it goes on without"
+        warning = "WARNING: the reader of the output has ended; the run continues"
         assert done.stderr == f"{warning}\ntrained\n"
 
 

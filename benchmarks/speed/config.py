@@ -36,8 +36,8 @@ GPU_RESULTS = Path("benchmarks/results/gpu-defaults")
 class BenchConfig:
     """Measure nin_jax against PyTorch and plain Flax, in interleaved rounds.
 
-    Default: all benchmarks but ops, settings, profile, summary, gpu, sweep, scale and accuracy. A
-    ratio is the best rival's median over ours; above 1, nin_jax is faster. Progress goes to
+    Default: all benchmarks except ops, settings, profile, summary, gpu, sweep, scale and accuracy.
+    A ratio is the best rival's median over ours; above 1, nin_jax is faster. Progress goes to
     standard error, results to standard output.
     """
 
@@ -47,8 +47,8 @@ class BenchConfig:
     image by size of the dataset. ops: the step with one of our operations replaced at a time.
     settings: the step in bfloat16, and with Muon, against float32 and SGD. profile: on a CPU, where
     the time of a step goes, here and in PyTorch. summary: the comparisons of nin and nin15 in
-    docs/benchmarks.md but epoch, memory and accuracy, each in a process of its own, in one table;
-    80 minutes on two cores; of the options it takes only --rounds, --format and --out. gpu: on a
+    docs/benchmarks.md except epoch, memory and accuracy, each in a process of its own, in one
+    table; 80 minutes on two cores; its only options are --rounds, --format and --out. gpu: on a
     GPU, a step and a batch against PyTorch in TF32 and bfloat16, and an epoch with other settings
     than the defaults (steps per dispatch, micro-batches, streamed images); exit code 1 if one of
     them is faster. No part starts after seven minutes; such a part is an error. sweep: cost by
@@ -75,8 +75,8 @@ class BenchConfig:
     means TF32 on both sides. Not used by settings and gpu, which take both."""
 
     rounds: int = 7
-    """Measured rounds. Contenders that are slower than the best drop out after two, and those that
-    take three times as long already after the warm-up."""
+    """Measured rounds. Rivals that take over 1.3 times as long as the best rival drop out after two
+    rounds; those that take over three times as long drop out after the warm-up."""
 
     workers: int = 2
     """Processes of PyTorch's DataLoader, for epoch."""

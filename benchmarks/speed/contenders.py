@@ -120,5 +120,6 @@ def over_ours(plan: Plan, work: Work, benchmark: str, others: Builders) -> Itera
 def compared(
     plan: Plan, work: Work, benchmark: str, contenders: Builders, images: int
 ) -> Iterator[Row]:
+    """Time contenders in turns, and yield each one's row with its time over ours."""
     measured = measure(plan, contenders, f"{benchmark} {work.variant}", screening=plan.rounds)
     yield from measured.rows_over_ours(work.row() | {"benchmark": benchmark}, images)

@@ -42,7 +42,7 @@ EXACT = "float32 products without TF32"
 
 
 def check() -> None:
-    """Check that JAX and PyTorch compute on a GPU, and see to it that their processes do.
+    """Check that JAX and PyTorch compute on a GPU, and make the benchmark's processes use it.
 
     Raises:
         UserError: one of them does not.
@@ -92,7 +92,7 @@ def contenders(work: Work, images: np.ndarray, labels: np.ndarray) -> dict[str, 
     for name, options in SETTINGS.items():
         if options.get("micro_batch_size", 0) < work.batch_size:  # else it is the default
             found[name] = partial(build, **options)
-    # Of so few images a chunk would hold the whole epoch.
+    # With so few images, one chunk would hold the whole epoch.
     chunks = partial(patch.object, preparation, "CHUNK_BYTES", 0)
     found[STREAMED] = lambda: _inside(chunks, build(feed="stream"))
     if work.precision == "float32":

@@ -54,7 +54,7 @@ def interleave(
 ) -> dict[str, Timing]:
     """Time every call once a round; each must return when its work is done.
 
-    All calls take part in the first rounds, but those that were far slower than the best in the
+    All calls take part in the first rounds, except those that were far slower than the best in the
     warm-up. After those rounds, ``keep`` continues, and so do the others that are close to the best
     of them: the slow ones would take most of the time and change no result.
 

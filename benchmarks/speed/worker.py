@@ -1,6 +1,6 @@
 """A contender in a process of its own: python -m benchmarks.speed.worker JSON.
 
-As its users have it: two frameworks in one process change each other's speed. Only the contender's
+Users run one framework in a process: two of them change each other's speed. Only the contender's
 own framework is imported.
 """
 
@@ -23,7 +23,7 @@ class FailedError(Exception):
 
 
 class Worker:
-    """A call that another process makes, which builds the contender first; a context that ends it.
+    """A contender that another process builds and calls; leaving the context ends the process.
 
     Args:
         work: what to do.

@@ -47,7 +47,7 @@ class Account:
         variant, in_channels, num_classes, batch_size, precision: what was counted.
         image_size: (height, width) in pixels.
         recipe: name of the recipe, which sets the optimizer, loss and last ReLU.
-        platform: on which XLA was asked; None if it was not.
+        platform: that of XLA's analysis; None without one.
         layers: costs of each layer.
         counts: operations of the forward pass by each convention, by its key.
         forward: programs of the forward pass of one image: "plain" and "as_run".
@@ -178,12 +178,13 @@ def account(
         recipe: "d2l", "modern", "paper" or a `Recipe`, for the optimizer, the loss and the last
             ReLU.
         train: also count and compile the training step, which takes a few seconds.
-        xla: False: figures by formula only, at once, unless `train` or `memory_bytes` needs XLA.
+        xla: whether to add XLA's analysis. If False, all figures are by formula, unless `train` or
+            `memory_bytes` needs XLA.
         memory_bytes: if given, also find the largest batches that fit into it.
 
     Raises:
-        UserError: as `create_model`; the batch size is not from 1 to 2**31 - 1; or the memory is
-            smaller than the parameters.
+        UserError: as `create_model`; the precision or the recipe is unknown; the batch size is not
+            from 1 to 2**31 - 1; or the memory is smaller than the parameters.
         ValueError: the model has a layer or a setting without a rule.
 
     Example:

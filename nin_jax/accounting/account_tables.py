@@ -185,9 +185,9 @@ def _training(account: Account) -> Table:
         "of images to floats; division and norm of the gradients. Plain: XLA's own operations; "
         "unexplained are random keys and the count of correct predictions. As run: "
         f"{training.micro_batches} x {training.micro_batch_size} images. Winograd filtering takes "
-        "m + k - 1 products for m outputs instead of m k, along the rows and, except for the "
-        "gradient of the kernel, along the columns. Its transforms take additions. "
-        "Gradients that are computed as products over padded rows count the padding.",
+        "m + k - 1 products for m outputs instead of m k, along both axes, for gradients to "
+        "weights along the rows only. Its transforms take additions. Products on padding, and in "
+        "tiles that reach over the edge, count.",
     )
 
 

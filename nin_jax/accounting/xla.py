@@ -164,9 +164,9 @@ class TaskMemory:
 
     Attributes:
         paper: by formula from the shapes, the whole batch at once.
-        plain: planned by XLA for XLA's own operations, the whole batch at once; None if XLA was not
-            asked.
-        as_run: planned by XLA for the program that runs; None if XLA was not asked.
+        plain: planned by XLA for XLA's own operations, the whole batch at once; None without
+            XLA's analysis.
+        as_run: planned by XLA for the program that runs; None without XLA's analysis.
     """
 
     paper: PaperMemory
@@ -177,7 +177,7 @@ class TaskMemory:
     def step_bytes(self) -> int | None:
         """Bytes of temporaries and new outputs of a step as it runs.
 
-        None if XLA was not asked or does not report them.
+        None without XLA's analysis, or if it does not report them.
         """
         plan = self.as_run
         if plan is None or plan.total_bytes is None or plan.argument_bytes is None:

@@ -120,7 +120,7 @@ CIFAR_SETS = {
 
 
 def load_cifar(name: str, given_folder: Path | None) -> tuple[np.ndarray, ...]:
-    """Read "cifar10" or "cifar100" from a folder, or from the user's after a download.
+    """Read "cifar10" or "cifar100" from a folder, or from the user's data folder after a download.
 
     Returns:
         Train images, train labels, test images, test labels:

@@ -46,7 +46,7 @@ class Split:
         return height, width, channels
 
     def __getitem__(self, which: slice | np.ndarray) -> "Split":
-        """Return the examples that a slice, places or a mask pick out of an array."""
+        """Return the examples that a slice, an index array or a boolean mask selects."""
         return Split(self.images[which], self.labels[which])
 
     def read(self, indices: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -141,6 +141,9 @@ def given_folder(data_dir: str | Path | None) -> Path | None:
 
     Args:
         data_dir: overrides the environment variable NIN_DATA_DIR.
+
+    Raises:
+        UserError: it is not a path.
     """
     # An empty variable means unset, as in a shell; an empty argument is the current folder.
     given = os.environ.get("NIN_DATA_DIR") or None if data_dir is None else data_dir

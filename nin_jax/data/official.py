@@ -44,7 +44,7 @@ class Found(NamedTuple):
 
     Attributes:
         paths: of the intact files, by their official names; empty if they are not complete.
-        problem: why not; empty if nothing of the dataset is there.
+        problem: what is wrong with the files; empty if there are none.
     """
 
     paths: dict[str, Path]

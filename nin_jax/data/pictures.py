@@ -161,9 +161,9 @@ def _check_depth(image: "Image.Image") -> None:
     """
     save = "save the picture with 8 bits"
     if image.mode == "F":
-        raise ValueError(f"floating-point pixels, and no white is agreed for them; {save}")
+        raise ValueError(f"floating-point pixels, for which no white value is defined; {save}")
     if image.mode == "I" and image.format not in ("PPM", "PNG"):
-        raise ValueError(f"32-bit or signed pixels, and no white is agreed for them; {save}")
+        raise ValueError(f"32-bit or signed pixels, for which no white value is defined; {save}")
     is_gray = image.mode.startswith("I")
     if image.format == "PPM" or not (is_gray or ";16" in str(getattr(image, "tile", ""))):
         return

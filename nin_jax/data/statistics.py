@@ -22,7 +22,7 @@ def mean_and_std(
 
     Args:
         examples: the images.
-        quiet: show no progress bar, which is shown if there are many images.
+        quiet: show no progress bar. Otherwise there is one if there are many images.
     """
     height, width, channels = examples.image_shape
     total = len(examples)

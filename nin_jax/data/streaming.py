@@ -49,11 +49,11 @@ class StreamedSplit:
         return None if labels is None else labels[self.indices]
 
     def __getitem__(self, which: slice | np.ndarray) -> "StreamedSplit":
-        """Return the examples that a slice, places or a mask pick out of an array."""
+        """Return the examples that a slice, an index array or a boolean mask selects."""
         return StreamedSplit(self.source, self.indices[which])
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return all images, uint8 [N, H, W, C], and all labels, int32 [N]; read no others.
+        """Return the images of this split, uint8 [N, H, W, C], and its labels, int32 [N].
 
         Raises:
             UserError: an example cannot be read.

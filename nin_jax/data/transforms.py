@@ -87,10 +87,13 @@ def prepare(
         images: uint8 [B, H, W, C].
         size: (height, width) of the result.
         preprocessing: its rule says how images get this size, as in `pictures.decode`; None
-            stretches them. The model does the rest of it.
+            stretches them. The model applies the other fields.
 
     Returns:
         float32 [B, height, width, C].
+
+    Raises:
+        UserError: as `Preprocessing.cut`.
     """
     rule = preprocessing or Preprocessing()
     h, w, top, left = rule.cut((images.shape[1], images.shape[2]), size)

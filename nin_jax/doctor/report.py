@@ -36,7 +36,7 @@ CHECKPOINTS = 4  # the two newest, the best, and the one being written
 class DoctorConfig:
     """Check versions, devices, CUDA, precision, cache, data, memory and disk; print advice.
 
-    Nothing is downloaded or written. The exit code is 0 even if there are warnings.
+    Nothing is downloaded or written. Without --strict, warnings do not change the exit code.
     """
 
     data_dir: Path | None = None

@@ -26,7 +26,7 @@ class ExportConfig(Source):
     """Write the network of a run, or shipped weights, as one file that JAX runs without nin_jax.
 
     The file has the program in StableHLO for the CPU and CUDA, and the weights. It takes any number
-    of images, one at least. To run it: jax.export.deserialize(bytearray(content)).call(images).
+    of images, at least one. To run it: jax.export.deserialize(bytearray(content)).call(images).
     """
 
     out: Path = Path("nin.jax_export")

@@ -21,15 +21,16 @@ class Predictor:
 
     There is one compiled program for each shape and dtype of images. The last batch is padded, so
     it needs no other program. On a CPU a batch is computed in micro-batches that fit its caches;
-    those of padding alone are left out, so that a few images take little time. With a batch size
-    of 1 the weights are constants of the program: XLA arranges them for its products once, not at
-    each call, which saves up to a sixth of the time of one image. To predict images one at a time,
-    use that.
+    those of padding alone are left out, so that a few images take little time. On a CPU with a
+    batch size of 1, the weights are constants of the program: XLA arranges them for its products
+    once, not at each call, which saves up to a sixth of the time. Use that to predict images one
+    at a time.
 
     Args:
         model: its parameters are copied; later changes of the model have no effect.
         batch_size: images sent to the device at a time.
-        precision: precision of the computation; None for the model's own. The logits' dtype stays.
+        precision: precision of the computation; None for the model's own. It does not change
+            the dtype of the logits.
 
     Raises:
         UserError: ``model`` is not a NiN, ``batch_size`` is not a whole number above 0, or the
@@ -114,7 +115,7 @@ class Predictor:
         return self._batch.lower(images, self.batch_size, self._arrays)
 
     def probabilities(self, images: np.ndarray | jax.Array) -> np.ndarray:
-        """Return the softmax of the logits, [N, num_classes], for the same arguments."""
+        """Return the softmax of the logits, in their shape and dtype; arguments as for the call."""
         return np.array(jax.nn.softmax(self(images)))
 
     def _parts(

@@ -24,14 +24,14 @@ MAX_FILE_BYTES = 2**28
 CONVOLUTION_V1 = 4  # in the enumeration of the older layers
 MAX_SIDES = 8
 
-# What the model zoo's networks for ImageNet get: pictures of 256x256 pixels, of which the center is
-# cut out, 0..255, in the order BGR, less the mean of each channel.
+# The model zoo's networks for ImageNet take the center of pictures of 256x256 pixels: values
+# 0..255, channels in the order BGR, minus the mean of each channel.
 PREPROCESSING = Preprocessing(
     scale=255, mean=(104, 117, 123), channel_order="bgr", crop_fraction=0.875
 )
 
-# Fields by message: name, number, type, and whether it repeats. A type that is no scalar is a
-# message. An enumeration is read as the number that it is.
+# Fields by message: name, number, type, and whether it repeats. A type that is not a
+# scalar is a message. An enumeration is read as an integer.
 _SCHEMA = {
     "BlobShape": [("dim", 1, "int64", True)],
     "BlobProto": [
@@ -59,11 +59,11 @@ _SCHEMA = {
 
 
 def usual_preprocessing(network: str, in_channels: int) -> Preprocessing:
-    """Return what a network of Caffe's does to its images, unless its owner says otherwise.
+    """Return the usual preprocessing of a Caffe network, for an owner who states no other.
 
     Args:
-        network: name of its variant. Only for nin_imagenet the mean is known.
-        in_channels: of its images; other ones than color images are left as they are.
+        network: name of its variant. The mean is known for nin_imagenet only.
+        in_channels: of its images; if there are not three, the images are left as they are.
     """
     if in_channels != 3:
         return Preprocessing()

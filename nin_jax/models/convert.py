@@ -3,10 +3,10 @@
 A state dict maps ``net.{i}.{j}.weight`` and ``.bias``, the names that nested ``nn.Sequential``
 gives, to arrays. Kernels are [O, C, K, K] there and [K, K, C, O] here. The linear layer's weight is
 [M, N] there and [N, M] here, with its inputs in C, H, W order on both sides. Every parameter is
-set, every shape is checked, and nothing is reshaped to fit. What others put around the names or use
-instead of them is recognized (`recognition`); one line on standard error says what was done.
+set, every shape is checked, and nothing is reshaped to fit. Checkpoints, prefixes and other
+names are recognized (`recognition`); one line on standard error says what was done.
 
-torch is not needed: `numpy.asarray` must accept the arrays, which torch tensors fulfil.
+torch is not needed: the values are torch tensors or anything that `numpy.asarray` accepts.
 """
 
 import sys
@@ -131,9 +131,9 @@ def load_state_dict(model: NiN, state_dict: Mapping[str, Any]) -> None:
         state_dict: as for `from_torch`.
 
     Raises:
-        UserError: no key has a known name; keys of the network are missing or have another shape,
-            or there are those of a larger one (the first 30 are listed); a value is not a floating
-            array; or as for `to_torch`. The model is unchanged.
+        UserError: no key has a known name; keys are missing, have another shape or belong to
+            a larger network (the first 30 are listed); a value is not a floating array; or as for
+            `to_torch`. The model is unchanged.
     """
     expected = _model_shapes(model)
     found = recognize(state_dict, expected)
@@ -202,9 +202,10 @@ def from_torch(
     Args:
         state_dict: maps ``net.{i}.{j}.weight`` and ``.bias`` to arrays or tensors: float16,
             bfloat16, float32 or float64. pytorchcv's names and the prefixes ``module.``,
-            ``_orig_mod.``, ``model.`` and ``net.`` are recognized. The whole may be a checkpoint
-            with it under ``state_dict``, ``model_state_dict``, ``model`` or ``params``. Entries
-            that no network has, such as ``num_batches_tracked``, are named and not used.
+            ``_orig_mod.``, ``model.`` and ``net.`` are recognized. It may also be a
+            checkpoint that holds it under ``state_dict``, ``model_state_dict``, ``model`` or
+            ``params``. Entries that no network has, such as ``num_batches_tracked``, are ignored;
+            a note lists them.
         variant, in_channels, num_classes, image_size: as for `create_model`.
         options: further arguments of `create_model`, such as ``logit_relu`` or ``dtype``.
 
@@ -218,7 +219,7 @@ def from_torch(
 
 
 def _without_values(variant: str | Variant, **options: Any) -> NiN:
-    """Return a model whose parameters are shapes: to draw values would compile much."""
+    """Return a model with shapes in place of values, which take long to draw."""
     return nnx.eval_shape(lambda: new_model(variant, **options))
 
 
@@ -247,8 +248,8 @@ def from_caffe(
         options: further arguments of `create_model`.
 
     Raises:
-        UserError: as for `create_model` and `caffe.read`, or the convolutions do not
-            fit the network.
+        UserError: as for `create_model` and `caffe.read`; the network has a linear layer; or the
+            convolutions do not fit it.
     """
     variant = get_variant(variant)
     if preprocessing is None:

@@ -1,7 +1,7 @@
 """Linear functions with a given transpose, for operations differentiated in both modes.
 
-`jax.custom_vjp` refuses forward mode, and reverse mode through a `jax.custom_jvp` rule is the
-transpose that JAX derives from it, which is slow. Here the rule calls `linear`, whose transpose is
+`jax.custom_vjp` has no forward mode. With `jax.custom_jvp`, JAX derives the reverse mode by
+transposing the rule, and that transpose is slow. Here the rule calls `linear`, whose transpose is
 given. `jax.custom_derivatives.linear_call` does the same, but not under `jax.vmap`.
 """
 

@@ -29,9 +29,10 @@ class NiN(nnx.Module):
     """A Network in Network: blocks with pools between them, dropout, the head, the mean.
 
     Make one with `create_model`. The call takes float images [B, H, W, C] in [0, 1] and returns
-    logits [B, num_classes]. It refuses integers, which only `Predictor` scales. Dropout is on if
-    ``rngs`` is given: ``nnx.Rngs(dropout=key)``, or an array [B] of keys, one for each example,
-    which makes its mask independent of the batch.
+    logits [B, num_classes]. It raises a `UserError` for integers, which only `Predictor` scales,
+    and for images that are too small or have another number of channels. Dropout is on if ``rngs``
+    is given: ``nnx.Rngs(dropout=key)``, or an array [B] of keys, one for each example, which makes
+    its mask independent of the batch.
 
     Attributes:
         blocks: the NiN blocks before the head.
@@ -39,7 +40,7 @@ class NiN(nnx.Module):
         head: the last block, which ends with one channel for each class.
         linear: the linear layer of a "linear" classifier, else None.
         variant: as for `create_model`; it gives the pools and the kind of classifier.
-        in_channels, num_classes: found in the parameters, so they are right after any surgery.
+        in_channels, num_classes: read from the parameters, so they follow a change of layers.
         image_size: (height, width).
         preprocessing: what the model does to its images first.
         frozen: if True, no gradient reaches the blocks, so that only the head is trained.
@@ -100,7 +101,11 @@ class NiN(nnx.Module):
 
     @property
     def in_channels(self) -> int:
-        """The number of channels of the images."""
+        """The number of channels of the images.
+
+        Raises:
+            UserError: the model has no nnx.Conv.
+        """
         for block in (*self.blocks, self.head):
             for _, module in nnx.iter_modules(block):
                 if isinstance(module, nnx.Conv):
@@ -113,7 +118,7 @@ class NiN(nnx.Module):
         last = self.linear or (self.head.convs[-1] if isinstance(self.head, NiNBlock) else None)
         if isinstance(last, nnx.Conv | nnx.Linear):
             return last.kernel.shape[-1]
-        graphdef, state = nnx.split(self)  # another module: only the call shows it
+        graphdef, state = nnx.split(self)  # another module: its call gives the number
         image = jax.ShapeDtypeStruct((1, *self.image_size, self.in_channels), jnp.float32)
         return jax.eval_shape(lambda s, x: nnx.merge(graphdef, s)(x), state, image).shape[-1]
 

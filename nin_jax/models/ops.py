@@ -6,10 +6,11 @@ to rounding, and PyTorch's, also for ties in max pooling.
 XLA's CPU back end computes forward convolutions and matrix products near the machine's peak, but
 its gradients of convolutions and pooling take 5 to 15 times as long as necessary, and 100
 times inside a loop. On the CPU, gradients are therefore written as forward convolutions and
-products, with fewer products where that is faster (`taps`, `winograd`). If the processor multiplies
-bfloat16 values (`processor`), all convolutions of bfloat16 are products (`products`); this is
-decided when a program is traced. Other platforms use XLA's own gradients. Forward mode and higher
-derivatives work too (`derivatives`). Only here do operations differ between platforms.
+products. These and the forward pass use fewer products where that is faster (`taps`, `winograd`).
+If the processor multiplies bfloat16 values (`processor`), all convolutions of bfloat16 are products
+(`products`); this is decided when a program is traced. Other platforms use XLA's own gradients.
+Forward mode and higher derivatives work too (`derivatives`). Operations differ between platforms
+only here.
 ``python scripts/bench.py ops`` measures each choice.
 """
 
@@ -86,19 +87,20 @@ def _cpu_conv(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax
         return taps.conv(x, kernel, padding)
     if x.dtype == jnp.bfloat16:  # Winograd's transforms need more digits
         return products.conv(x, kernel, stride, padding)
-    if winograd.applies(kernel.shape, stride, out_sides[1]):
+    if winograd.applies(kernel.shape, stride, out_sides):
         return winograd.conv(x, kernel, padding)
     return _plain_conv(x, kernel, stride, padding)
 
 
 @dataclass(frozen=True)
 class _Product:
-    """One of the products of images x, a kernel and gradients y of the output: two give the third.
+    """One of three products: the convolution, its input gradient or its kernel gradient.
 
+    With images x, a kernel and gradients y of the output,
     ``sum x[b, s p + i - pad, s q + j - pad, c] kernel[i, j, c, o] y[b, p, q, o]`` is linear in each
-    of the three. Its derivative to one is a product of the other two: the convolution ("y"), its
-    input gradient ("x") or its kernel gradient ("kernel"). So the derivatives of a product are
-    products too, in forward and in reverse mode.
+    of the three. Its derivative with respect to one is a product of the other two: the convolution
+    ("y"), its input gradient ("x") or its kernel gradient ("kernel"). So the derivatives of a
+    product are products too, in forward and in reverse mode.
 
     Attributes:
         wanted: which of the three is the result.
@@ -221,7 +223,7 @@ def _input_gradient(
 class Operations:
     """The operations that a network computes with.
 
-    A copy or a pickle of one of the two below is that object, so that a copied model equals the
+    Copying or unpickling `FAST` or `PLAIN` gives the same object, so that a copied model equals the
     original for `jax.jit` and `jax.tree`.
 
     Attributes:

@@ -75,7 +75,7 @@ class Preprocessing:
         """Check that the values fit the number of channels.
 
         Raises:
-            UserError: there is another number of them, or the order is BGR and the images have not
+            UserError: the number of values differs, or the order is BGR and the images do not have
                 three channels.
         """
         for name in ("mean", "std"):
@@ -132,7 +132,7 @@ class Preprocessing:
 
 
 def to_metadata(preprocessing: Preprocessing) -> dict[str, str] | None:
-    """Return the metadata of a safetensors file, which has texts only; None for the default."""
+    """Return the metadata of a safetensors file, which holds only strings; None for the default."""
     if preprocessing == Preprocessing():
         return None
     return {KEY: json.dumps(to_json(preprocessing))}

@@ -172,7 +172,8 @@ def create_model(
             class whose map is zero everywhere then gets no gradient and cannot recover.
         preprocessing: what the model does to its images first (default: nothing). Not allowed with
             ``pretrained``: the weights have theirs.
-        dtype: of the computation, float32 or bfloat16. Logits are float32 in both cases.
+        dtype: of the computation, float32 or bfloat16. Logits are float32 in both cases, or
+            float64 with such parameters.
         param_dtype: of the parameters.
 
     Raises:

@@ -39,7 +39,7 @@ def conv(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Arra
 def input_gradient(
     grad: jax.Array, kernel: jax.Array, sides: tuple[int, ...], stride: int, padding: int
 ) -> jax.Array:
-    """Return the gradient of `conv` to its input, for a stride above 1.
+    """Return the input gradient of `conv`, for a stride above 1.
 
     Args:
         grad: float [B, H', W', O], of the output.
@@ -63,7 +63,7 @@ def input_gradient(
 def kernel_gradient(
     x: jax.Array, grad: jax.Array, kernel_shape: tuple[int, ...], stride: int, padding: int
 ) -> jax.Array:
-    """Return the gradient of `ops.conv` to its kernel.
+    """Return the kernel gradient of `ops.conv`.
 
     ``dk[i, j, c, o] = sum_{b, p, q} x[b, s p + i - pad, s q + j - pad, c] grad[b, p, q, o]``
 
@@ -78,7 +78,7 @@ def kernel_gradient(
     """
     if taps.applies(kernel_shape[0], stride, x.shape[1:3], grad.shape[1:3]):
         return taps.kernel_gradient(x, grad, kernel_shape, padding)
-    if x.dtype != jnp.bfloat16 and winograd.applies(kernel_shape, stride, grad.shape[2]):
+    if x.dtype != jnp.bfloat16 and winograd.applies(kernel_shape, stride, grad.shape[1:3]):
         return winograd.kernel_gradient(x, grad, kernel_shape, padding)
     size, _, channels, features = kernel_shape
     x = _pad(x, padding)

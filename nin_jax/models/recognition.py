@@ -133,14 +133,15 @@ class Recognized:
 
 
 def recognize(state_dict: Mapping[Any, Any], expected: Collection[str]) -> Recognized:
-    """Find a network's arrays in a state dict, whatever lies around them.
+    """Find a network's arrays in a state dict, or in a checkpoint that holds one.
 
     Args:
         state_dict: maps names to arrays or tensors, or is a checkpoint that holds such a mapping.
         expected: the network's names, as those of `state_dict.expected_shapes`.
 
     Raises:
-        UserError: no name of the network is found, or a value is not a plain floating array.
+        UserError: no name of the network is found, two keys stand for one name, or a value is not
+            a plain floating array.
     """
     if not isinstance(state_dict, Mapping):
         raise UserError(f"a state dict maps names to arrays, got {shown(state_dict)}")

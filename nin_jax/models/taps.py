@@ -40,7 +40,7 @@ def conv(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
 def kernel_gradient(
     x: jax.Array, grad: jax.Array, kernel_shape: Sequence[int], padding: int
 ) -> jax.Array:
-    """Return the gradient of `conv` to the kernel: [B, H, W, C], [B, H', W', O] -> [K, K, C, O]."""
+    """Return the kernel gradient of `conv`: [B, H, W, C], [B, H', W', O] -> [K, K, C, O]."""
     none = jnp.zeros(kernel_shape[2:], _sum_dtype(x))  # of a tap that meets only padding
     products = dict.fromkeys(np.ndindex(*kernel_shape[:2]), none)
     for tap, inputs, outputs in _taps(x.shape[1:3], kernel_shape[0], padding):

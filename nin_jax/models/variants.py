@@ -58,7 +58,8 @@ class Variant:
             what the recipes resize to.
 
     Raises:
-        UserError: a field is out of range, or there are more than 1,000 convolutions.
+        UserError: a field is out of range, the channels do not fit the convolutions, the head has a
+            pool or a dropout, or there are more than 1,000 convolutions.
     """
 
     name: Annotated[str, AfterValidator(_file_name)]

@@ -112,8 +112,8 @@ class Windows:
         (down, right), (top, left) = self.stride, self.padding
         (height, width), (window_rows, window_columns) = self.sides, self.counts
         rows, columns = -(-(top + height) // down), -(-(left + width) // right)  # of blocks
-        # A frame around the windows, so that every block of a stride's pixels has, on each side, as
-        # many windows as may contain it.
+        # Pad the windows, so that every block of stride x stride pixels has, on each side, all
+        # windows that may contain it.
         above, before = (self.size[0] - 1) // down, (self.size[1] - 1) // right
         frame = ((0, 0), (above, rows - window_rows), (before, columns - window_columns), (0, 0))
         framed = [jnp.pad(array, frame, constant_values=value) for array, value in arrays]
@@ -127,7 +127,7 @@ class Windows:
                     r, c = above - i // down, before - j // right
                     parts = [array[:, r : r + rows, c : c + columns] for array in framed]
                     shares.append(share(self.size[1] * i + j, *parts))
-            # No window has a pixel between windows.
+            # If the stride exceeds the size of a window, some pixels are in no window.
             return reduce(add, shares) if shares else jnp.zeros_like(framed[-1][:, :rows, :columns])
 
         by_row = [jnp.stack([pixels(a, b) for b in range(right)], axis=3) for a in range(down)]

@@ -2,13 +2,13 @@
 
 For each channel and kernel row, a tile of m adjacent outputs of a row takes m K products if each
 output is computed alone, and m + K - 1 products if they are computed together (Lavin and Gray,
-"Fast Algorithms for Convolutional Neural Networks", 2016, eq. 8)::
+"Fast Algorithms for Convolutional Neural Networks", 2016, eq. 6)::
 
     y = A^T ((G g) * (B^T d))        g: K taps, d: m + K - 1 inputs, y: m outputs
 
-where * is elementwise. With m = 4, a 3x3 kernel takes 1/2 and a 5x5 kernel 2/5 of the products. The
-same filtering along the columns, with m = 2, makes that 1/3 and 6/25 (eq. 9). The kernel's gradient
-is filtered along the rows only: along both axes it was no faster in a training step. float32 errors
+where * is elementwise. With m = 4, a 3x3 kernel takes 1/2 and a 5x5 kernel 2/5 of the products. A
+convolution is filtered along the columns too, with m = 2 (eq. 8): then it takes 1/3 and 6/25. The
+kernel gradient is filtered along the rows only: along both axes it was no faster. float32 errors
 are a few 1e-6 of the largest output.
 
 Plain JAX, NHWC and HWIO; `ops` uses it where it is the fastest form.
@@ -25,10 +25,10 @@ from jax import lax
 from nin_jax.models import taps
 
 KERNELS = (3, 5)
-TILE_HEIGHT = 2  # longer tiles were no faster, and their errors are larger
+TILE_HEIGHT = 2  # taller tiles were no faster, and their errors are larger
 WIDE = 24  # from this width on, the longer tile of a 3x3 kernel computes little beyond the edge
 
-# Interpolation points of the Toom-Cook method without infinity, by their number including infinity.
+# The finite interpolation points of the Toom-Cook method. A key counts the point at infinity too.
 # The transforms contain powers of the points, so small numerators and denominators keep rounding
 # errors small.
 POINTS = {
@@ -38,7 +38,7 @@ POINTS = {
 }
 
 
-def tile_length(size: int, out_width: int) -> int:
+def tile_width(size: int, out_width: int) -> int:
     """Return m along a row, the number of outputs in a tile."""
     return 6 if size == 3 and out_width >= WIDE else 4
 
@@ -68,10 +68,11 @@ def matrices(size: int, tile: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return evaluate(tile).T, g, b_t
 
 
-def applies(kernel_shape: Sequence[int], stride: int, out_width: int) -> bool:
-    """Return whether this form exists and is faster, as measured by scripts/bench.py ops."""
+def applies(kernel_shape: Sequence[int], stride: int, out_sides: Sequence[int]) -> bool:
+    """Return whether these forms exist and are faster, as measured by scripts/bench.py ops."""
     size, _, channels, features = kernel_shape
-    return stride == 1 and size in KERNELS and min(channels, features) >= 32 and out_width >= 4
+    exist = stride == 1 and size in KERNELS and min(out_sides) >= 1
+    return exist and min(channels, features) >= 32 and out_sides[1] >= 4
 
 
 def conv(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
@@ -86,19 +87,20 @@ def conv(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
         float [B, H', W', O].
     """
     size = kernel.shape[0]
-    out_height, out_width = taps.out_sides(x.shape[1:3], size, padding)
+    _, out_width = taps.out_sides(x.shape[1:3], size, padding)
 
-    def along_columns(x: jax.Array, kernel: jax.Array) -> jax.Array:  # [K, C, O]
-        return _filter(x, kernel, 1, TILE_HEIGHT, padding, out_height, taps.product)
+    def filter_columns(tiles: jax.Array, column: jax.Array) -> jax.Array:
+        """[B, H, T, C], [K, C, O] -> [B, H', T, O]."""
+        return _filter(tiles, column, 1, TILE_HEIGHT, padding, taps.product)
 
-    length = tile_length(size, out_width)
-    return _filter(x, kernel.swapaxes(0, 1), 2, length, padding, out_width, along_columns)
+    columns = kernel.swapaxes(0, 1)  # for each tap of a row, those of its column
+    return _filter(x, columns, 2, tile_width(size, out_width), padding, filter_columns)
 
 
 def kernel_gradient(
     x: jax.Array, grad: jax.Array, kernel_shape: Sequence[int], padding: int
 ) -> jax.Array:
-    """Return the gradient of `conv` for its kernel: ``G^T (sum over tiles (B^T d) * (A grad))``.
+    """Return the kernel gradient of `conv`, by rows: ``G^T (sum over tiles (B^T d) * (A grad))``.
 
     Args:
         x: float [B, H, W, C].
@@ -111,7 +113,7 @@ def kernel_gradient(
     """
     size, _, channels, features = kernel_shape
     out_width = grad.shape[2]
-    length = tile_length(size, out_width)
+    length = tile_width(size, out_width)
     a_t, g, b_t = matrices(size, length)
     grad = jnp.pad(grad, ((0, 0), (0, 0), (0, -out_width % length), (0, 0)))
     columns = [grad[:, :, i::length] for i in range(length)]  # [B, H', T, O]
@@ -132,25 +134,25 @@ def _filter(
     axis: int,
     length: int,
     padding: int,
-    out_side: int,
     product: Callable[[jax.Array, jax.Array], jax.Array],
 ) -> jax.Array:
-    """Filter along one axis of the images; ``product`` takes the place of * in A^T (... * ...).
+    """Compute A^T ((G g) * (B^T d)) along one axis, with ``product`` in place of *.
 
     Args:
-        x: float [B, H, W, C].
+        x: float [B, H, W, C], or with the tiles of a row in place of W.
         taps_of_axis: [K, ...], the kernel's taps along the axis.
-        axis: 1 for columns, 2 for rows.
+        axis: 1 along the columns, 2 along the rows.
         length: m.
-        padding: zeros on each side.
-        out_side: H' or W'.
-        product: from inputs and one kernel without the first axis, to outputs.
+        padding: zeros on each side, along this axis.
+        product: of transformed inputs and their kernel, which has the shape of one tap.
 
     Returns:
-        The outputs, with H' or W' in place of H or W.
+        The shape of the products, with the outputs in place of the tiles.
     """
+    out_side = x.shape[axis] + 2 * padding - len(taps_of_axis) + 1
     a_t, g, b_t = matrices(len(taps_of_axis), length)
-    kernels = [_combine(row, list(taps_of_axis)) for row in g]
+    by_tap = list(taps_of_axis)
+    kernels = [_combine(row, by_tap) for row in g]
     tiles = _input_tiles(x, b_t, axis, padding, out_side)
     products = [product(*pair) for pair in zip(tiles, kernels, strict=True)]
     y = jnp.stack([_combine(row, products) for row in a_t], axis=axis + 1)  # [..., T, m, ...]
@@ -160,7 +162,7 @@ def _filter(
 def _input_tiles(
     x: jax.Array, b_t: np.ndarray, axis: int, padding: int, out_side: int
 ) -> list[jax.Array]:
-    """Return B^T d of all tiles: P of [B, H, W, C] with T in place of the axis' side."""
+    """Return B^T d of all T tiles: for each of the P points, x's shape with T along the axis."""
     points, side = len(b_t), x.shape[axis]
     length = points - (side + 2 * padding - out_side)
     last = length * (-(-out_side // length) - 1)  # start of the last tile

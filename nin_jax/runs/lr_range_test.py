@@ -36,7 +36,7 @@ from nin_jax.training.recipes import Recipe
 from nin_jax.validation import FilePath, to_json, validated
 
 MEMORY = 0.9  # of the smoothed loss: the part that is kept at each step
-DIVERGED = 4.0  # the test ends when the smoothed loss is so many times its lowest value
+DIVERGED = 4.0  # the test ends when the smoothed loss is this many times its lowest value
 FALL = 0.05  # the loss must fall by this share for a suggestion
 LINES = 15  # of the table
 RULE = "a tenth of the rate at which the smoothed loss was lowest"

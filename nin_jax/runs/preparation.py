@@ -112,10 +112,10 @@ class Initial(NamedTuple):
 def load_spec(config: TrainConfig) -> RunSpec:
     """Load a run's data and set every open option of its recipe.
 
-    With ``steps``, the recipe has the fewest whole epochs that take at least so many steps.
+    With ``steps``, the recipe has the fewest whole epochs that take at least that many steps.
 
     Raises:
-        UserError: as `load_data`.
+        UserError: as `load_data` and `recipe_of`, or the warm-up is shorter than one step.
     """
     dataset = load_data(config)
     spec = RunSpec(replace(config, dataset=dataset.name), recipe_of(config), dataset)

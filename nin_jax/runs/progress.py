@@ -51,7 +51,7 @@ class Progress:
     dead_classes: list[int] = field(default_factory=list)
 
     def out_of_patience(self, patience: int | None) -> bool:
-        """Return whether so many epochs have passed since the best one; None never ends."""
+        """Return whether ``patience`` epochs have passed since the best one; False for None."""
         return bool(patience and self.best and self.epochs - self.best["epoch"] >= patience)
 
 

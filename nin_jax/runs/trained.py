@@ -75,7 +75,7 @@ class Source:
     """Another .safetensors file with the run's parameters. Default: the run's own."""
 
     best: bool = False
-    """Take the weights of the run's best epoch, by test accuracy, instead of its last ones."""
+    """Take the weights of the best epoch by test or held-out accuracy, not those of the last."""
 
     checkpoint: int | None = None
     """Take the weights of the run's checkpoint after this step instead of its last ones."""
@@ -118,7 +118,7 @@ def load_run(folder: str | Path, *, best: bool = False, checkpoint: int | None =
 
     Args:
         folder: the run's workdir.
-        best: take the weights of the best epoch, by test accuracy.
+        best: take the weights of the best epoch by test or held-out accuracy.
         checkpoint: take the weights of the checkpoint after this step. Without ``best`` and
             ``checkpoint``, the weights are those after the last epoch.
 

@@ -131,18 +131,18 @@ class TensorBoardWriter:
 
 
 class OutputConsole(Console):
-    """Standard output, whose reader may end, as in ``train.py | head``: the run goes on without."""
+    """Standard output. The run continues if its reader ends, as in ``train.py | head``."""
 
     def __init__(self, quiet: bool = False):
         super().__init__(file=sys.stdout, highlight=False, soft_wrap=True, emoji=False, quiet=quiet)
 
     def on_broken_pipe(self) -> None:
-        """Print no more. Rich itself would end the process, and the steps since the last save."""
+        """Stop printing. Rich would end the process and lose the steps since the last save."""
         self.quiet = True
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
         try:
-            print("WARNING: nobody reads the output any more; it goes on without", file=sys.stderr)
+            print("WARNING: the reader of the output has ended; the run continues", file=sys.stderr)
         except BrokenPipeError:  # as in ``train.py 2>&1 | head``
             os.dup2(nowhere, sys.stderr.fileno())
         os.close(nowhere)

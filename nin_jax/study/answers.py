@@ -89,7 +89,7 @@ def _costs(a: Group, b: Group, what: str) -> str:
     found = {text: _ratio(a, b, name) for name, text in names.items()}
     known = [f"{ratio} times {text}" for text, ratio in found.items() if ratio is not None]
     listed = " and ".join(filter(None, [", ".join(known[:-1]), *known[-1:]]))
-    return f"{what} takes {listed}" if known else ""
+    return f"{what} has {listed}" if known else ""
 
 
 def _comparison(base: Group, others: Sequence[Group]) -> Table:
@@ -115,9 +115,9 @@ def _one_by_one(chosen: Chosen, groups: Sequence[Group]) -> Answer:
             _compare(one, nin, "one 1x1 convolution per block", "two"),
             _compare(three, nin, "three", "two"),
         ),
-        "The idea of the paper: a 1x1 convolution mixes the channels of each pixel. Two of them, "
-        "each followed by a ReLU, form a perceptron with one hidden layer, which can compute "
-        "functions that a single layer cannot.",
+        "The idea of the paper: a 1x1 convolution mixes the channels of each pixel. The first "
+        "convolution of a block and two 1x1 convolutions, each followed by a ReLU, form a "
+        "perceptron with two hidden layers; with one 1x1 convolution it has one.",
         [_comparison(nin, [one, three])],
     )
 
@@ -257,8 +257,9 @@ def _family(chosen: Chosen, groups: Sequence[Group]) -> Answer:
     clauses = [
         (_compare(g, first, g.variant, "nin15"), _costs(g, first, g.variant)) for g in deeper
     ]
+    comparison, *others = chain(*clauses)
     return Answer(
-        _sentence(*chain(*clauses), "all make the same number of steps"),
+        _sentence(f"in the same number of steps, {comparison}", *others),
         "The family has four stages of small kernels and growing width, with a pool after each. "
         "Deeper members add blocks where the maps are small; the name is the number of "
         f"convolutions. All train on {first.rows[0]['train_images']:,} images, "

@@ -136,6 +136,9 @@ def result(cell: Cell, folder: Path, labels: np.ndarray) -> Row:
         cell: the run.
         folder: its folder.
         labels: int32 [N] of the images that it was evaluated on.
+
+    Raises:
+        UserError: the run is of another version of nin_jax.
     """
     summary = manifest.read_json(folder / workdir.SUMMARY)
     if missing := set(KEPT) - summary.keys():

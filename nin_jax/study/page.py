@@ -66,7 +66,11 @@ def as_markdown(study: Study) -> str:
     parts.append(markdown_section(study.learning_rate_table()))
     for title, groups in study.ablations().items():
         parts += [f"## One ingredient changed: {title}", markdown_section(ablation_table(groups))]
-    parts += ["## Each class", markdown_section(study.class_table()), "## What was run"]
+    parts += [
+        "## Test accuracy of each class",
+        markdown_section(study.class_table()),
+        "## What was run",
+    ]
     parts += [*what_was_run(study), *(f"`{line}`" for line in study.command_lines)]
     return "\n\n".join(part.strip() for part in parts if part) + "\n"
 

@@ -103,7 +103,7 @@ def keep_freed_memory() -> None:
     On a CPU, XLA allocates the arrays inside a step anew each time. glibc returns so large a block
     to the system, which hands it out again page by page (docs/benchmarks.md says what this costs).
     Call this before JAX initializes a device: its threads get their memory when they start.
-    Nothing happens on other systems, where an NVIDIA driver is loaded, or if the environment sets
+    This does nothing without Linux and glibc, with an NVIDIA driver, or if the environment sets
     glibc's allocator (``MALLOC_...``).
     """
     if sys.platform != "linux" or any(name.startswith("MALLOC_") for name in os.environ):
@@ -115,8 +115,9 @@ def keep_freed_memory() -> None:
         set_option = ctypes.CDLL(None).mallopt
     except AttributeError:  # another C library
         return
-    # By glibc's malloc.h: one heap for all threads (M_ARENA_MAX), as those of other threads hold
-    # 64 MiB at most; every block in it (M_MMAP_MAX); and never return its end (M_TRIM_THRESHOLD).
+    # Numbers of glibc's malloc.h. M_ARENA_MAX: one heap for all threads, because the heaps of other
+    # threads hold 64 MiB at most. M_MMAP_MAX: put every block into it. M_TRIM_THRESHOLD: never
+    # return its end to the system.
     for option, value in ((-8, 1), (-4, 0), (-1, 2**31 - 1)):
         set_option(option, value)
 
@@ -124,8 +125,8 @@ def keep_freed_memory() -> None:
 def use_compilation_cache(wanted: bool) -> None:
     """Keep compiled programs in the user's cache folder, so that the next run starts faster.
 
-    ``$JAX_COMPILATION_CACHE_DIR``, if set, names the folder; limits of what JAX keeps that are set
-    in its environment variables are left. If the folder cannot be written, there is no cache.
+    ``$JAX_COMPILATION_CACHE_DIR``, if set, names the folder; limits that JAX's environment
+    variables set are kept. If the folder cannot be written, there is no cache.
     """
     if not wanted:
         jax.config.update("jax_enable_compilation_cache", False)

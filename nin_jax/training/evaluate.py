@@ -18,8 +18,8 @@ from nin_jax.training.step import cross_entropy
 def is_at_chance(accuracy: float, share: float) -> bool:
     """Return whether an accuracy is at that of always predicting the most frequent class.
 
-    It is not if it exceeds ``share``, the frequency of that class, by a fifth of it or of the rest,
-    whichever is smaller.
+    It is above chance from ``share + 0.2 * min(share, 1 - share)`` on, where ``share`` is the
+    frequency of that class.
 
     >>> is_at_chance(0.11, share=0.1), is_at_chance(0.97, share=0.9)
     (True, False)
@@ -126,6 +126,9 @@ def evaluate(
         params: the model's parameters, complete on every device.
         parts: images and labels, divided over the devices, as from `feed.evaluation_parts`.
         count: number of examples in all parts.
+        num_classes: number of logits.
+        batch_size: examples per call on each device.
+        layout: the devices.
         progress: called with the number of examples done and the number of all examples.
     """
     devices, done = layout.devices, 0

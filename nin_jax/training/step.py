@@ -45,7 +45,8 @@ class Sums:
 
     Attributes:
         loss, correct, count: float32 [], sum of losses, correct predictions, examples.
-        labels, predictions: float32 [classes], how often each class was the label, predicted.
+        labels, predictions: float32 [classes], how often each class was the label, and how often
+            it was predicted.
         weight: float32 [], the sum of the examples' class weights; None without class weights.
     """
 
