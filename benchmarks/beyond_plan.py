@@ -49,7 +49,6 @@ PROGRAMS: dict[str, tuple[Callable[..., Any], tuple[int, ...], tuple[int, ...]]]
     "1x1, 256 -> 256, 4 images": (conv(ops.FAST, 1, 0), (4, 26, 26, 256), (1, 1, 256, 256)),
     "5x5, 96 -> 256, 4 images, plain": (conv(ops.PLAIN, 1, 2), (4, 26, 26, 96), (5, 5, 96, 256)),
     "5x5, 96 -> 256, 4 images, as run": (conv(ops.FAST, 1, 2), (4, 26, 26, 96), (5, 5, 96, 256)),
-    "5x5, 256 -> 96, 4 images, as run": (conv(ops.FAST, 1, 2), (4, 26, 26, 256), (5, 5, 256, 96)),
 }
 
 
