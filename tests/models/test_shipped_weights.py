@@ -1,4 +1,4 @@
-"""The weights in the package are complete and small. `parity_tests` compute their accuracy."""
+"""The weights in the package are complete, small, and as accurate as their cards say."""
 
 import os
 import re
@@ -32,14 +32,15 @@ def test_they_are_complete_and_small():
 
 
 @pytest.mark.slow
-def test_evaluate_prints_the_accuracy_of_the_card(tmp_path):
+@pytest.mark.parametrize("name", nin_jax.list_pretrained())
+def test_evaluate_prints_the_accuracy_of_the_card(name, tmp_path):
     """Compile as users do: quickly compiled, 10,000 images would take minutes."""
     if fashion_mnist() is None:
         pytest.skip("NIN_DATA_DIR has no Fashion-MNIST")
-    command = [sys.executable, SCRIPTS / "evaluate.py", "--pretrained", "nin"]
+    command = [sys.executable, SCRIPTS / "evaluate.py", "--pretrained", name]
     command += ["--out", tmp_path / "confusion"]
     environment = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     (accuracy,) = re.findall(r"^test accuracy (0\.\d+)$", done.stdout, re.MULTILINE)
-    assert abs(float(accuracy) - pretrained.find("nin").test_accuracy) <= SHIPPED_ACCURACY
+    assert abs(float(accuracy) - pretrained.find(name).test_accuracy) <= SHIPPED_ACCURACY
