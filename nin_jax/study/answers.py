@@ -117,7 +117,9 @@ def _one_by_one(chosen: Chosen, groups: Sequence[Group]) -> Answer:
         ),
         "The idea of the paper: a 1x1 convolution mixes the channels of each pixel. The first "
         "convolution of a block and two 1x1 convolutions, each followed by a ReLU, form a "
-        "perceptron with two hidden layers; with one 1x1 convolution it has one.",
+        "perceptron with two hidden layers; with one 1x1 convolution it has one. With recipe "
+        "modern the 1x1 convolutions start as the identity: before training, a block of each of "
+        "these networks is one convolution and a ReLU.",
         [_comparison(nin, [one, three])],
     )
 
@@ -130,22 +132,24 @@ def _three_by_three(chosen: Chosen, groups: Sequence[Group]) -> Answer:
             _costs(wide, nin, "the network with 3x3"),
         ),
         "Each of the three layers of a block then combines neighboring pixels. A 1x1 convolution "
-        "only mixes channels.",
+        "only mixes channels. With recipe modern both start as the identity.",
         [_comparison(nin, [wide])],
     )
 
 
 def _fully_connected(chosen: Chosen, groups: Sequence[Group]) -> Answer:
     nin, linear = chosen["nin"], chosen["nin_fc"]
+    side = "x".join(map(str, nin.network.get("head_map", ["of unknown size"])))
     text = (
-        f"The last maps are {_map(nin)} here and 5x5 at 224x224. Each weight of the linear layer "
+        f"The last maps are {side} here and 5x5 at 224x224. Each weight of the linear layer "
         "belongs to one position in the maps. With such a layer, nin_jax refuses images of any "
         "other size, even if their maps have the same size. The mean takes any size."
     )
-    if nin.network.get("head_map") == [1, 1]:
+    if side == "1x1":
         text += (
             " The mean of a single pixel is that pixel: at this size the networks differ only by a "
-            "linear layer, not by the pooling."
+            "linear layer. If no ReLU comes before it, as with recipe modern, both can compute the "
+            "same functions. Comparing the pooling needs larger images."
         )
     return Answer(
         _sentence(_compare(linear, nin, "a linear layer", "the global mean"), *_resized(nin)),
@@ -175,11 +179,6 @@ def _sizes(groups: Sequence[Group]) -> Table:
     return table_of((f"accuracy on the first {images:,} test images", *headings), rows)
 
 
-def _map(group: Group) -> str:
-    sides = group.network.get("head_map")
-    return "of unknown size" if sides is None else f"{sides[0]}x{sides[1]}"
-
-
 def _cost(chosen: Chosen, groups: Sequence[Group]) -> Answer:
     nin = chosen["nin"]
     height, width = nin.rows[0]["image_size"]
@@ -197,7 +196,8 @@ def _cost(chosen: Chosen, groups: Sequence[Group]) -> Answer:
         f"needs {_amount(nin, 'macs', 1e6, 'million')} MACs for the forward pass of an image"
         f"{memory}.",
         f"A training step with a batch of {batch} needs "
-        f"{_amount(nin, 'flops_per_training_step', 1e9, 'billion')} FLOPs. {plan} "
+        f"{_amount(nin, 'flops_per_training_step', 1e9, 'billion')} FLOPs, the update of the "
+        f"parameters included. {plan} "
         "scripts/report.py prints these numbers by the convention of each tool, and for any size.",
     )
 
@@ -225,9 +225,11 @@ def _single_step(chosen: Chosen, groups: Sequence[Group]) -> Answer:
         ),
         "A single step computes the map of each class from all 384 channels at once. If a ReLU "
         "follows and a map is zero for every image, its gradient is zero and the class never "
-        "recovers. The three steps are 384, 192, 48, 10. A class counts as dead if its maps are "
-        "zero for the whole test set or, without a ReLU on the logits, if it is never predicted. "
-        "The notebook docs/exercise.ipynb counts the dead classes of untrained networks.",
+        "recovers. The three steps are 384, 192, 48, 10, a NiN block each. The dropout before the "
+        "last step then acts on 48 channels in place of 384, which may be what costs accuracy. A "
+        "class counts as dead if its maps are zero for the whole test set or, without a ReLU on "
+        "the logits, if it is never predicted. The notebook docs/exercise.ipynb counts the dead "
+        "classes of untrained networks.",
         [_comparison(nin, [gradual, pointwise]), _dead_classes(counted)],
     )
 
@@ -265,7 +267,8 @@ def _family(chosen: Chosen, groups: Sequence[Group]) -> Answer:
         f"convolutions. All train on {first.rows[0]['train_images']:,} images, "
         f"{epochs} epoch{'' if epochs == 1 else 's'}. Minutes of training are the number of steps "
         "times the time of one. The last column: how many steps a network makes while nin15 makes "
-        "one.",
+        "one. A network that is less accurate after as many steps, and slower in each, is less "
+        "accurate in equal time too, if more steps help.",
         [table_of(headings, rows)],
     )
 

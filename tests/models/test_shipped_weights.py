@@ -1,11 +1,14 @@
 """The weights in the package are complete, small, and as accurate as their cards say."""
 
+import json
 import os
 import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import nin_jax
 from nin_jax.models import pretrained
@@ -44,3 +47,14 @@ def test_evaluate_prints_the_accuracy_of_the_card(name, tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
     (accuracy,) = re.findall(r"^test accuracy (0\.\d+)$", done.stdout, re.MULTILINE)
     assert abs(float(accuracy) - pretrained.find(name).test_accuracy) <= SHIPPED_ACCURACY
+
+
+def test_a_picture_is_classified_without_training(script, tmp_path):
+    """Two light legs on a dark ground are trousers."""
+    picture = np.zeros((28, 28), np.uint8)
+    picture[2:26, 9:13] = picture[2:26, 15:19] = picture[2:9, 9:19] = 200
+    Image.fromarray(picture).save(tmp_path / "trousers.png")
+    outcome = script("predict", tmp_path / "trousers.png", "--pretrained", "nin15", "--json")
+    assert (outcome.code, outcome.err) == (0, "")
+    (answer,) = json.loads(outcome.out)
+    assert answer["classes"][0] == "Trouser"
