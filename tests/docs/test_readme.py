@@ -234,8 +234,7 @@ def test_the_seconds_to_an_accuracy_are_those_measured():
         else:
             seconds, accuracy = re.findall(r"[\d.]+", row["note"])
             cell = f"not in {int(seconds):,} s"
-            assert accuracy in PAGES["benchmarks.md"]
-            assert f"{float(accuracy):.2f} after 30 minutes" in PAGES["README.md"]
+            assert f"{accuracy} after those 30 minutes" in PAGES["benchmarks.md"]
         shown[name] = f"{shown.get(name, '|')} {cell} |"
         if row["target_accuracy"] == 0.9 and "over_ours" in row:
             assert f"0.90 with the same recipe, 96x96 | {row['over_ours']:.2f} |" in TEXT
