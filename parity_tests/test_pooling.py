@@ -129,7 +129,7 @@ def _check_any_pool(window: Window, sides: tuple[int, int], precision: Precision
     return True
 
 
-@pytest.mark.parametrize("examples", [10, pytest.param(60, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [10, pytest.param(150, marks=pytest.mark.slow)])
 def test_any_pool(examples):
     fits = []
 

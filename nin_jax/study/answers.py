@@ -139,13 +139,14 @@ def _three_by_three(chosen: Chosen, groups: Sequence[Group]) -> Answer:
 
 def _fully_connected(chosen: Chosen, groups: Sequence[Group]) -> Answer:
     nin, linear = chosen["nin"], chosen["nin_fc"]
-    side = "x".join(map(str, nin.network.get("head_map", ["of unknown size"])))
+    sides = nin.network.get("head_map")
+    maps = f"{sides[0]}x{sides[1]}" if sides else "of unknown size"
     text = (
-        f"The last maps are {side} here and 5x5 at 224x224. Each weight of the linear layer "
+        f"The last maps are {maps} here and 5x5 at 224x224. Each weight of the linear layer "
         "belongs to one position in the maps. With such a layer, nin_jax refuses images of any "
         "other size, even if their maps have the same size. The mean takes any size."
     )
-    if side == "1x1":
+    if sides == [1, 1]:
         text += (
             " The mean of a single pixel is that pixel: at this size the networks differ only by a "
             "linear layer. If no ReLU comes before it, as with recipe modern, both can compute the "

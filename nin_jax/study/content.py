@@ -21,9 +21,9 @@ from nin_jax.tables import Cell, Quantity, Rounded, Table, rounded
 NOTES = (
     "Accuracy is the mean over seeds at the end of training, collapsed runs included, with a 95 % "
     "confidence interval (Student's t). Differences are paired over the seeds that both networks "
-    "have, and have such an interval too; if it contains 0, no difference was found, and the end "
-    "farther from 0 is given as the most. The intervals cover other seeds with the same test "
-    "images. They are not corrected for multiple comparisons. "
+    "have, and have such an interval too; if it contains 0, no difference was found (at most: the "
+    "end that is farther from 0). The intervals cover other seeds with the same test images. They "
+    "are not corrected for multiple comparisons. "
     "{corrected}"
     "If only some runs collapsed, the intervals are wide: see the counts. A run that diverged has "
     "no result and is in no mean.",
