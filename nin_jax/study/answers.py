@@ -8,8 +8,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-from nin_jax.study.statistics import Estimate, Group, difference
-from nin_jax.tables import Cell, Quantity, Rounded, Table, rounded
+from nin_jax.study.comparison import (
+    compared,
+    comparison_table,
+    cost_clause,
+    difference_clause,
+    ratio,
+    sentence,
+    table_of,
+)
+from nin_jax.study.statistics import Group
+from nin_jax.tables import Cell, Quantity, Table, rounded
 
 MISSING = "The study has no runs that answer this question."
 Chosen = Mapping[str, Group]
@@ -28,19 +37,6 @@ class Answer:
     finding: str
     text: str = ""
     tables: Sequence[Table] = ()
-
-
-def table_of(
-    headings: Sequence[str], rows: Sequence[Sequence[Cell | Quantity]], title: str = ""
-) -> Table:
-    """Return a table of the study, with a dash where a value is not known."""
-    return Table(title, headings, rows, unknown="-")
-
-
-def compared(group: Group, base: Group) -> list[Quantity | str | None]:
-    """Return cells: a network's accuracy, its difference from another network's, the finding."""
-    found = None if group is base else difference(group.accuracies, base.accuracies)
-    return [group.accuracy, found, "" if found is None else found.finding]
 
 
 def answered_by(groups: Sequence[Group]) -> str:
@@ -64,76 +60,34 @@ def answers(groups: Sequence[Group]) -> dict[str, Answer]:
     return found
 
 
-def _compare(a: Group, b: Group, first: str, second: str) -> str:
-    """Return a clause that compares the accuracies of two networks."""
-    found = difference(a.accuracies, b.accuracies)
-    if found is None:
-        return f"{first} and {second} have no seed in common"
-    if found.half is None:
-        return f"{first} differs from {second} by {found} ({found.finding})"
-    if found.finding in ("more", "less"):
-        by = Estimate(abs(found.mean), found.half, found.runs)
-        return f"{first} is {found.finding} accurate than {second} (by {by})"
-    return f"no difference was found between {first} and {second} (at most {found.bound:.4f})"
-
-
-def _ratio(a: Group, b: Group, quantity: str) -> Rounded | None:
-    """Return a's quantity over b's; None if either is not known."""
-    x, y = a.network.get(quantity), b.network.get(quantity)
-    return rounded(x / y, 2) if x and y else None
-
-
-def _costs(a: Group, b: Group, what: str) -> str:
-    """Return a clause on the costs of a, named by ``what``, relative to b; empty if not known."""
-    names = {"params": "the parameters", "macs": "the MACs", "step_ms": "the step time"}
-    found = {text: _ratio(a, b, name) for name, text in names.items()}
-    known = [f"{ratio} times {text}" for text, ratio in found.items() if ratio is not None]
-    listed = " and ".join(filter(None, [", ".join(known[:-1]), *known[-1:]]))
-    return f"{what} has {listed}" if known else ""
-
-
-def _comparison(base: Group, others: Sequence[Group]) -> Table:
-    """Return a table of accuracies, differences from the first network, and relative costs."""
-    headings = ["network", "accuracy", f"minus {base.variant}", "finding"]
-    headings += ["parameters, relative", "MACs, relative", "step time, relative"]
-    rows: list[list[Cell | Quantity]] = []
-    for group in (base, *others):
-        ratios = (_ratio(group, base, name) for name in ("params", "macs", "step_ms"))
-        rows.append([group.variant, *compared(group, base), *ratios])
-    return table_of(headings, rows)
-
-
-def _sentence(*clauses: str) -> str:
-    text = "; ".join(filter(None, clauses))
-    return f"{text[0].upper()}{text[1:]}."
-
-
 def _one_by_one(chosen: Chosen, groups: Sequence[Group]) -> Answer:
     nin, one, three = chosen["nin"], chosen["nin_one_1x1"], chosen["nin_three_1x1"]
     return Answer(
-        _sentence(
-            _compare(one, nin, "one 1x1 convolution per block", "two"),
-            _compare(three, nin, "three", "two"),
+        sentence(
+            difference_clause(one, nin, "one 1x1 convolution per block", "two"),
+            difference_clause(three, nin, "three", "two"),
         ),
         "The idea of the paper: a 1x1 convolution mixes the channels of each pixel. The first "
         "convolution of a block and two 1x1 convolutions, each followed by a ReLU, form a "
         "perceptron with two hidden layers; with one 1x1 convolution it has one. With recipe "
         "modern the 1x1 convolutions start as the identity: before training, a block of each of "
         "these networks is one convolution and a ReLU.",
-        [_comparison(nin, [one, three])],
+        [comparison_table(nin, [one, three])],
     )
 
 
 def _three_by_three(chosen: Chosen, groups: Sequence[Group]) -> Answer:
     nin, wide = chosen["nin"], chosen["nin_3x3"]
     return Answer(
-        _sentence(
-            _compare(wide, nin, "a block with 3x3 convolutions", "one with 1x1 convolutions"),
-            _costs(wide, nin, "the network with 3x3"),
+        sentence(
+            difference_clause(
+                wide, nin, "a block with 3x3 convolutions", "one with 1x1 convolutions"
+            ),
+            cost_clause(wide, nin, "the network with 3x3"),
         ),
         "Each of the three layers of a block then combines neighboring pixels. A 1x1 convolution "
         "only mixes channels. With recipe modern both start as the identity.",
-        [_comparison(nin, [wide])],
+        [comparison_table(nin, [wide])],
     )
 
 
@@ -153,9 +107,11 @@ def _fully_connected(chosen: Chosen, groups: Sequence[Group]) -> Answer:
             "same functions. Comparing the pooling needs larger images."
         )
     return Answer(
-        _sentence(_compare(linear, nin, "a linear layer", "the global mean"), *_resized(nin)),
+        sentence(
+            difference_clause(linear, nin, "a linear layer", "the global mean"), *_resized(nin)
+        ),
         text,
-        [_comparison(nin, [linear]), _sizes([nin, linear])],
+        [comparison_table(nin, [linear]), _sizes([nin, linear])],
     )
 
 
@@ -219,9 +175,11 @@ def _single_step(chosen: Chosen, groups: Sequence[Group]) -> Answer:
     hit = [g for g in counted if g.variant == "nin" and any(g.dead)]
     dead = [f"{sum(map(bool, g.dead))} of {len(g.rows)} runs ({g.label})" for g in hit]
     return Answer(
-        _sentence(
-            _compare(gradual, nin, "a head of three steps", "a head of a single step"),
-            _compare(pointwise, nin, "a head of three 1x1 steps", "a head of a single step"),
+        sentence(
+            difference_clause(gradual, nin, "a head of three steps", "a head of a single step"),
+            difference_clause(
+                pointwise, nin, "a head of three 1x1 steps", "a head of a single step"
+            ),
             f"the single step left dead classes in {' and '.join(dead) or 'no run'}",
         ),
         "A single step computes the map of each class from all 384 channels at once. If a ReLU "
@@ -231,7 +189,7 @@ def _single_step(chosen: Chosen, groups: Sequence[Group]) -> Answer:
         "class counts as dead if its maps are zero for the whole test set or, without a ReLU on "
         "the logits, if it is never predicted. The notebook docs/exercise.ipynb counts the dead "
         "classes of untrained networks.",
-        [_comparison(nin, [gradual, pointwise]), _dead_classes(counted)],
+        [comparison_table(nin, [gradual, pointwise]), _dead_classes(counted)],
     )
 
 
@@ -255,14 +213,15 @@ def _family(chosen: Chosen, groups: Sequence[Group]) -> Answer:
     for group in found:
         times = (group.network.get("step_ms"), group.training_minutes)
         cells = [value and rounded(value, 1) for value in times]
-        share = _ratio(first, group, "step_ms")
+        share = ratio(first, group, "step_ms")
         rows.append([group.variant, *compared(group, first), *cells, share])
     clauses = [
-        (_compare(g, first, g.variant, "nin15"), _costs(g, first, g.variant)) for g in deeper
+        (difference_clause(g, first, g.variant, "nin15"), cost_clause(g, first, g.variant))
+        for g in deeper
     ]
     comparison, *others = chain(*clauses)
     return Answer(
-        _sentence(f"in the same number of steps, {comparison}", *others),
+        sentence(f"in the same number of steps, {comparison}", *others),
         "The family has four stages of small kernels and growing width, with a pool after each. "
         "Deeper members add blocks where the maps are small; the name is the number of "
         f"convolutions. All train on {first.rows[0]['train_images']:,} images, "

@@ -5,15 +5,8 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from nin_jax.study.answers import (
-    MISSING,
-    QUESTIONS,
-    Answer,
-    answered_by,
-    answers,
-    compared,
-    table_of,
-)
+from nin_jax.study.answers import MISSING, QUESTIONS, Answer, answered_by, answers
+from nin_jax.study.comparison import compared, table_of
 from nin_jax.study.grid import Row
 from nin_jax.study.statistics import Group, difference, holm, standard_error
 from nin_jax.tables import Cell, Quantity, Rounded, Table, rounded
