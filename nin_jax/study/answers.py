@@ -170,27 +170,51 @@ HEADS = ("nin", "nin_gradual", "nin_gradual_1x1")
 
 
 def _single_step(chosen: Chosen, groups: Sequence[Group]) -> Answer:
-    nin, gradual, pointwise = (chosen[name] for name in HEADS)
+    nin, *gradual = (chosen[name] for name in HEADS)
     counted = [g for g in groups if g.variant in HEADS and g.change in ("", "ReLU on the logits")]
     hit = [g for g in counted if g.variant == "nin" and any(g.dead)]
     dead = [f"{sum(map(bool, g.dead))} of {len(g.rows)} runs ({g.label})" for g in hit]
+    without = _without_dropout(nin.recipe, groups)
+    tables = [comparison_table(nin, gradual), *(_accuracies(*pair) for pair in without)]
     return Answer(
         sentence(
-            difference_clause(gradual, nin, "a head of three steps", "a head of a single step"),
-            difference_clause(
-                pointwise, nin, "a head of three 1x1 steps", "a head of a single step"
-            ),
+            *_heads(nin, gradual),
+            *(f"without dropout, {clause}" for pair in without for clause in _heads(*pair)),
             f"the single step left dead classes in {' and '.join(dead) or 'no run'}",
         ),
         "A single step computes the map of each class from all 384 channels at once. If a ReLU "
         "follows and a map is zero for every image, its gradient is zero and the class never "
         "recovers. The three steps are 384, 192, 48, 10, a NiN block each. The dropout before the "
-        "last step then acts on 48 channels in place of 384, which may be what costs accuracy. A "
-        "class counts as dead if its maps are zero for the whole test set or, without a ReLU on "
-        "the logits, if it is never predicted. The notebook docs/exercise.ipynb counts the dead "
+        "last step then acts on 48 channels in place of 384"
+        + (". " if without else ", which may be what costs accuracy. ")
+        + "A class counts as dead if its maps are zero for the whole test set or, without a ReLU "
+        "on the logits, if it is never predicted. The notebook docs/exercise.ipynb counts the dead "
         "classes of untrained networks.",
-        [comparison_table(nin, [gradual, pointwise]), _dead_classes(counted)],
+        [*tables, _dead_classes(counted)],
     )
+
+
+def _heads(nin: Group, gradual: Sequence[Group]) -> list[str]:
+    steps = {"nin_gradual": "three steps", "nin_gradual_1x1": "three 1x1 steps"}
+    return [
+        difference_clause(g, nin, f"a head of {steps[g.variant]}", "a head of a single step")
+        for g in gradual
+    ]
+
+
+def _without_dropout(recipe: str, groups: Sequence[Group]) -> list[tuple[Group, list[Group]]]:
+    """Return nin and the heads of three steps for each change that sets the dropout to 0."""
+    found: dict[str, dict[str, Group]] = {}
+    for g in groups:
+        if g.recipe == recipe and g.change and g.rows[0]["settings"].get("dropout") == 0:
+            found.setdefault(g.change, {})[g.variant] = g
+    pairs = [(by.get("nin"), [by[n] for n in HEADS[1:] if n in by]) for by in found.values()]
+    return [(nin, gradual) for nin, gradual in pairs if nin and gradual]
+
+
+def _accuracies(nin: Group, gradual: Sequence[Group]) -> Table:
+    rows = [[g.variant, *compared(g, nin)] for g in (nin, *gradual)]
+    return table_of([f"network, {nin.change}", "accuracy", "minus nin", "finding"], rows)
 
 
 def _dead_classes(groups: Sequence[Group]) -> Table:

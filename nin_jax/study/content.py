@@ -187,8 +187,9 @@ def corrected(study: Study) -> str:
     if len(p_values) < 2:
         return ""
     return (
-        f"With Holm's correction for the {len(p_values)} comparisons of the answers, these remain "
-        f"significant at 5 %: {', '.join(holm(p_values)) or 'none'}. "
+        f"With Holm's correction for the {len(p_values)} comparisons of the answers with the "
+        "unchanged recipe, these remain significant at 5 %: "
+        f"{', '.join(holm(p_values)) or 'none'}. "
     )
 
 

@@ -161,6 +161,25 @@ def test_dead_classes_are_counted_by_recipe():
     assert "modern: ReLU on the logits" in [line[1] for line in answer.tables[1].rows]
 
 
+def test_the_heads_are_also_compared_without_dropout():
+    change = {"change": "dropout=0.0", "settings": {"lr": 0.01, "dropout": 0.0}}
+    rows = [row("nin", seed=1, accuracy=0.7, change="lr=0.06"), *everything()]
+    assert "without dropout" not in list(answers(summary(rows)).values())[4].finding
+    rows += runs("nin_gradual", 0.90, 0.91, 0.92, **change)
+    assert "without dropout" not in list(answers(summary(rows)).values())[4].finding  # no nin
+    rows += runs("nin", 0.90, 0.909, 0.921, **change)
+    answer = list(answers(summary(rows)).values())[4]
+    assert "; without dropout, no difference was found between a head of three steps" in (
+        answer.finding
+    )
+    assert [table.headings[0] for table in answer.tables] == [
+        "network",
+        "network, dropout=0.0",
+        "network",
+    ]
+    assert [line[0] for line in answer.tables[1].rows] == ["nin", "nin_gradual"]
+
+
 def test_without_modern_runs_the_answers_use_the_other_recipe():
     rows = [r for r in everything() if r["recipe"] == "d2l" or r["change"]]
     assert all(answer.finding != MISSING for answer in answers(summary(rows)).values())
