@@ -98,24 +98,26 @@ def _check_conv(conv, kernel, stride, padding, channels):
     _check(actual, _torch_conv_and_gradients(x, weights, grad, stride, padding))
 
 
-# Output widths: too narrow for Winograd (3), whole tiles and every remainder, short and long tiles.
-ALL_WIDTHS = (*range(3, 9), *range(winograd.WIDE - 1, winograd.WIDE + 6))
-FEW_WIDTHS = (3, 4, 7, winograd.WIDE - 1, winograd.WIDE + 1)
+# Output widths: too narrow for Winograd (3), whole tiles and every remainder of the short tile; of
+# the long tile too, which only 3x3 kernels have.
+SHORT = tuple(range(3, 9))
+LONG = tuple(range(winograd.WIDE - 1, winograd.WIDE + 6))
+FEW_SHORT, FEW_LONG = (3, 4, 7), (winograd.WIDE - 1, winograd.WIDE + 1)
 HEIGHTS = (7, 6, 2, 1)  # of the outputs, in turn, unless the image would have no row
 WINOGRAD_CASES = [  # (kernel, padding, channels, output widths)
-    (3, 1, (32, 40), FEW_WIDTHS),
-    (5, 2, (40, 32), FEW_WIDTHS),
+    (3, 1, (32, 40), FEW_SHORT + FEW_LONG),
+    (5, 2, (40, 32), (*FEW_SHORT, winograd.WIDE + 1)),
     (3, 5, (40, 32), (13, 26)),  # the input's gradient is not of Winograd's form
     (5, 0, (32, 31), (7,)),  # too few channels for Winograd
     *(  # every width with the paddings of the variants
         pytest.param(*case, marks=pytest.mark.slow)
         for case in (
-            (3, 0, (32, 40), FEW_WIDTHS),
-            (3, 1, (40, 32), ALL_WIDTHS),
-            (3, 2, (32, 40), FEW_WIDTHS),
-            (5, 0, (32, 40), FEW_WIDTHS),
-            (5, 1, (40, 32), FEW_WIDTHS),
-            (5, 2, (32, 40), ALL_WIDTHS),
+            (3, 0, (32, 40), FEW_SHORT + FEW_LONG),
+            (3, 1, (40, 32), SHORT + LONG),
+            (3, 2, (32, 40), FEW_SHORT + FEW_LONG),
+            (5, 0, (32, 40), FEW_SHORT),
+            (5, 1, (40, 32), FEW_SHORT),
+            (5, 2, (32, 40), SHORT),
         )
     ),
 ]
