@@ -116,7 +116,7 @@ def ablation(groups: Sequence[Group]) -> str:
         )
     axes.axvline(groups[0].accuracy.mean, color=LIGHT, lw=0.8, ls=":")
     axes.set_yticks(range(len(groups)), [group.change or "none" for group in groups])
-    axes.invert_yaxis()
+    axes.set_ylim(len(groups) - 0.5, -0.5)
     axes.set_xlabel("test accuracy, with a stroke for each seed", fontsize=FONT, color=LIGHT)
     _style(axes)
     return _svg(figure)
