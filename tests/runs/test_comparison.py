@@ -66,7 +66,7 @@ def test_the_page_has_what_the_command_prints(script, monkeypatch):
     page = (RESULTS.parent / "modern.md").read_text()
     monkeypatch.chdir(ROOT)
     commands = re.findall(r"^python scripts/compare.py (.* --format markdown)", page, re.MULTILINE)
-    assert len(commands) == 6
+    assert len(commands) == 7
     for command in commands:
         words = [sorted(glob(word)) or [word] for word in command.split()]
         done = script("compare", *chain.from_iterable(words))
