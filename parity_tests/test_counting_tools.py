@@ -103,7 +103,7 @@ def test_the_published_figures():
     assert found == (830_042_124, 2_015_398)
 
 
-@pytest.mark.parametrize("examples", [20, pytest.param(60, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [20, pytest.param(100, marks=pytest.mark.slow)])
 def test_random_architectures(examples):
     built = 0
 

@@ -1,9 +1,9 @@
 """The ladder: every layer, every block, the logits, the loss and the gradient of every parameter.
 
 By default four variants climb it in float64, and one in float32, at one size. The slow tests add
-the others, and in float64 the published size; for the four also images of three channels at a
-larger, odd size, with the identity initialization. In float32 nin and nin15 climb it at the
-published size too.
+the others, and in float64 the published size; for six also images of three channels at a larger,
+odd size, with the identity initialization. In float32 nin and nin15 climb it at the published size
+too.
 """
 
 from dataclasses import replace
@@ -24,7 +24,8 @@ from parity_tests.frameworks import as_array, as_nchw, of_the_cpu
 from parity_tests.pairs import Pair, distinct_variants, fast, image_size_of, make_pair
 from parity_tests.passes import AS_USERS_COMPILE, Pass, flax_pass, torch_pass
 
-FOUR = ("nin_3x3", "nin_fc", "nin15", "nin_cifar10")  # together they have every kind of layer
+FOUR = ("nin_3x3", "nin_fc", "nin15", "nin_cifar10")
+EVERY_LAYER = (*FOUR, "nin_paper", "nin_imagenet")  # the last two round the sides of maps up
 PUBLISHED = ["nin", "nin15"]  # their layers, at 224x224, are those of most others
 
 
@@ -43,7 +44,7 @@ def test_float64_at_the_published_size(variant):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variant", FOUR)
+@pytest.mark.parametrize("variant", EVERY_LAYER)
 def test_float64_of_color_images_of_an_odd_size_from_the_identity(variant):
     sides = (227, 199) if nin_jax.get_variant(variant).image_size == 224 else (35, 28)
     init = "identity" if variant != "nin_3x3" else "xavier"  # see the next test

@@ -1,4 +1,4 @@
-"""With the weights that ship, both frameworks make the same predictions, and the right ones."""
+"""With the weights that ship, both frameworks make the same predictions."""
 
 from functools import partial
 from typing import Any
@@ -13,9 +13,8 @@ import nin_jax
 import nin_torch_ref
 from nin_jax.data import transforms
 from nin_jax.models import pretrained
-from nin_jax.study.statistics import standard_error
 from parity_tests.frameworks import TORCH_DEVICE, as_array, as_nchw
-from parity_tests.pairs import fashion_mnist, real_images
+from parity_tests.pairs import real_images
 from parity_tests.passes import AS_USERS_COMPILE
 
 
@@ -43,7 +42,3 @@ def test_the_predictions_are_those_of_the_reference(name):
             expected.append(as_array(reference(as_nchw(np.asarray(prepare(part))))))
     np.testing.assert_array_equal(found, np.concatenate(expected).argmax(1))
     assert len(np.unique(found)) > 1
-    if (data := fashion_mnist()) is not None:  # the card counts all 10,000 images
-        accuracy = np.mean(found == data.test.labels[:1000])
-        bound = 4 * standard_error(card.test_accuracy, 1000)
-        assert abs(accuracy - card.test_accuracy) < bound

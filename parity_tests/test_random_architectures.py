@@ -121,7 +121,7 @@ REFUSED = Network(
 )
 
 
-@pytest.mark.parametrize("examples", [12, pytest.param(60, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [12, pytest.param(100, marks=pytest.mark.slow)])
 def test_both_frameworks_agree_or_both_refuse(examples):
     built = []
 

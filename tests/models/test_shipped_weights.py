@@ -35,12 +35,9 @@ def test_they_are_complete_and_small():
 
 
 @pytest.mark.slow
-def test_evaluate_prints_the_accuracy_of_the_card(tmp_path):
-    """Compile as users do: quickly compiled, 10,000 images would take minutes.
-
-    parity_tests/test_pretrained.py compares 1,000 images of every network with its card.
-    """
-    name = "nin-fashion_mnist"
+@pytest.mark.parametrize("name", nin_jax.list_pretrained())
+def test_evaluate_prints_the_accuracy_of_the_card(name, tmp_path):
+    """Compile as users do: quickly compiled, 10,000 images would take minutes."""
     if fashion_mnist() is None:
         pytest.skip("NIN_DATA_DIR has no Fashion-MNIST")
     command = [sys.executable, SCRIPTS / "evaluate.py", "--pretrained", name]
